@@ -1,0 +1,84 @@
+"""``python -m emolight``: answers help and typos at once, imports PyTorch only for the commands that need it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from emolight import __version__
+from emolight.errors import EmolightError, nearest
+
+COMMANDS = {
+    "fit": "train a classifier",
+    "validate": "score a checkpoint on its run's validation clips",
+    "test": "score a checkpoint on its run's test clips",
+    "audit": "check a folder of RAVDESS recordings",
+    "download": "fetch the RAVDESS recordings from Zenodo (434 MB)",
+}
+
+HELP = f"""Speech emotion recognition experiments that can be trusted.
+
+usage: python -m emolight COMMAND [options]
+
+commands:
+{chr(10).join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())}
+
+  python -m emolight COMMAND --help    its options
+  python -m emolight --version
+
+start here:
+  python -m emolight fit --config configs/demo.yaml     synthetic voices, about 2 minutes
+  python -m emolight download data/ravdess              the recordings
+  python -m emolight fit --config configs/mfcc.yaml
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 something is wrong with what was checked, 2 a mistake of the user's."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        sys.exit(run(argv))
+    except EmolightError as error:
+        print(f"emolight: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("emolight: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(argv: list[str]) -> int:
+    """Hand over to the command named first in ``argv``, and return its exit code."""
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if command == "--version":
+        print(f"emolight {__version__}")
+        return 0
+    if command.startswith("-"):
+        raise EmolightError(
+            f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + command
+        )
+    if command not in COMMANDS:
+        raise EmolightError(
+            f"Unknown command '{command}'.", f"{nearest(command, COMMANDS)}Valid: {', '.join(COMMANDS)}."
+        )
+    return _handler(command)(rest)
+
+
+def _handler(command: str) -> Callable[[list[str]], int]:
+    if command == "audit":
+        from emolight.data import audit
+
+        return audit.main
+    if command == "download":
+        from emolight.data import download
+
+        return download.main
+    from emolight import cli
+
+    return lambda rest: cli.main([command, *rest])
+
+
+if __name__ == "__main__":
+    main()

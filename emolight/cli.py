@@ -1,0 +1,280 @@
+"""``fit``, ``validate`` and ``test``: a LightningCLI that links data and model and writes the run folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from emolight.data.datamodule import EmotionDataModule
+from emolight.data.splits import describe_protocol
+from emolight.errors import EmolightError
+from emolight.models.classifier import EmotionClassifier, read_checkpoint
+from emolight.parser import EmolightParser, option_error
+from emolight.progress import progress_bar
+from emolight.recorder import Recorder, speaker_dependent
+from emolight.runs import CLAIMED, LOGS, claim_run_folder, run_folder_of
+from emolight.summary import print_summary
+from emolight.tensorboard import TensorBoardExtras
+
+FIXED_BY_RUN = ("emotions", "channels", "protocol", "fold", "split_seed", "sample_rate", "duration", "trim_db")
+"""Data settings that say what a checkpoint was trained and is scored on."""
+
+
+class EmolightCLI(LightningCLI):
+    """Links class names and sample rate into the model, and gives every run its folder."""
+
+    run: Path
+    recorder: Recorder
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and the Trainer arguments that are not options of theirs."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+            "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+            "test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+        }
+
+    def add_default_arguments_to_parser(self, parser: Any) -> None:
+        """Options of the run itself."""
+        parser.add_argument(
+            "--name", type=str, default="emolight", help="Run folder: lightning_logs/NAME/version_N."
+        )
+        parser.add_argument(
+            "--seed_everything", type=int, default=0, help="Seed of weights, order and augmentation."
+        )
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Link what the model must know of the data."""
+        parser.link_arguments("data.emotions", "model.classes")
+        for name in ("sample_rate", "duration", "trim_db"):
+            parser.link_arguments(f"data.{name}", f"model.{name}")
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse, with errors in this project's words."""
+        try:
+            super().parse_arguments(parser, args)
+        except (ArgumentError, argparse.ArgumentError) as error:
+            raise option_error(str(error), self._subcommand_parsers[args[0]], args) from None
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets a checkpoint override flags in silence; `before_instantiate_classes` refuses instead."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse flags that contradict the checkpoint they are given with."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path is None:
+            if self.subcommand != "fit":
+                raise EmolightError(
+                    f"`{self.subcommand}` needs a checkpoint.",
+                    f"Type: python -m emolight {self.subcommand} --ckpt_path RUN/checkpoints/best.ckpt",
+                )
+            return
+        checkpoint = read_checkpoint(config.ckpt_path)
+        self.run = run_folder_of(Path(config.ckpt_path)) or Path(config.ckpt_path).parent
+        given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))
+        given = given[self.subcommand]
+        changed = _differences(checkpoint["hyper_parameters"], given["model"], "model")
+        saved = self.run / "config.yaml"
+        if saved.is_file() and not given["data"]["split_csv"]:
+            recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))["data"]
+            changed += _differences({name: recorded[name] for name in FIXED_BY_RUN}, given["data"], "data")
+        if changed:
+            raise EmolightError(
+                f"The checkpoint was trained with {changed[0]}.",
+                "Leave the flag out; a checkpoint keeps the model and the task that it was trained with.",
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Give the trainer the run folder's loggers, checkpoints, recorder and progress."""
+        config = self.config[self.subcommand]
+        options = dict(kwargs)
+        callbacks: list[pl.Callback] = []
+        fitting = self.subcommand == "fit"
+        logs = Path(config.trainer.default_root_dir or ".") / LOGS
+        if fitting and not config.trainer.fast_dev_run:
+            self.run = claim_run_folder(logs, config.name)
+            os.environ[CLAIMED] = str(self.run)
+            place = {"save_dir": str(self.run.parent.parent), "name": config.name, "version": self.run.name}
+            if config.trainer.logger in (None, True):
+                options["logger"] = [TensorBoardLogger(**place, default_hp_metric=False), CSVLogger(**place)]
+                callbacks.append(LearningRateMonitor("epoch"))
+            self.recorder = Recorder(self.run)
+            callbacks += [self.recorder, TensorBoardExtras(self.recorder)]
+            if config.trainer.enable_checkpointing is not False:
+                callbacks.append(
+                    ModelCheckpoint(
+                        self.run / "checkpoints",
+                        "best",
+                        monitor="val/uar",
+                        mode="max",
+                        save_last=True,
+                        enable_version_counter=False,
+                    )
+                )
+        elif not fitting:
+            options["logger"] = False
+            stem = Path(config.ckpt_path).stem
+            own_split = f"_{Path(config.data.split_csv).stem}" if self._own_split(config) else ""
+            suffix = ("" if self.subcommand == "test" and stem == "best" else f"_{stem}") + own_split
+            self.recorder = Recorder(self.run, suffix)
+            callbacks.append(self.recorder)
+        else:
+            options["logger"] = False
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(progress_bar())
+        self.trainer_defaults["callbacks"] = callbacks
+        return super().instantiate_trainer(**options)
+
+    def _own_split(self, config: Any) -> bool:
+        return bool(config.data.split_csv) and Path(config.data.split_csv).resolve() != self.run / "split.csv"
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:
+            if self.trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+    def after_fit(self) -> None:
+        """Plots and the closing table."""
+        self._finish("val")
+
+    def after_validate(self) -> None:
+        """Plots and the closing table."""
+        self._finish("val")
+
+    def after_test(self) -> None:
+        """Plots and the closing table."""
+        self._finish("test")
+
+    @rank_zero_only
+    def _finish(self, subset: str) -> None:
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        label = str(self.datamodule.split["protocol"].iloc[0])
+        note = f"{label} ({describe_protocol(label)})"
+        if self.datamodule.synthetic:
+            note = f"synthetic voices, {note}"
+        # Lightning's loggers leave an empty one; config.yaml holds the parameters.
+        (self.run / "hparams.yaml").unlink(missing_ok=True)
+        self.recorder.draw(subset, note)
+        print_summary(self.recorder, subset, note, str(self.subcommand), speaker_dependent(self.trainer))
+
+
+class SaveConfigOnFit(SaveConfigCallback):
+    """Writes ``config.yaml`` once, by ``fit``: a later ``test`` must not overwrite it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save when fitting."""
+        if stage == "fit" and trainer.loggers:
+            super().setup(trainer, pl_module, stage)
+
+
+def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> list[str]:
+    """Texts such as ``model.learning_rate 0.001, received 0.5`` for settings that differ."""
+    texts: list[str] = []
+    for name, value in saved.items():
+        if name not in given or name == "seed":
+            continue
+        if isinstance(value, dict):
+            texts += _differences(value, given[name], f"{prefix}.{name}")
+        elif value != given[name]:
+            texts.append(f"{prefix}.{name} {value}, received {given[name]}")
+    return texts
+
+
+def insert_run_config(argv: list[str]) -> list[str]:
+    """With ``--ckpt_path``, start from the checkpoint's own ``config.yaml`` and ``split.csv``."""
+    command, *options = argv
+    checkpoint = None
+    for position, option in enumerate(options):
+        if option == "--ckpt_path" and position + 1 < len(options):
+            checkpoint = options[position + 1]
+        elif option.startswith("--ckpt_path="):
+            checkpoint = option.partition("=")[2]
+    if checkpoint is None:
+        return argv
+    if not Path(checkpoint).is_file():
+        raise EmolightError(f"There is no checkpoint {checkpoint}.", "Give --ckpt_path RUN/checkpoints/best.ckpt.")
+    run = run_folder_of(Path(checkpoint))
+    if run is None:
+        if "--config" in options or "-c" in options:
+            return argv
+        raise EmolightError(
+            f"No config.yaml in the folders above {checkpoint}.",
+            "Keep it in its run folder, or pass --config as well.",
+        )
+    inserted = ["--config", str(run / "config.yaml"), "--ckpt_path", checkpoint]
+    if (run / "split.csv").is_file():
+        inserted += ["--data.split_csv", str(run / "split.csv")]
+    return [command, *inserted, *options]
+
+
+def main(argv: list[str]) -> int:
+    """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
+
+    Raises:
+        EmolightError: a mistake in the options, the data or the checkpoint.
+    """
+    _quiet_lightning()
+    arguments = insert_run_config(argv)
+    # Lightning's DDP launcher starts the other processes from sys.argv.
+    before, sys.argv = sys.argv, [sys.argv[0], *argv]
+    first_process = CLAIMED not in os.environ
+    try:
+        EmolightCLI(
+            EmotionClassifier,
+            EmotionDataModule,
+            SaveConfigOnFit,
+            parser_class=EmolightParser,
+            parser_kwargs={
+                "exit_on_error": False,
+                **{name: {"exit_on_error": False} for name in EmolightCLI.subcommands()},
+            },
+            trainer_defaults={
+                "max_epochs": 30,
+                "gradient_clip_val": 1.0,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+                "enable_model_summary": False,
+                # The data module shards without padding and reshuffles by epoch.
+                "use_distributed_sampler": False,
+                "reload_dataloaders_every_n_epochs": 1,
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+    finally:
+        sys.argv = before
+        if first_process:
+            os.environ.pop(CLAIMED, None)
+    return 0
+
+
+def _quiet_lightning() -> None:
+    """Silence what tells a user of this project nothing."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+    warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")

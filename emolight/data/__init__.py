@@ -1,0 +1,1 @@
+"""From recordings to batches of waveforms: discovery, splits, decoding, cache, data module."""

@@ -1,0 +1,219 @@
+"""From a sound file to a mono waveform: decoding with refusals, resampling, trimming. Knows no corpus."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from emolight.errors import EmolightError
+
+Waveform: TypeAlias = NDArray[np.float32]
+
+RATES = (1_000, 768_000)
+MAX_CHANNELS = 32
+MAX_BYTES = 2**30
+MAX_SAMPLES = 2**28
+MIN_SECONDS = 0.05
+MAX_PEAK = 100.0
+"""Float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units."""
+SILENCE = 10 ** (-90 / 20)
+"""Peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither."""
+CANCELLED = 0.05
+
+FRAME, HOP = 2048, 512
+UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFF000)
+"""Sizes that ffmpeg and sox write into the header of a WAV stream whose length they do not know."""
+
+
+class AudioError(EmolightError):
+    """A recording that cannot be used; the text is ``path: reason`` in one line.
+
+    Attributes:
+        path: the file.
+        reason: why it cannot be used.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str | Path, str]]:
+        return type(self), (self.path, self.reason)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file of at most 1 GiB.
+
+    Raises:
+        AudioError: it is no regular file, is too large, or the system does not let us read it.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise AudioError(path, "is a folder" if path.is_dir() else "there is no such file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise AudioError(path, f"too large for a recording of a sentence ({size / 2**30:.1f} GiB)")
+        return path.read_bytes()
+    except OSError as error:
+        raise AudioError(path, f"cannot be read ({error.strerror})") from None
+
+
+def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform, int]:
+    """Decode a sound file to mono, by content and not by suffix.
+
+    Channels are averaged; where they cancel each other (opposite phase) the loudest stands in, with a warning.
+
+    Args:
+        path: WAV, FLAC or anything else that libsndfile reads.
+        content: the bytes of the file, when they have been read already.
+
+    Returns:
+        Samples [T], full scale ±1, and the sample rate in Hz.
+
+    Raises:
+        AudioError: not readable, not audio, cut short, without samples, shorter than 50 ms, silent (peak below
+            -90 dBFS), with NaN or infinity, or with an absurd rate, length, peak or number of channels.
+    """
+    content = read_bytes(path) if content is None else content
+    if not content:
+        raise AudioError(path, "the file is empty")
+    if reason := _wav_fault(content):
+        raise AudioError(path, reason)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as stream:
+            rate, channels, frames = stream.samplerate, stream.channels, stream.frames
+            if reason := _header_fault(rate, channels, frames):
+                raise AudioError(path, reason)
+            samples = stream.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, f"not readable as audio ({error.error_string.strip().rstrip('.')})") from None
+    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise AudioError(path, f"not readable as audio ({type(error).__name__})") from None
+    if len(samples) < frames:
+        raise AudioError(path, f"cut short: {len(samples)} of the {frames} samples that its header promises")
+    peak = float(np.abs(samples).max())
+    if not np.isfinite(peak):
+        raise AudioError(path, "has samples that are NaN or infinite")
+    if peak > MAX_PEAK:
+        raise AudioError(path, f"has a peak of {peak:.3g} times full scale")
+    if peak < SILENCE:
+        raise AudioError(path, "is silent (peak below -90 dBFS)")
+    return _to_mono(samples, path), rate
+
+
+def _to_mono(samples: Waveform, path: str | Path) -> Waveform:
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    mono: Waveform = samples.mean(axis=1)
+    loudness = np.sqrt(np.mean(samples**2, axis=0))
+    if np.sqrt(np.mean(mono**2)) >= CANCELLED * loudness.max():
+        return mono
+    loudest = int(loudness.argmax())
+    warnings.warn(f"{path}: the channels cancel each other; only channel {loudest + 1} is used", stacklevel=3)
+    return np.ascontiguousarray(samples[:, loudest])
+
+
+def _header_fault(rate: int, channels: int, frames: int) -> str | None:
+    if not RATES[0] <= rate <= RATES[1]:
+        return f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})"
+    if not 1 <= channels <= MAX_CHANNELS:
+        return f"absurd number of channels: {channels} (at most {MAX_CHANNELS})"
+    if frames < 1:
+        return "has no samples"
+    if frames * channels > MAX_SAMPLES:
+        return f"absurd length of {frames / rate:.0f} s"
+    if frames < MIN_SECONDS * rate:
+        return f"shorter than {1000 * MIN_SECONDS:.0f} ms ({frames} samples at {rate} Hz)"
+    return None
+
+
+def _wav_fault(content: bytes) -> str | None:
+    """What is wrong with the chunk sizes of a WAV file: libsndfile reads a cut file as a shorter one."""
+    if content[:4] not in (b"RIFF", b"RIFX", b"RF64") or content[8:12] != b"WAVE":
+        return None
+    order: Literal["big", "little"] = "big" if content[:4] == b"RIFX" else "little"
+    at, wide = 12, None
+    while at + 8 <= len(content):
+        name, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], order)
+        start = at + 8
+        if name == b"fmt ":
+            rate = int.from_bytes(content[start + 4 : start + 8], order)
+            if not RATES[0] <= rate <= RATES[1]:  # libsndfile has only a riddle to say about 0 and 4e9
+                return f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})"
+        if name == b"ds64":
+            wide = int.from_bytes(content[start + 8 : start + 16], "little")
+        if name == b"data":
+            if size == 0xFFFFFFFF and wide is not None:
+                size = wide
+            there = len(content) - start
+            if size in UNKNOWN_SIZES:
+                return None
+            if size > there:
+                return f"cut short: {there} of the {size} bytes of samples that its header promises"
+            rest = content[start + size + size % 2 :]
+            if rest.strip(b"\0") and not all(32 <= byte < 127 for byte in rest[:4]):
+                return f"its header promises {size} bytes of samples, but {there} are there"
+            return None
+        at = start + size + size % 2
+    return "has no samples (no complete data chunk)"
+
+
+def trim_silence(wave: Waveform, trim_db: float) -> Waveform:
+    """Cut silence at both ends, by the rule of ``librosa.effects.trim`` with its defaults.
+
+    Frames of 2048 samples every 512, centred, with zeros outside the signal. A frame counts as sound when its
+    mean square, floored at 1e-10, is less than ``trim_db`` below the loudest frame's. What stays runs from the
+    centre of the first such frame to one hop past the centre of the last.
+
+    Args:
+        wave: samples [T].
+        trim_db: decibels, above 0.
+
+    Returns:
+        A view of ``wave``.
+
+    Raises:
+        EmolightError: ``trim_db`` is not a positive number.
+    """
+    if not 0 < trim_db < np.inf:
+        raise EmolightError(f"data.trim_db is {trim_db}; it must be above 0.", "Use 60, or null to cut nothing.")
+    padded = np.pad(wave, FRAME // 2)
+    blocks = padded[: len(padded) // HOP * HOP].reshape(-1, HOP).astype(np.float64)
+    energy = np.einsum("bh,bh->b", blocks, blocks)
+    per_frame = FRAME // HOP
+    power = np.convolve(energy, np.ones(per_frame), mode="valid") / FRAME
+    decibels = 10 * np.log10(np.maximum(power, 1e-10))
+    sound = np.flatnonzero(decibels > decibels.max() - trim_db)
+    return wave[sound[0] * HOP : (sound[-1] + 1) * HOP]
+
+
+def load_waveform(
+    path: str | Path, sample_rate: int = 16000, trim_db: float | None = 60.0, content: bytes | None = None
+) -> Waveform:
+    """Decode a recording, resample it with soxr HQ, then cut the silence at both ends.
+
+    Args:
+        path: sound file.
+        sample_rate: Hz of the result.
+        trim_db: see :func:`trim_silence`, applied at ``sample_rate``; None cuts nothing.
+        content: the bytes of the file, when they have been read already.
+
+    Returns:
+        Samples [T], mono.
+
+    Raises:
+        AudioError: see :func:`read_audio`; also when nothing is left below the new Nyquist frequency.
+    """
+    wave, rate = read_audio(path, content)
+    if rate != sample_rate:
+        wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
+        if not len(wave) or np.abs(wave).max() < SILENCE:
+            raise AudioError(path, f"is silent at {sample_rate} Hz")
+    return wave if trim_db is None else trim_silence(wave, trim_db)

@@ -1,0 +1,1 @@
+"""Metrics, tables and plots of predictions; knows no model and no audio."""

@@ -1,0 +1,1 @@
+"""Networks from waveform to logits, and the LightningModule that trains them."""

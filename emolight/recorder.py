@@ -1,0 +1,112 @@
+"""The callback that keeps what a run found: predictions, split, environment, plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+
+from emolight.data.splits import write_split
+from emolight.evaluation.plots import (
+    actor_figure,
+    confusion_figure,
+    curves_figure,
+    recall_figure,
+    save_figure,
+)
+from emolight.evaluation.predictions import predictions_table, write_predictions
+from emolight.runs import write_environment
+
+
+class Recorder(pl.Callback):
+    """Gathers every clip's probabilities over all processes and writes the run folder's tables.
+
+    Args:
+        run: the run folder.
+        suffix: added to the names of the tables and plots of ``validate`` and ``test``.
+    """
+
+    def __init__(self, run: Path, suffix: str = "") -> None:
+        self.run, self.suffix = run, suffix
+        self.latest: pd.DataFrame | None = None
+        self.selected: pd.DataFrame | None = None
+        self.selected_epoch = 0
+        self._best = -1.0
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``split.csv`` and ``environment.json``."""
+        if trainer.is_global_zero:
+            write_split(self.run / "split.csv", trainer.datamodule.split)  # type: ignore[attr-defined]
+            seed = int(pl_module.hparams["seed"])
+            write_environment(
+                self.run / "environment.json",
+                str(pl_module.device),
+                str(trainer.precision),
+                seed,
+                trainer.world_size,
+            )
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        """Keep the batch's probabilities."""
+        self._parts.append((outputs["index"].cpu().numpy(), outputs["probabilities"].cpu().numpy()))
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``predictions_val.csv`` whenever the epoch that counts has changed."""
+        self.latest = self._gather(trainer)
+        uar = float(trainer.callback_metrics["val/uar"])
+        # Choosing the best of many epochs on the clips that are then quoted flatters: `random` takes the last.
+        if trainer.state.fn != "fit" or speaker_dependent(trainer) or uar > self._best:
+            self._best, self.selected, self.selected_epoch = uar, self.latest, trainer.current_epoch
+            self._write("val", self.selected)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``predictions_test.csv``."""
+        self.latest = self.selected = self._gather(trainer)
+        self._write("test", self.selected)
+
+    def _gather(self, trainer: pl.Trainer) -> pd.DataFrame | None:
+        parts, self._parts = self._parts, []
+        if trainer.world_size > 1:
+            everyone: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, parts)
+            parts = [part for share in everyone for part in share]
+        if not trainer.is_global_zero:
+            return None
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = np.concatenate([index for index, _ in parts])
+        return predictions_table(
+            data.clips.iloc[rows], data.emotions, np.concatenate([table for _, table in parts])
+        )
+
+    def _write(self, subset: str, table: pd.DataFrame | None) -> None:
+        if table is not None:
+            write_predictions(self.run / f"predictions_{subset}{self.suffix}.csv", table)
+
+    def draw(self, subset: str, note: str) -> None:
+        """Draw the plots of the selected predictions, and of the learning curves after a fit."""
+        if self.selected is None:
+            return
+        plots = self.run / "plots"
+        title = f"{subset} clips, {note}"
+        for name, figure in (
+            ("confusion", confusion_figure(self.selected, title)),
+            ("recall", recall_figure(self.selected, title)),
+            ("actors", actor_figure(self.selected, title)),
+        ):
+            save_figure(figure, plots / f"{subset}_{name}{self.suffix}.png")
+        if subset == "val" and not self.suffix and (self.run / "metrics.csv").exists():
+            save_figure(curves_figure(pd.read_csv(self.run / "metrics.csv")), plots / "curves.png")
+
+
+def speaker_dependent(trainer: pl.Trainer) -> bool:
+    """Whether training and evaluation share actors, by the split's protocol."""
+    return str(trainer.datamodule.split["protocol"].iloc[0]).startswith("random")  # type: ignore[attr-defined]

@@ -1,0 +1,24 @@
+"""Fixtures: the synthetic corpus for everything, and the real recordings where they stand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
+
+
+@pytest.fixture(scope="session")
+def ravdess_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real recordings: from EMOLIGHT_RAVDESS, or unpacked once for the session."""
+    if given := os.environ.get("EMOLIGHT_RAVDESS"):
+        return Path(given)
+    if not (PACKED / "unpack.py").exists():
+        pytest.skip("the RAVDESS recordings are not here: set EMOLIGHT_RAVDESS to their folder")
+    root = tmp_path_factory.mktemp("ravdess")
+    subprocess.run([sys.executable, str(PACKED / "unpack.py"), str(root)], check=True)
+    return root

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emolight.data.ravdess import ARTICLE_EMOTIONS, EMOTIONS, expected_clips, select
+from emolight.data.splits import (
+    FOLDS,
+    PROTOCOLS,
+    load_or_make_split,
+    make_split,
+    read_split,
+    write_split,
+)
+from emolight.errors import EmolightError
+
+
+@pytest.fixture(scope="module")
+def article() -> pd.DataFrame:
+    return select(expected_clips(), list(ARTICLE_EMOTIONS), ["speech", "song"])
+
+
+@pytest.mark.parametrize("protocol", FOLDS)
+def test_no_actor_is_in_two_subsets_and_every_actor_is_tested_once(protocol: str, article: pd.DataFrame) -> None:
+    tested: list[int] = []
+    for fold in FOLDS[protocol]:
+        split = make_split(article, protocol, fold)
+        assert split.groupby("actor")["subset"].nunique().eq(1).all()
+        assert set(split["subset"]) == {"train", "val", "test"}
+        assert len(split) == len(article)
+        tested += split.loc[split["subset"] == "test", "actor"].unique().tolist()
+    assert sorted(tested) == list(range(1, 25))
+
+
+def test_emobox6_test_folds_have_the_published_sizes(article: pd.DataFrame) -> None:
+    sizes = {fold: int((make_split(article, "emobox6", fold)["subset"] == "test").sum()) for fold in range(1, 7)}
+    assert sizes == {1: 320, 2: 320, 3: 320, 4: 320, 5: 280, 6: 320}
+
+
+def test_random_holds_320_clips_out_and_follows_its_seed(article: pd.DataFrame) -> None:
+    first, again, other = (make_split(article, "random", seed=seed) for seed in (0, 0, 1))
+    assert (first["subset"] == "val").sum() == 320
+    assert "test" not in set(first["subset"])
+    assert first.equals(again)
+    assert not first["subset"].equals(other["subset"])
+
+
+def test_random_takes_a_fifth_of_a_small_corpus(article: pd.DataFrame) -> None:
+    assert (make_split(article.head(100), "random")["subset"] == "val").sum() == 20
+
+
+def test_same_split_gives_same_bytes_whatever_the_order_of_clips(article: pd.DataFrame, tmp_path: Path) -> None:
+    write_split(tmp_path / "a.csv", make_split(article, "random", seed=3))
+    write_split(tmp_path / "b.csv", make_split(article.sample(frac=1, random_state=1), "random", seed=3))
+    text = (tmp_path / "a.csv").read_bytes()
+    assert text == (tmp_path / "b.csv").read_bytes()
+    assert text.startswith(b"clip_id,emotion,actor,subset,protocol\n")
+    assert str(tmp_path).encode() not in text
+
+
+def test_an_existing_split_is_reused_and_never_rewritten(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    made = load_or_make_split(path, article, "emobox6", 2)
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    read = load_or_make_split(path, article, "emobox6", 2)
+    assert made.astype(str).equals(read.astype(str))
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    with pytest.raises(EmolightError, match=r"holds the split 'emobox6 fold 2', asked for 'emobox6 fold 3'"):
+        load_or_make_split(path, article, "emobox6", 3)
+
+
+def test_a_split_without_protocol_column_is_a_custom_one(article: pd.DataFrame, tmp_path: Path) -> None:
+    split = make_split(article, "random").drop(columns="protocol").head(200)
+    split.to_csv(tmp_path / "mine.csv", index=False)
+    assert set(read_split(tmp_path / "mine.csv", article)["protocol"]) == {"custom"}
+
+
+def edited(article: pd.DataFrame, path: Path, line: int, old: str, new: str) -> Path:
+    write_split(path, make_split(article, "emobox6", 1))
+    lines = path.read_text().split("\n")
+    assert old in lines[line - 1]
+    lines[line - 1] = lines[line - 1].replace(old, new)
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("03-01-02-01-01-01-05", "03-01-02-01-01-01-99", "line 6: clip '03-01-02-01-01-01-99' is not in the corpus"),
+        ("03-01-02-01-01-01-05", "03-01-02-01-01-01-01", "line 6: clip '03-01-02-01-01-01-01' stands already in line 2"),
+        ("calm", "clam", "line 6: emotion 'clam', but clip '03-01-02-01-01-01-05' is 'calm'"),
+        (",5,", ",6,", "line 6: actor '6', but clip '03-01-02-01-01-01-05' is of actor 5"),
+        (",train,", ",tarin,", "line 6: unknown subset 'tarin'"),
+        ("emobox6 fold 1", "random seed 0", "line 6: protocol 'random seed 0', but line 2 says 'emobox6 fold 1'"),
+    ],
+)
+def test_an_edited_split_is_refused_with_its_line(
+    article: pd.DataFrame, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = edited(article, tmp_path / "split.csv", 6, old, new)
+    with pytest.raises(EmolightError) as caught:
+        read_split(path, article)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).count("\n") <= 2
+
+
+def test_an_actor_in_two_subsets_is_refused_under_an_actor_protocol(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = edited(article, tmp_path / "split.csv", 30, ",train,", ",test,")
+    with pytest.raises(EmolightError, match=r"line \d+: actor 5 is in"):
+        read_split(path, article)
+
+
+def test_a_split_that_misses_clips_of_the_corpus_is_refused_when_a_protocol_wrote_it(
+    article: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "split.csv"
+    write_split(path, make_split(article, "emobox6", 1).iloc[:-3])
+    with pytest.raises(EmolightError, match="3 clips of the corpus are missing"):
+        load_or_make_split(path, article, "emobox6", 1)
+
+
+@pytest.mark.parametrize("content", ["", "hello\nworld\n", "clip_id,emotion\n", b"\xff\xfe\x00"])
+def test_what_is_no_split_is_refused(content: str | bytes, article: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(EmolightError, match=r"split\.csv"):
+        read_split(path, article)
+
+
+def test_unknown_protocols_and_folds_are_named(article: pd.DataFrame) -> None:
+    with pytest.raises(EmolightError, match="Did you mean 'emobox6'"):
+        make_split(article, "embox6")
+    with pytest.raises(EmolightError, match="'emobox6' has no fold 0"):
+        make_split(article, "emobox6", 0)
+    with pytest.raises(EmolightError, match="'random' has no folds"):
+        make_split(article, "random", 1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_full_task_splits_too(protocol: str) -> None:
+    clips = select(expected_clips(), list(EMOTIONS), ["speech"])
+    assert set(make_split(clips, protocol)["subset"]) >= {"train", "val"}
