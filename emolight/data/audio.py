@@ -48,6 +48,13 @@ class AudioError(EmolightError):
         return type(self), (self.path, self.reason)
 
 
+class _Bytes(io.BytesIO):
+    """Takes the negative positions that broken files make libsndfile seek, which would print a traceback."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return super().seek(max(offset, 0) if whence == 0 else offset, whence)
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Content of a file of at most 1 GiB.
 
@@ -87,7 +94,7 @@ def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform
     if reason := _wav_fault(content):
         raise AudioError(path, reason)
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as stream:
+        with soundfile.SoundFile(_Bytes(content)) as stream:
             rate, channels, frames = stream.samplerate, stream.channels, stream.frames
             if reason := _header_fault(rate, channels, frames):
                 raise AudioError(path, reason)

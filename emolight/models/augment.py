@@ -29,7 +29,7 @@ class Augment:
     """
 
     time_shift: float = 0.1
-    gain_db: float = 6.0
+    gain_db: float = 3.0
     noise_db: float | None = 20.0
     freq_masks: int = 2
     freq_width: float = 0.15

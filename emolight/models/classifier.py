@@ -105,7 +105,7 @@ class EmotionClassifier(pl.LightningModule):
         channels_last: bool = True,
         classes: Sequence[str] = (),
         sample_rate: int = 16000,
-        duration: float = 2.5,
+        duration: float = 2.25,
         trim_db: float | None = None,
         seed: int = 0,
     ) -> None:
