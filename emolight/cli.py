@@ -87,11 +87,11 @@ class EmolightCLI(LightningCLI):
             return
         checkpoint = read_checkpoint(config.ckpt_path)
         self.run = run_folder_of(Path(config.ckpt_path)) or Path(config.ckpt_path).parent
-        given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))
+        given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
         given = given[self.subcommand]
         changed = _differences(checkpoint["hyper_parameters"], given["model"], "model")
         saved = self.run / "config.yaml"
-        if saved.is_file() and not given["data"]["split_csv"]:
+        if saved.is_file():
             recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))["data"]
             changed += _differences({name: recorded[name] for name in FIXED_BY_RUN}, given["data"], "data")
         if changed:
@@ -275,6 +275,8 @@ def _quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*(skip_none|instantiate_classes|JsonargparseDeprecationWarning).*")
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
     warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")

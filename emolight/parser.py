@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class EmolightParser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.add_argument("--help_all", action=_HelpAll, help="show every option of Lightning's Trainer as well")
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """The short help, a line or two an option."""
         command = self.prog.split()[-1]
         lines = [
@@ -57,9 +58,7 @@ class EmolightParser(LightningArgumentParser):
             section, dot, name = action.dest.partition(".")
             if not dot and action.help != argparse.SUPPRESS and section not in sections:
                 sections["run"].append(action)
-            elif section in ("data", "model") and not (_is_group(action) or " --> " in action.option_strings[0]):
-                sections[section].append(action)
-            elif section == "trainer" and name in TRAINER_HELP:
+            elif name in TRAINER_HELP if section == "trainer" else _is_own_option(action):
                 sections[section].append(action)
         for section, actions in sections.items():
             lines += ["", section if section != "trainer" else "trainer (--help_all lists all)"]
@@ -68,8 +67,9 @@ class EmolightParser(LightningArgumentParser):
         return "\n".join(lines) + "\n"
 
 
-def _is_group(action: argparse.Action) -> bool:
-    return action.metavar == "CONFIG"
+def _is_own_option(action: argparse.Action) -> bool:
+    """Whether people may set it: not a whole group, not linked from another option."""
+    return action.metavar != "CONFIG" and "." in action.dest and " --> " not in action.option_strings[0]
 
 
 def _option_lines(action: argparse.Action) -> list[str]:
@@ -96,7 +96,7 @@ class _HelpAll(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=kwargs["help"])
 
     def __call__(self, parser: Any, *_: Any) -> None:
-        print(super(EmolightParser, parser).format_help(), end="")
+        print(LightningArgumentParser.format_help(parser), end="")
         raise SystemExit(0)
 
 
@@ -121,7 +121,9 @@ def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:
     if found := re.search(r'Parser key "([^"]+)":\s*File does not exist: \'?([^\']+)', message):
         path = Path(found[2])
         others = [other.name for other in path.parent.glob("*.yaml")]
-        hint = nearest(path.name, others) or (f"There: {', '.join(sorted(others))}." if others else "Check the path.")
+        hint = nearest(path.name, others) or (
+            f"There: {', '.join(sorted(others))}." if others else "Check the path."
+        )
         return EmolightError(f"There is no configuration file {path}.", hint)
     if found := re.search(r'Parser key "([^"]+)":\s*(.*?)[.:]? Got value: (.*)', message, flags=re.DOTALL):
         name, expected, value = found[1], _expected(found[2]), found[3].strip()
@@ -129,7 +131,9 @@ def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:
         return EmolightError(f"{name} is '{value}'.", f"{nearest(value, choices)}Expected: {expected}.")
     if "Problems parsing config" in message:
         reason = " ".join(message.partition(":")[2].split())
-        return EmolightError(f"{_broken_file(argv)} is not valid YAML: {reason[:200]}", "Mend it; only plain YAML is read.")
+        return EmolightError(
+            f"{_broken_file(argv)} is not valid YAML: {reason[:200]}", "Mend it; only plain YAML is read."
+        )
     if found := re.search(r"argument (\S+) --> (\S+):", message):
         return EmolightError(f"{found[2]} cannot be set: it follows from {found[1]}.", f"Set {found[1]}.")
     return EmolightError(" ".join(message.split())[:300], "See: python -m emolight fit --help")
@@ -145,7 +149,7 @@ def _expected(text: str) -> str:
 
 def _broken_file(argv: list[str]) -> str:
     """Which of the ``--config`` files does not load."""
-    for option, value in zip(argv, argv[1:], strict=False):
+    for option, value in pairwise(argv):
         if option in ("--config", "-c"):
             try:
                 yaml.safe_load(Path(value).read_text(encoding="utf-8"))

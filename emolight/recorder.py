@@ -57,7 +57,9 @@ class Recorder(pl.Callback):
         """Keep the batch's probabilities."""
         self._parts.append((outputs["index"].cpu().numpy(), outputs["probabilities"].cpu().numpy()))
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep the batch's probabilities."""
+        self.on_validation_batch_end(trainer, pl_module, outputs)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``predictions_val.csv`` whenever the epoch that counts has changed."""
@@ -72,6 +74,11 @@ class Recorder(pl.Callback):
         """Write ``predictions_test.csv``."""
         self.latest = self.selected = self._gather(trainer)
         self._write("test", self.selected)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep the interrupted state as ``last.ckpt``."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.global_step:
+            trainer.save_checkpoint(self.run / "checkpoints" / "last.ckpt")
 
     def _gather(self, trainer: pl.Trainer) -> pd.DataFrame | None:
         parts, self._parts = self._parts, []

@@ -34,17 +34,13 @@ CLAIMED = "EMOLIGHT_RUN_FOLDER"
 
 def claim_run_folder(logs: Path, name: str) -> Path:
     """Make and return ``logs/name/version_N`` with the first free N; two processes never get the same."""
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         # On a cluster every process starts by itself; only the first writes, so the others need no folder.
         return Path(os.environ.get(CLAIMED, logs / name))
     try:
         (logs / name).mkdir(parents=True, exist_ok=True)
-        taken = [
-            int(number)
-            for folder in (logs / name).glob("version_*")
-            if (number := folder.name.removeprefix("version_")).isdigit()
-        ]
-        number = max(taken, default=-1) + 1
+        versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
+        number = max((int(version) for version in versions if version.isdigit()), default=-1) + 1
         while True:
             folder = logs / name / f"version_{number}"
             try:

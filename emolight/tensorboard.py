@@ -62,7 +62,9 @@ class TensorBoardExtras(pl.Callback):
         self._add_embeddings(writer, pl_module, data)
         names = ("val/uar", "val/accuracy", "val/f1", "val/loss")
         metrics = {f"final/{name}": float(trainer.callback_metrics[name]) for name in names}
-        for summary in hparams_summaries(_flat(dict(pl_module.hparams)) | _flat({"data": _of_data(data)}), metrics):
+        for summary in hparams_summaries(  # type: ignore[no-untyped-call]
+            _flat(dict(pl_module.hparams)) | _flat({"data": _of_data(data)}), metrics
+        ):
             writer.file_writer.add_summary(summary)
         for name, value in metrics.items():
             writer.add_scalar(name, value, trainer.global_step)
@@ -106,7 +108,7 @@ class TensorBoardExtras(pl.Callback):
         features = model.front_end.features
         y_label = {"spectrogram": "frequency bin", "mel": "mel bin", "mfcc": "coefficient"}[features.mode]
         hop_seconds = features.hop_length / model.hparams["sample_rate"]
-        figure = features_figure(images, hop_seconds, y_label, title)
+        figure = features_figure(images, hop_seconds, y_label, title, "" if features.mode == "mfcc" else "dB")
         figure.set_dpi(70)
         return figure
 

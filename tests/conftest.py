@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emolight.data.synthetic import make_corpus
+
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
 
 
@@ -21,4 +23,12 @@ def ravdess_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the RAVDESS recordings are not here: set EMOLIGHT_RAVDESS to their folder")
     root = tmp_path_factory.mktemp("ravdess")
     subprocess.run([sys.executable, str(PACKED / "unpack.py"), str(root)], check=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic corpus of 24 actors and 480 short clips; tests read it and never write into it."""
+    root = tmp_path_factory.mktemp("synthetic") / "corpus"
+    make_corpus(root, repetitions=1, duration=0.6)
     return root

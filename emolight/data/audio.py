@@ -190,7 +190,7 @@ def trim_silence(wave: Waveform, trim_db: float) -> Waveform:
         EmolightError: ``trim_db`` is not a positive number.
     """
     if not 0 < trim_db < np.inf:
-        raise EmolightError(f"data.trim_db is {trim_db}; it must be above 0.", "Use 60, or null to cut nothing.")
+        raise EmolightError(f"data.trim_db is {trim_db}; it must be above 0.", "Use 30, or null to cut nothing.")
     padded = np.pad(wave, FRAME // 2)
     blocks = padded[: len(padded) // HOP * HOP].reshape(-1, HOP).astype(np.float64)
     energy = np.einsum("bh,bh->b", blocks, blocks)
@@ -202,7 +202,7 @@ def trim_silence(wave: Waveform, trim_db: float) -> Waveform:
 
 
 def load_waveform(
-    path: str | Path, sample_rate: int = 16000, trim_db: float | None = 60.0, content: bytes | None = None
+    path: str | Path, sample_rate: int = 16000, trim_db: float | None = 30.0, content: bytes | None = None
 ) -> Waveform:
     """Decode a recording, resample it with soxr HQ, then cut the silence at both ends.
 

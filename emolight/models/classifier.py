@@ -13,7 +13,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import ClasswiseWrapper, MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassRecall,
+)
 
 from emolight.errors import EmolightError
 from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
@@ -254,12 +259,25 @@ class EmotionClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+class UnweightedAverageRecall(MulticlassConfusionMatrix):
+    """UAR: the mean recall of the classes that occur.
+
+    ``MulticlassRecall(average="macro")`` counts a class that is predicted but never occurs as a recall of 0.
+    """
+
+    def compute(self) -> Tensor:
+        """UAR of all clips so far, of all processes."""
+        counts = super().compute()
+        occurring = counts.sum(dim=1) > 0
+        return (counts.diagonal()[occurring] / counts.sum(dim=1)[occurring]).mean()
+
+
 def classification_metrics(classes: Sequence[str], prefix: str) -> MetricCollection:
     """UAR (unweighted average recall), accuracy, macro-F1 and the recall of each class."""
     count = len(classes)
     return MetricCollection(
         {
-            "uar": MulticlassRecall(count, average="macro"),
+            "uar": UnweightedAverageRecall(count),
             "accuracy": MulticlassAccuracy(count, average="micro"),
             "f1": MulticlassF1Score(count, average="macro"),
             "recall": ClasswiseWrapper(

@@ -221,11 +221,13 @@ def test_trim_refuses_a_threshold_that_makes_no_sense(trim_db: float) -> None:
         trim_silence(tone(), trim_db)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_random_damage_gives_samples_or_an_error_of_ours(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    seeds = [bytearray(wav(PCM)), bytearray(flac(tmp_path / "clip.flac"))]
-    for turn in range(300):
-        content = bytearray(seeds[turn % 2])
+    soundfile.write(tmp_path / "clip.aiff", tone(), RATE)
+    seeds = [wav(PCM), flac(tmp_path / "clip.flac"), (tmp_path / "clip.aiff").read_bytes()]
+    for turn in range(900):
+        content = bytearray(seeds[turn % 3])
         for place in rng.integers(0, 80, rng.integers(1, 8)):
             content[place] = rng.integers(256)
         try:

@@ -89,8 +89,16 @@ def edited(article: pd.DataFrame, path: Path, line: int, old: str, new: str) -> 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("03-01-02-01-01-01-05", "03-01-02-01-01-01-99", "line 6: clip '03-01-02-01-01-01-99' is not in the corpus"),
-        ("03-01-02-01-01-01-05", "03-01-02-01-01-01-01", "line 6: clip '03-01-02-01-01-01-01' stands already in line 2"),
+        (
+            "03-01-02-01-01-01-05",
+            "03-01-02-01-01-01-99",
+            "line 6: clip '03-01-02-01-01-01-99' is not in the corpus",
+        ),
+        (
+            "03-01-02-01-01-01-05",
+            "03-01-02-01-01-01-01",
+            "line 6: clip '03-01-02-01-01-01-01' stands already in line 2",
+        ),
         ("calm", "clam", "line 6: emotion 'clam', but clip '03-01-02-01-01-01-05' is 'calm'"),
         (",5,", ",6,", "line 6: actor '6', but clip '03-01-02-01-01-01-05' is of actor 5"),
         (",train,", ",tarin,", "line 6: unknown subset 'tarin'"),

@@ -51,7 +51,9 @@ def classifier(mode: str = "mel", **parameters: Any) -> EmotionClassifier:
 
 def trainer(tmp_path: Path, **options: Any) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return pl.Trainer(**{**quiet, "default_root_dir": tmp_path, "max_epochs": 1, "num_sanity_val_steps": 0, **options})
+    return pl.Trainer(
+        **{**quiet, "default_root_dir": tmp_path, "max_epochs": 1, "num_sanity_val_steps": 0, **options}
+    )
 
 
 @pytest.mark.parametrize("mode", ["spectrogram", "mel", "mfcc", "waveform"])
@@ -128,6 +130,12 @@ def test_metrics_equal_scikit_learn() -> None:
             **{f"val/recall_{name}": recall for name, recall in zip(CLASSES, recalls, strict=True)},
         }
     )
+
+
+def test_uar_leaves_out_a_class_that_does_not_occur() -> None:
+    metrics = classification_metrics(CLASSES, "val/")
+    metrics.update(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 2]))
+    assert float(metrics.compute()["val/uar"]) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(

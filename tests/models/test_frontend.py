@@ -15,7 +15,7 @@ from emolight.models.frontend import Features, FrontEnd, mel_filters
 
 def by_librosa(wave: np.ndarray, features: Features, sample_rate: int) -> np.ndarray:
     """The same features, clip by clip, by librosa."""
-    stft = dict(n_fft=features.n_fft, hop_length=features.hop_length, win_length=features.win_length)
+    stft = {"n_fft": features.n_fft, "hop_length": features.hop_length, "win_length": features.win_length}
     power = np.abs(librosa.stft(wave, pad_mode="constant", **stft)) ** 2
     f_max = features.f_max or sample_rate / 2
     if features.mode == "spectrogram":
@@ -86,7 +86,9 @@ def test_waveform_mode_passes_the_samples_through() -> None:
     assert torch.equal(FrontEnd(Features(mode="waveform"), 16000)(wave), wave[:, None])
 
 
-@pytest.mark.parametrize(("rate", "n_fft", "n_mels", "low", "high"), [(16000, 512, 64, 0, 8000), (48000, 2048, 128, 80, 12000)])
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "n_mels", "low", "high"), [(16000, 512, 64, 0, 8000), (48000, 2048, 128, 80, 12000)]
+)
 def test_mel_filters_equal_librosa(rate: int, n_fft: int, n_mels: int, low: float, high: float) -> None:
     reference = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=low, fmax=high)
     np.testing.assert_allclose(mel_filters(rate, n_fft, n_mels, low, high), reference, rtol=1e-5, atol=1e-9)
