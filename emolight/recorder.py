@@ -103,7 +103,7 @@ class Recorder(pl.Callback):
         if self.selected is None:
             return
         plots = self.run / "plots"
-        title = f"{subset} clips, {note}"
+        title = f"{'validation' if subset == 'val' else subset} clips, {note}"
         for name, figure in (
             ("confusion", confusion_figure(self.selected, title)),
             ("recall", recall_figure(self.selected, title)),

@@ -13,6 +13,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from emolight.evaluation.plots import confusion_figure, features_figure
 from emolight.models.classifier import EmotionClassifier
+from emolight.models.frontend import Features, FrontEnd
 from emolight.recorder import Recorder
 
 WORST_CLIPS = 5
@@ -32,16 +33,23 @@ class TensorBoardExtras(pl.Callback):
         """One feature image of each emotion."""
         writer, data = _writer(trainer), trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, EmotionClassifier)
-        if writer is None or pl_module.front_end.features.mode == "waveform":
+        features = pl_module.front_end.features
+        if writer is None or features.mode == "waveform":
             return
-        rows = [
-            data.subset("train")[data.clips.iloc[data.subset("train")]["emotion"] == name][0]
-            for name in data.emotions
-        ]
-        images = self._features(pl_module, data, rows)
-        title = f"{pl_module.front_end.features.mode} of training clips"
-        named = dict(zip(data.emotions, images, strict=True))
-        writer.add_figure("features", self._features_figure(pl_module, named, title))
+        train = data.subset("train")
+        rows = [train[data.clips.iloc[train]["emotion"] == name][0] for name in data.emotions]
+        with torch.no_grad():
+            images = pl_module.normalise(pl_module.front_end(_waveforms(data, rows).to(pl_module.device)))
+        y_label = {"spectrogram": "frequency bin", "mel": "mel bin", "mfcc": "coefficient"}[features.mode]
+        figure = features_figure(
+            dict(zip(data.emotions, images.squeeze(1).cpu().numpy(), strict=True)),
+            features.hop_length / data.sample_rate,
+            y_label,
+            f"{features.mode} of training clips, as the network sees them",
+            "standard deviations",
+        )
+        figure.set_dpi(70)
+        writer.add_figure("features", figure)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The confusion matrix of this epoch."""
@@ -58,7 +66,7 @@ class TensorBoardExtras(pl.Callback):
             return
         assert isinstance(pl_module, EmotionClassifier)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._add_worst_clips(writer, pl_module, data, table)
+        self._add_worst_clips(writer, data, table)
         self._add_embeddings(writer, pl_module, data)
         names = ("val/uar", "val/accuracy", "val/f1", "val/loss")
         metrics = {f"final/{name}": float(trainer.callback_metrics[name]) for name in names}
@@ -69,19 +77,28 @@ class TensorBoardExtras(pl.Callback):
         for name, value in metrics.items():
             writer.add_scalar(name, value, trainer.global_step)
 
-    def _add_worst_clips(self, writer: Any, model: EmotionClassifier, data: Any, table: Any) -> None:
+    def _add_worst_clips(self, writer: Any, data: Any, table: Any) -> None:
         truth = np.array([row[f"prob_{row['label']}"] for _, row in table.iterrows()])
         worst = table.iloc[np.argsort(truth)[:WORST_CLIPS]]
         rows = [int(np.flatnonzero(data.clips["clip_id"] == clip_id)[0]) for clip_id in worst["clip_id"]]
+        spectrogram = FrontEnd(Features(mode="spectrogram", hop_length=128), data.sample_rate)
         for rank, (row, (_, clip)) in enumerate(zip(rows, worst.iterrows(), strict=True), start=1):
             said = f"{clip['label']} heard as {clip['prediction']} ({clip['prob_' + clip['prediction']]:.0%})"
             waveform = _waveforms(data, [row])
             # The tag carries the text: TensorBoard shows no caption beside audio.
             tag = f"worst/{rank} {clip['clip_id']} {said}"
             writer.add_audio(tag, waveform / waveform.abs().max().clamp(min=1e-9), sample_rate=data.sample_rate)
-            if model.front_end.features.mode != "waveform":
-                images = {f"{clip['clip_id']}\n{said}": self._features(model, data, [row])[0]}
-                writer.add_figure(tag, self._features_figure(model, images, "worst validation clips"))
+            image = spectrogram(waveform)[0, 0].numpy()
+            step = data.sample_rate / spectrogram.features.n_fft
+            figure = features_figure(
+                {f"{clip['clip_id']}\n{said}": image},
+                spectrogram.features.hop_length / data.sample_rate,
+                f"frequency bin ({step:.0f} Hz each)",
+                "worst validation clips",
+                "dB",
+            )
+            figure.set_dpi(70)
+            writer.add_figure(tag, figure)
 
     @torch.no_grad()
     def _add_embeddings(self, writer: Any, model: EmotionClassifier, data: Any) -> None:
@@ -98,19 +115,6 @@ class TensorBoardExtras(pl.Callback):
         columns = ["clip_id", "emotion", "actor", "sex", "channel", "intensity"]
         metadata = clips[columns].astype(str).to_numpy().tolist()
         writer.add_embedding(torch.cat(kept), metadata=metadata, metadata_header=columns, tag="validation")
-
-    @torch.no_grad()
-    def _features(self, model: EmotionClassifier, data: Any, rows: Any) -> list[np.ndarray]:
-        images = model.front_end(_waveforms(data, rows).to(model.device))
-        return list(images.squeeze(1).cpu().numpy())
-
-    def _features_figure(self, model: EmotionClassifier, images: dict[str, np.ndarray], title: str) -> Any:
-        features = model.front_end.features
-        y_label = {"spectrogram": "frequency bin", "mel": "mel bin", "mfcc": "coefficient"}[features.mode]
-        hop_seconds = features.hop_length / model.hparams["sample_rate"]
-        figure = features_figure(images, hop_seconds, y_label, title, "" if features.mode == "mfcc" else "dB")
-        figure.set_dpi(70)
-        return figure
 
 
 def _writer(trainer: pl.Trainer) -> Any:

@@ -167,8 +167,9 @@ def audit(root: Path, channels: Sequence[str] = CHANNELS, workers: int | None = 
                 }
                 for channel in channels
             }
-            for column, values in (("channel", channels), ("emotion", EMOTIONS), ("actor", range(1, 25)))
+            for column, values in (("emotion", EMOTIONS), ("actor", range(1, 25)))
         },
+        "totals": {name: [int((part["channel"] == name).sum()) for part in (table, expected)] for name in channels},
         "sound": {
             channel: {
                 "sample_rates": _tally(part["rate"]),
@@ -247,9 +248,8 @@ def show(report: dict[str, Any], listed: int = 20) -> None:
             if column == "emotion" or any(found != published for found, published in pairs):
                 table.add_row(value, *(f"{found} / {published}" for found, published in pairs))
         if column == "emotion":
-            totals = [report["counts"]["channel"][channel][channel] for channel in channels]
             table.add_section()
-            table.add_row("all", *(f"{found} / {published}" for found, published in totals))
+            table.add_row("all", *("{} / {}".format(*report["totals"][channel]) for channel in channels))
         if table.row_count:
             console.print(table)
     table = Table("channel", "sample rates (Hz)", "audio channels", "seconds: min / median / max", title="Sound")
@@ -300,7 +300,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--figure", type=Path, default=Path("emolight-audit.png"), help="default: %(default)s")
     options = parser.parse_args(argv)
     report = audit(options.root, list(dict.fromkeys(options.channels)))
-    draw(report, options.figure)
+    try:
+        draw(report, options.figure)
+    except OSError as error:
+        raise EmolightError(
+            f"Cannot write '{options.figure}': {error.strerror}.", "Give another place by --figure PATH."
+        ) from None
     if options.json:
         print(json.dumps({**report, "figure": str(options.figure)}, indent=1))
     else:

@@ -219,5 +219,6 @@ def main(argv: Sequence[str]) -> int:
     download(options.root, wanted, keep_archives=options.keep_archives)
     counts = discover(options.root, strict=False).table["channel"].value_counts()
     print(f"{options.root}: " + ", ".join(f"{counts.get(name, 0)} {name} clips" for name in CHANNELS))
-    print(f"Next: python -m emolight audit {shlex.quote(str(options.root))}")
+    part = f" --channels {' '.join(options.channels)}" if set(options.channels) < set(CHANNELS) else ""
+    print(f"Next: python -m emolight audit {shlex.quote(str(options.root))}{part}")
     return 0

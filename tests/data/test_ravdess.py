@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from emolight.data.ravdess import (
+    ARTICLE_EMOTIONS,
+    CHANNELS,
+    COLUMNS,
+    EMOTIONS,
+    Discovery,
+    discover,
+    expected_clips,
+    is_video,
+    parse_name,
+    select,
+)
+from emolight.errors import EmolightError
+
+HAPPY = "03-01-03-01-01-01-01"
+SUNG = "03-02-05-02-02-02-24"
+
+
+def record(path: Path, seed: int = 0, rate: int = 16000, subtype: str = "PCM_16") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-9000, 9000, 400) / 32768
+    kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
+    soundfile.write(path, noise, rate, subtype=subtype, format=kind)
+    return path
+
+
+def test_a_name_gives_every_field() -> None:
+    assert parse_name("03-02-06-02-01-02-24") == {
+        "clip_id": "03-02-06-02-01-02-24",
+        "emotion": "fearful",
+        "actor": 24,
+        "sex": "female",
+        "channel": "song",
+        "intensity": "strong",
+        "statement": 1,
+        "repetition": 2,
+    }
+    clip = parse_name("03-01-08-01-02-01-07")
+    assert clip is not None
+    assert (clip["emotion"], clip["sex"], clip["channel"]) == ("surprised", "male", "speech")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "03-01-01-02-01-01-01",  # neutral has no strong intensity
+        "03-02-07-01-01-01-01",  # disgust is not sung
+        "03-02-08-01-01-01-01",
+        "03-01-09-01-01-01-01",
+        "03-01-00-01-01-01-01",
+        "03-03-03-01-01-01-01",
+        "03-01-03-03-01-01-01",
+        "03-01-03-01-03-01-01",
+        "03-01-03-01-01-00-01",
+        "03-01-03-01-01-01-25",
+        "03-01-03-01-01-01-00",
+        "02-01-03-01-01-01-01",  # video
+        "03-01-03-01-01-01",
+        "03-01-03-01-01-01-01-01",
+        "3-1-3-1-1-1-1",
+        "03-01-03-01-01-01-01\n",
+        "03-01-03-01-01-01-01 (1)",
+        "٠٣-01-03-01-01-01-01",  # digits, but not ours
+        "",
+    ],
+)
+def test_a_name_outside_the_grammar_is_foreign(name: str) -> None:
+    assert parse_name(name) is None
+
+
+def test_video_is_told_by_its_modality() -> None:
+    assert is_video("01-01-03-01-01-01-01")
+    assert is_video("02-01-03-01-01-01-01")
+    assert not is_video(HAPPY)
+    assert not is_video("01-01-03")
+
+
+def test_the_published_set_has_1440_speech_and_1012_song_clips() -> None:
+    clips = expected_clips()
+    assert list(clips.columns) == list(COLUMNS)
+    assert clips["clip_id"].is_unique
+    assert clips["clip_id"].is_monotonic_increasing
+    assert dict(clips["channel"].value_counts()) == {"speech": 1440, "song": 1012}
+    song, speech = (clips[clips["channel"] == name] for name in ("song", "speech"))
+    assert set(song["actor"]) == set(range(1, 25)) - {18}
+    assert set(song.groupby("actor").size()) == {44}
+    assert set(speech.groupby("actor").size()) == {60}
+    assert set(song["emotion"]) == set(EMOTIONS[:6])
+    article = clips[clips["emotion"].isin(list(ARTICLE_EMOTIONS)) & (clips["actor"] != 18)]
+    assert set(article.groupby("actor").size()) == {80}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"Audio_Speech_Actors_01-24/Actor_01/{HAPPY}.wav",
+        f"{HAPPY}.wav",
+        f"a/b/c/d/{HAPPY}.WAV",
+        f"Actor_02/{HAPPY}.flac",  # the name decides, not the folder
+        f"with space/{HAPPY}.Flac",
+    ],
+)
+def test_a_clip_is_found_in_any_layout(tmp_path: Path, path: str) -> None:
+    record(tmp_path / path)
+    found = discover(tmp_path)
+    assert list(found.table.columns) == list(COLUMNS)
+    assert found.table.loc[0, ["clip_id", "path", "actor", "emotion"]].tolist() == [HAPPY, path, 1, "happy"]
+
+
+def test_the_table_is_sorted_by_clip_and_not_by_folder(tmp_path: Path) -> None:
+    record(tmp_path / "a" / f"{SUNG}.wav")
+    record(tmp_path / "b" / f"{HAPPY}.wav")
+    table = discover(str(tmp_path)).table
+    assert table["clip_id"].tolist() == [HAPPY, SUNG]
+    assert table.index.tolist() == [0, 1]
+
+
+def test_what_is_no_clip_is_passed_over_and_counted(tmp_path: Path) -> None:
+    record(tmp_path / f"{HAPPY}.wav")
+    names = ["._" + HAPPY + ".wav", "01-01-03-01-01-01-01.mp4", "02-01-03-01-01-01-01.mp4", "talk.mov"]
+    names += ["noise.wav", f"{HAPPY} (1).wav", "03-01-01-02-01-01-01.wav", "03-01-03-01-01-01-02.mp3"]
+    names += ["README.txt", "archive.zip", f".{HAPPY}.wav.71.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    found = discover(tmp_path)
+    assert found.passed_over == {
+        "._ file": 1,
+        "foreign name": 3,
+        "neither WAV nor FLAC": 1,
+        "video file": 3,
+    }
+    assert len(found.table) == 1
+
+
+def test_the_same_samples_twice_count_once_whatever_the_container(tmp_path: Path) -> None:
+    record(tmp_path / "b" / f"{HAPPY}.wav")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    record(tmp_path / "a" / f"{HAPPY}.flac")
+    record(tmp_path / "d" / f"{HAPPY}.wav", subtype="FLOAT")
+    found = discover(tmp_path)
+    kept = f"a/{HAPPY}.flac"
+    assert found.table["path"].tolist() == [kept]
+    assert found.duplicates == [(kept, f"{folder}/{HAPPY}.wav") for folder in "bcd"]
+
+
+def change_samples(path: Path) -> None:
+    record(path, seed=1)
+
+
+def change_rate(path: Path) -> None:
+    record(path, rate=8000)
+
+
+def break_file(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not audio")
+
+
+@pytest.mark.parametrize("write_other", [change_samples, change_rate, break_file])
+def test_one_clip_with_two_contents_is_an_error_that_names_both(tmp_path: Path, write_other) -> None:  # type: ignore[no-untyped-def]
+    record(tmp_path / "a" / f"{HAPPY}.wav")
+    write_other(tmp_path / "b" / f"{HAPPY}.wav")
+    with pytest.raises(EmolightError, match=f"'a/{HAPPY}.wav' and 'b/{HAPPY}.wav'"):
+        discover(tmp_path)
+    found = discover(tmp_path, strict=False)
+    assert found.conflicts == [(f"a/{HAPPY}.wav", f"b/{HAPPY}.wav")]
+    assert found.table["path"].tolist() == [f"a/{HAPPY}.wav"]
+
+
+def test_links_are_followed_once_and_a_loop_ends(tmp_path: Path) -> None:
+    record(tmp_path / "disk" / "Actor_01" / f"{HAPPY}.wav")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "speech").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (root / "speech again").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "up").symlink_to(root, target_is_directory=True)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    found = discover(tmp_path / "link")
+    assert found.table["path"].tolist() == [f"speech/Actor_01/{HAPPY}.wav"]
+    assert found.duplicates == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "only video", "a file"])
+def test_no_clip_says_the_three_ways_out(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "my data"
+    if kind == "a file":
+        root.write_bytes(b"")
+    elif kind != "missing":
+        root.mkdir()
+    if kind == "only video":
+        (root / "01-01-03-01-01-01-01.mp4").write_bytes(b"")
+    with pytest.raises(EmolightError) as caught:
+        discover(root)
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 3
+    assert f"python -m emolight download '{root}'" in text
+    assert "--data.root DIR" in text
+    assert "--config configs/demo.yaml" in text
+    assert ("1 × video file" in text) == (kind == "only video")
+
+
+def published() -> Discovery:
+    return Discovery(expected_clips(), {}, [], [])
+
+
+def test_select_gives_the_articles_task() -> None:
+    chosen = select(published().table, ARTICLE_EMOTIONS, CHANNELS)
+    assert len(chosen) == 24 * 40 + 23 * 40
+    assert set(chosen["emotion"]) == set(ARTICLE_EMOTIONS)
+    assert chosen.index.tolist() == list(range(len(chosen)))
+    assert chosen["clip_id"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(
+    ("emotions", "channels", "text"),
+    [
+        (["hapy"], ["speech"], "Did you mean 'happy'"),
+        (["happy"], ["spech"], "Did you mean 'speech'"),
+        ([], ["speech"], "data.emotions is empty"),
+        (["happy"], [], "data.channels is empty"),
+        (["happy", "sad", "happy"], ["speech"], "twice: happy, sad, happy"),
+        (["happy"], ["song", "song"], "twice: song, song"),
+        (["happy", "disgust"], ["song"], "No clip is left of emotion disgust,"),
+    ],
+)
+def test_select_refuses_what_cannot_be_meant(emotions: list[str], channels: list[str], text: str) -> None:
+    with pytest.raises(EmolightError, match=text):
+        select(published().table, emotions, channels)
+
+
+def test_select_refuses_a_channel_that_is_not_on_the_disk() -> None:
+    clips = expected_clips()
+    speech = clips[clips["channel"] == "speech"]
+    with pytest.raises(EmolightError, match="No clip is left of channel song"):
+        select(speech, ARTICLE_EMOTIONS, CHANNELS)
+
+
+@pytest.mark.real
+def test_the_recordings_are_found(ravdess_root: Path) -> None:
+    found = discover(ravdess_root)
+    assert dict(found.table["channel"].value_counts()) == {"speech": 1440, "song": 1009}
+    assert len(select(found.table, ARTICLE_EMOTIONS, CHANNELS)) == 1878
+    assert (found.passed_over, found.duplicates) == ({}, [])
