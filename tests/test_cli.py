@@ -253,26 +253,32 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "emolight", *words]
 
 
-def test_two_processes_give_the_metrics_of_one(corpus: Path, here: Path) -> None:
+def test_two_processes_give_the_metrics_of_one(
+    corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = ["--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)]
     assert run(["fit", *base]) == 0
     checkpoint = here / "lightning_logs/mfcc/version_0/checkpoints/last.ckpt"
-    clips = pd.read_csv(checkpoint.parents[1] / "split.csv")
-    held_out = clips[clips["subset"] == "val"]
+    clips = pd.read_csv(checkpoint.parents[1] / "split.csv").sample(frac=1, random_state=0)
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for count in (7, 13):
-        part = pd.concat([clips[clips["subset"] == "train"].head(5), held_out.head(count)])
-        part.assign(protocol="custom").to_csv(here / f"clips{count}.csv", index=False)
+    for count in (7, 13, 320):
+        part = clips.head(count + 5).assign(protocol="custom")
+        part["subset"] = ["val"] * count + ["train"] * 5
+        part.to_csv(here / f"clips{count}.csv", index=False)
         words = ["validate", "--ckpt_path", str(checkpoint), f"--data.split_csv=clips{count}.csv"]
         table = checkpoint.parents[1] / f"predictions_val_last_clips{count}.csv"
         assert run(words) == 0
-        one_process = table.read_bytes()
+        one_process = read_predictions(table)
+        printed = capsys.readouterr().out
         table.unlink()
         done = subprocess.run(command(*words, *two), capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
-        assert table.read_bytes() == one_process
-        assert len(read_predictions(table)) == count
+        two_processes = read_predictions(table)
+        assert len(two_processes) == count
+        pd.testing.assert_frame_equal(two_processes, one_process, rtol=0, atol=2e-6)
+        rows = [line for line in printed.splitlines() if "%" in line]
+        assert rows and set(rows) <= set(done.stdout.splitlines())
 
 
 def test_two_processes_train_in_one_run_folder(corpus: Path, here: Path) -> None:

@@ -4,15 +4,15 @@ Exit code 1 for what spoils results: missing clips, two recordings under one nam
 files in a folder that contradicts their name. Duplicates (counted once), clipping, equal samples under two names
 and clips that were never published are warnings.
 
-Rules: *unreadable* is a file that libsndfile refuses, that is cut short, or that has no or non-finite samples;
-*silent* is one whose mono mix never exceeds one 16-bit step; *clipped* is one with three consecutive samples of a
-channel at 1 - 1/32768 of full scale or above.
+Rules: *unreadable* and *silent* is what :func:`emolight.data.audio.read_audio` refuses, and so does training;
+*clipped* is a file with three consecutive samples of a channel at 1 - 1/32768 of full scale or above.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import re
@@ -27,6 +27,7 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
+from emolight.data.audio import AudioError, read_audio, read_bytes
 from emolight.data.ravdess import ARTICLE_EMOTIONS, CHANNELS, EMOTIONS, discover, expected_clips, select
 from emolight.data.splits import PROTOCOLS, make_split
 from emolight.errors import EmolightError
@@ -61,29 +62,22 @@ class Probe(NamedTuple):
 
 
 def probe(path: Path) -> Probe:
-    """Decode a file and measure it by the rules of this module."""
+    """Decode a file as training does, and measure it by the rules of this module."""
+    silent = False
     try:
-        with soundfile.SoundFile(path) as stream:
-            rate, declared, log = stream.samplerate, stream.frames, stream.extra_info
-            samples = stream.read(dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        return Probe(error=str(error).rsplit(": ", 1)[-1])
-    # libsndfile reads a cut WAV as a shorter one and says so in its log only.
-    cut = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if len(samples) < declared or (cut and int(cut[1]) > int(cut[2])):
-        return Probe(error="cut short: fewer samples than its header says")
-    if not len(samples):
-        return Probe(error="no samples")
-    peak = float(max(samples.max(), -samples.min()))
-    if not np.isfinite(peak):
-        return Probe(error="samples that are not finite")
-    high = np.abs(samples) >= 1 - STEP if peak >= 1 - STEP else np.zeros((0, 1), dtype=bool)
-    mix = samples if samples.shape[1] == 1 else samples.mean(axis=1)
+        content = read_bytes(path)
+        read_audio(path, content)
+    except AudioError as error:
+        silent = error.reason.startswith("is silent")
+        if not silent:
+            return Probe(error=error.reason)
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    high = np.abs(samples) >= 1 - STEP
     return Probe(
         rate,
         samples.shape[1],
         len(samples) / rate,
-        silent=bool(max(mix.max(), -mix.min()) <= STEP),
+        silent=silent,
         clipped=bool((high[2:] & high[1:-1] & high[:-2]).any()),
         digest=hashlib.blake2b(
             samples.tobytes(), digest_size=16, key=str((rate, samples.shape)).encode()
@@ -114,13 +108,12 @@ def twin_share(split: pd.DataFrame) -> float:
     return float(sentence[split["subset"] == "val"].isin(training).mean())
 
 
-def audit(root: Path, channels: Sequence[str] = CHANNELS, workers: int | None = None) -> dict[str, Any]:
+def audit(root: Path, channels: Sequence[str] = CHANNELS) -> dict[str, Any]:
     """Compare a folder with the published set and decode every clip in it.
 
     Args:
         root: folder with the recordings.
         channels: which parts of the data set are meant to be there.
-        workers: decoding threads; None for one a processor.
 
     Returns:
         Plain values, ready for JSON: a list for each key of ``ERRORS`` and ``WARNINGS``; counts, measurements and
@@ -133,7 +126,7 @@ def audit(root: Path, channels: Sequence[str] = CHANNELS, workers: int | None = 
     table = found.table[found.table["channel"].isin(list(channels))].reset_index(drop=True)
     expected = expected_clips()
     expected = expected[expected["channel"].isin(list(channels))]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = pool.map(probe, [root / path for path in table["path"]])
         bar = tqdm(jobs, total=len(table), desc="Reading", unit="clip", ncols=79, leave=False, disable=None)
         table = table.join(
@@ -241,8 +234,6 @@ def show(report: dict[str, Any], listed: int = 20) -> None:
     channels = report["channels"]
     for column, title in (("emotion", "Clips by emotion"), ("actor", "Actors that are not complete")):
         table = Table(column, *channels, title=f"{title} (found / published)", title_justify="left")
-        for channel in channels:
-            table.columns[1 + channels.index(channel)].justify = "right"
         for value in report["counts"][column][channels[0]]:
             pairs = [report["counts"][column][channel][value] for channel in channels]
             if column == "emotion" or any(found != published for found, published in pairs):
@@ -254,10 +245,8 @@ def show(report: dict[str, Any], listed: int = 20) -> None:
             console.print(table)
     table = Table("channel", "sample rates (Hz)", "audio channels", "seconds: min / median / max", title="Sound")
     for channel, sound in report["sound"].items():
-        tallies = (
-            ", ".join(f"{value} × {count}" for value, count in sound[name].items())
-            for name in ("sample_rates", "channel_counts")
-        )
+        parts = (sound["sample_rates"], sound["channel_counts"])
+        tallies = (", ".join(f"{value} × {count}" for value, count in part.items()) for part in parts)
         table.add_row(channel, *tallies, " / ".join(f"{second:.2f}" for second in sound["seconds"].values()))
     console.print(table)
     table = Table("split", "training", "validation", "twin in training", title="Twin takes, article's emotions")

@@ -113,7 +113,8 @@ def test_a_clip_is_found_in_any_layout(tmp_path: Path, path: str) -> None:
     record(tmp_path / path)
     found = discover(tmp_path)
     assert list(found.table.columns) == list(COLUMNS)
-    assert found.table.loc[0, ["clip_id", "path", "actor", "emotion"]].tolist() == [HAPPY, path, 1, "happy"]
+    row = found.table.to_dict("records")[0]
+    assert [row[name] for name in ("clip_id", "path", "actor", "emotion")] == [HAPPY, path, 1, "happy"]
 
 
 def test_the_table_is_sorted_by_clip_and_not_by_folder(tmp_path: Path) -> None:
