@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from emolight.evaluation.plots import (
     save_figure,
 )
 from emolight.evaluation.predictions import predictions_table, write_predictions
+from emolight.files import write_text
 from emolight.runs import write_environment
 
 
@@ -68,12 +70,12 @@ class Recorder(pl.Callback):
         # Choosing the best of many epochs on the clips that are then quoted flatters: `random` takes the last.
         if trainer.state.fn != "fit" or speaker_dependent(trainer) or uar > self._best:
             self._best, self.selected, self.selected_epoch = uar, self.latest, trainer.current_epoch
-            self._write("val", self.selected)
+            self._write(trainer, "val")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``predictions_test.csv``."""
         self.latest = self.selected = self._gather(trainer)
-        self._write("test", self.selected)
+        self._write(trainer, "test")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep the interrupted state as ``last.ckpt``."""
@@ -94,9 +96,13 @@ class Recorder(pl.Callback):
             data.clips.iloc[rows], data.emotions, np.concatenate([table for _, table in parts])
         )
 
-    def _write(self, subset: str, table: pd.DataFrame | None) -> None:
-        if table is not None:
-            write_predictions(self.run / f"predictions_{subset}{self.suffix}.csv", table)
+    def _write(self, trainer: pl.Trainer, subset: str) -> None:
+        if self.selected is None:
+            return
+        write_predictions(self.run / f"predictions_{subset}{self.suffix}.csv", self.selected)
+        if trainer.state.fn != "fit":
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            write_text(self.run / f"metrics_{subset}{self.suffix}.json", json.dumps(metrics, indent=2) + "\n")
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the selected predictions, and of the learning curves after a fit."""
