@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def features_of(mode: str) -> Features:
-    return Features(mode=mode, f_max=3000.0 if mode == "spectrogram" else None)  # type: ignore[arg-type]
+    return Features(mode=mode, f_max=2500.0 if mode == "spectrogram" else None)  # type: ignore[arg-type]
 
 
 def by_librosa(wave: np.ndarray, features: Features) -> np.ndarray:
@@ -93,7 +93,7 @@ class Notebook(Dataset[Any]):
         wave, _ = librosa.effects.trim(wave, top_db=30)
         image = by_librosa(librosa.util.fix_length(wave, size=LENGTH), self.features)
         if self.features.mode == "spectrogram":
-            image = image[:97]
+            image = image[:81]
         return torch.from_numpy(image.astype(np.float32))[None], item % 5
 
 
