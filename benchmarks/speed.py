@@ -20,6 +20,7 @@ from typing import Any
 import librosa
 import numpy as np
 import torch
+import yaml
 from clock import EpochClock
 from rich.console import Console
 from rich.table import Table
@@ -38,13 +39,15 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def features_of(mode: str) -> Features:
-    return Features(mode=mode, f_max=2500.0 if mode == "spectrogram" else None)  # type: ignore[arg-type]
+    """The features of the shipped configuration."""
+    config = yaml.safe_load((CONFIGS / f"{mode}.yaml").read_text(encoding="utf-8"))
+    return Features(**config["model"]["features"])
 
 
 def by_librosa(wave: np.ndarray, features: Features) -> np.ndarray:
-    power = np.abs(librosa.stft(wave, n_fft=512, hop_length=512, pad_mode="constant")) ** 2
+    power = np.abs(librosa.stft(wave, n_fft=512, hop_length=features.hop_length, pad_mode="constant")) ** 2
     if features.mode == "spectrogram":
-        return librosa.power_to_db(power)
+        return librosa.power_to_db(power)[: FrontEnd(features, RATE).n_rows]
     level = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE, n_fft=512, n_mels=features.n_mels))
     return level if features.mode == "mel" else librosa.feature.mfcc(S=level, n_mfcc=features.n_mfcc)
 
@@ -92,8 +95,6 @@ class Notebook(Dataset[Any]):
         wave, _ = librosa.load(self.files[item], sr=RATE)
         wave, _ = librosa.effects.trim(wave, top_db=30)
         image = by_librosa(librosa.util.fix_length(wave, size=LENGTH), self.features)
-        if self.features.mode == "spectrogram":
-            image = image[:81]
         return torch.from_numpy(image.astype(np.float32))[None], item % 5
 
 
