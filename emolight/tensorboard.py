@@ -37,12 +37,14 @@ class TensorBoardExtras(pl.Callback):
         if writer is None or features.mode == "waveform":
             return
         train = data.subset("train")
-        rows = [train[data.clips.iloc[train]["emotion"] == name][0] for name in data.emotions]
+        of_train = data.clips["emotion"].iloc[train]
+        names = [name for name in data.emotions if (of_train == name).any()]
+        rows = [train[of_train == name][0] for name in names]
         with torch.no_grad():
             images = pl_module.normalise(pl_module.front_end(_waveforms(data, rows).to(pl_module.device)))
         y_label = {"spectrogram": "frequency bin", "mel": "mel bin", "mfcc": "coefficient"}[features.mode]
         figure = features_figure(
-            dict(zip(data.emotions, images.squeeze(1).cpu().numpy(), strict=True)),
+            dict(zip(names, images.squeeze(1).cpu().numpy(), strict=True)),
             features.hop_length / data.sample_rate,
             y_label,
             f"{features.mode} of training clips, as the network sees them",

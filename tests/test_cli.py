@@ -299,14 +299,17 @@ def test_interrupt_leaves_a_checkpoint_and_ends_with_130(corpus: Path, here: Pat
     words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **endless)]
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 1/"):
-            break
-    checkpoint = here / "lightning_logs/mfcc/version_0/checkpoints/last.ckpt"
-    first = checkpoint.stat().st_mtime_ns
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0]
+    try:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        checkpoint = here / "lightning_logs/mfcc/version_0/checkpoints/last.ckpt"
+        first = checkpoint.stat().st_mtime_ns
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     assert checkpoint.stat().st_mtime_ns > first
