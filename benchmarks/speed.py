@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from emolight.__main__ import run
 from emolight.data.audio import load_waveform
+from emolight.data.cache import open_cache
 from emolight.data.ravdess import ARTICLE_EMOTIONS, discover, select
 from emolight.data.synthetic import make_corpus
 from emolight.models.frontend import Features, FrontEnd
@@ -129,6 +130,16 @@ def fit_epoch(mode: str, root: Path, steps: int, folder: Path) -> tuple[float, i
     return statistics.median(EpochClock.training[1:]), steps * BATCH
 
 
+def cache_seconds(root: Path, folder: Path) -> tuple[float, float]:
+    """Seconds to build the waveform cache of a corpus, and to open it again."""
+    table, seconds = discover(root).table, []
+    for _ in range(2):
+        start = time.perf_counter()
+        open_cache(root, table, folder / "fresh", RATE, 30.0, progress=False)
+        seconds.append(time.perf_counter() - start)
+    return seconds[0], seconds[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path)
@@ -179,6 +190,8 @@ def main() -> None:
             f"{notebook / fitted:.2f}",
         )
     console.print(front)
+    built, opened = cache_seconds(root, folder)
+    console.print(f"waveform cache of {root.name}: built in {built:.1f} s, reopened and checked in {opened:.2f} s")
     console.print(train)
 
 

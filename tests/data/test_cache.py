@@ -269,14 +269,9 @@ def test_full_disk_is_an_error_of_ours_and_leaves_nothing(root: Path, monkeypatc
 
 
 @pytest.mark.real
-def test_real_corpus_is_built_and_reopened_in_time(ravdess_root: Path, tmp_path: Path) -> None:
+def test_real_corpus_is_built_without_a_problem(ravdess_root: Path, tmp_path: Path) -> None:
     paths = sorted(ravdess_root.rglob("*.wav"))
     clips = pd.DataFrame({"clip_id": [path.stem for path in paths], "path": [str(path) for path in paths]})
-    spent = []
-    for _ in range(2):
-        start = time.process_time()  # CPU time: the wall clock is another matter on a busy machine
-        cache = open_cache(ravdess_root, clips, tmp_path, RATE, 60.0, progress=False)
-        spent.append(time.process_time() - start)
-        assert len(cache.durations) == len(paths)
-    assert spent[0] < 60
-    assert spent[1] < 2
+    cache = open_cache(ravdess_root, clips, tmp_path, RATE, 30.0, progress=False)
+    assert cache.problems == {}
+    assert len(cache.durations) == len(paths)
