@@ -23,7 +23,7 @@ from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
 from emolight.models.classifier import EmotionClassifier, read_checkpoint
 from emolight.parser import EmolightParser, option_error
-from emolight.progress import progress_bar
+from emolight.progress import progress
 from emolight.recorder import Recorder, speaker_dependent
 from emolight.runs import CLAIMED, LOGS, claim_run_folder, run_folder_of
 from emolight.summary import print_summary
@@ -137,7 +137,8 @@ class EmolightCLI(LightningCLI):
         else:
             options["logger"] = False
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(progress_bar())
+            callbacks += progress()
+            options["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = callbacks
         return super().instantiate_trainer(**options)
 

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress of training: a line an epoch, and on a terminal a bar for the epoch that runs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,14 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 
 
-class PlainProgress(ProgressBar):
-    """One line an epoch with the metrics and the time left, for logs and batch jobs."""
+class EpochLines(pl.Callback):
+    """Prints a line an epoch with the metrics, the time spent and the time left."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._enabled = True
-        self._started = 0.0
-        self._first_epoch = 0
-
-    def disable(self) -> None:
-        """Print nothing, as Lightning asks of every process but the first."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Print again."""
-        self._enabled = True
+        self._started, self._first_epoch = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -33,23 +22,32 @@ class PlainProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the line."""
-        if not self._enabled:
+        if not trainer.is_global_zero:
             return
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
         spent = time.monotonic() - self._started
         left = spent / (epoch - self._first_epoch) * (epochs - epoch)
-        metrics: dict[str, Any] = trainer.callback_metrics
+        metrics = trainer.callback_metrics
         shown = "  ".join(
             f"{name} {float(metrics[name]):.3f}"
             for name in ("train/loss", "val/loss", "val/uar", "val/accuracy")
             if name in metrics
         )
-        print(f"epoch {epoch}/{epochs}  {shown}  {clock(spent)}, {clock(left)} left", flush=True)
+        ending = f", {clock(left)} left" if epochs > 0 else ""
+        print(f"epoch {epoch}/{epochs}  {shown}  {clock(spent)}{ending}", flush=True)
 
 
-def progress_bar() -> ProgressBar:
-    """The bar for a terminal, the plain lines otherwise."""
-    return RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+class EpochBar(RichProgressBar):
+    """Lightning's bar without the version number, which it cuts to its last letters."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        """The logged values that the bar shows."""
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
+def progress() -> list[pl.Callback]:
+    """The callbacks that show progress on this output."""
+    return [EpochLines(), EpochBar()] if sys.stdout.isatty() else [EpochLines()]
 
 
 def clock(seconds: float) -> str:
