@@ -143,7 +143,15 @@ class EmolightCLI(LightningCLI):
         return super().instantiate_trainer(**options)
 
     def _own_split(self, config: Any) -> bool:
-        return bool(config.data.split_csv) and Path(config.data.split_csv).resolve() != self.run / "split.csv"
+        return (
+            bool(config.data.split_csv)
+            and Path(config.data.split_csv).resolve() != (self.run / "split.csv").resolve()
+        )
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        # The closing table says it better than Lightning's own.
+        return kwargs if subcommand == "fit" else {**kwargs, "verbose": False}
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

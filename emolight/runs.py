@@ -57,7 +57,7 @@ def claim_run_folder(logs: Path, name: str) -> Path:
 
 def run_folder_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in: the nearest parent with a ``config.yaml``."""
-    for folder in checkpoint.resolve().parents:
+    for folder in (*checkpoint.parents, *checkpoint.resolve().parents):
         if (folder / "config.yaml").is_file():
             return folder
     return None
