@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from emolight import __version__
 from emolight.errors import EmolightError
 from emolight.files import write_text
 
 LOGS = Path("lightning_logs")
 LIBRARIES = (
-    "emolight",
     "torch",
     "torchvision",
     "lightning",
@@ -66,7 +66,7 @@ def run_folder_of(checkpoint: Path) -> Path | None:
 def write_environment(path: Path, device: str, precision: str, seed: int, processes: int) -> None:
     """Write what a reader needs to rerun the run elsewhere: versions, commit, device, threads, seed."""
     environment: dict[str, Any] = {
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": {"emolight": __version__, **{name: _version(name) for name in LIBRARIES}},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
