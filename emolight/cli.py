@@ -92,8 +92,13 @@ class EmolightCLI(LightningCLI):
         changed = _differences(checkpoint["hyper_parameters"], given["model"], "model")
         saved = self.run / "config.yaml"
         if saved.is_file():
-            recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))["data"]
-            changed += _differences({name: recorded[name] for name in FIXED_BY_RUN}, given["data"], "data")
+            recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))
+            fixed = {name: recorded["data"][name] for name in FIXED_BY_RUN}
+            changed += _differences(fixed, given["data"], "data")
+            if self.subcommand == "fit":
+                # The one-cycle schedule is laid out over the epochs.
+                epochs = {"max_epochs": recorded["trainer"]["max_epochs"]}
+                changed += _differences(epochs, given["trainer"], "trainer")
         if changed:
             raise EmolightError(
                 f"The checkpoint was trained with {changed[0]}.",

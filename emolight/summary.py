@@ -12,9 +12,10 @@ from emolight.recorder import Recorder
 def print_summary(recorder: Recorder, subset: str, note: str, command: str, last_epoch_counts: bool) -> None:
     """Print the table of metrics of the recorder's selected predictions, and the next commands."""
     table = recorder.selected
-    if table is None:
-        return
     console = Console(highlight=False, soft_wrap=True)
+    if table is None:
+        console.print("Nothing was left to train: the checkpoint has all its epochs.")
+        return
     values = scores(table)
     name = "validation" if subset == "val" else "test"
     grid = Table(title=f"{name}: {len(table)} clips of {table['actor'].nunique()} actors", title_justify="left")

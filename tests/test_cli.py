@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import emolight
 from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
@@ -92,7 +94,8 @@ def test_the_run_folder_is_complete(fitted: Path) -> None:
     assert expected | plots <= files
     assert "hparams.yaml" not in files
     environment = json.loads((fitted / "environment.json").read_text())
-    assert environment["versions"]["torch"] == torch.__version__.split("+")[0] or environment["versions"]["torch"]
+    assert environment["versions"]["torch"] == importlib.metadata.version("torch")
+    assert environment["versions"]["emolight"] == emolight.__version__
     assert environment["seed"] == 0
     assert str(fitted.parents[2]) not in (fitted / "split.csv").read_text()
 
@@ -191,6 +194,13 @@ def test_a_flag_that_contradicts_the_checkpoint_is_refused(
 def test_another_fold_than_the_checkpoints_is_refused(flag: str, fitted: Path, here: Path) -> None:
     with pytest.raises(EmolightError, match="The checkpoint was trained with data"):
         run(["test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), flag])
+
+
+def test_a_fit_goes_on_from_a_checkpoint_but_not_under_another_schedule(fitted: Path, here: Path) -> None:
+    checkpoint = str(fitted / "checkpoints" / "last.ckpt")
+    with pytest.raises(EmolightError, match=r"trainer\.max_epochs 2, received 3"):
+        run(["fit", "--ckpt_path", checkpoint, "--trainer.max_epochs=3"])
+    assert run(["fit", "--ckpt_path", checkpoint]) == 0
 
 
 @pytest.mark.parametrize(
