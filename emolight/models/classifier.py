@@ -230,7 +230,7 @@ class EmotionClassifier(pl.LightningModule):
         return {"index": batch["index"], "probabilities": logits.softmax(dim=1)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics of all processes' clips."""
+        """Log the validation metrics of all processes' clips; EmolightError when the loss is not finite."""
         self._log_metrics("val/loss", self.val_metrics, self.val_loss)
 
     def on_test_epoch_end(self) -> None:
@@ -239,6 +239,11 @@ class EmotionClassifier(pl.LightningModule):
 
     def _log_metrics(self, loss_name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         values = {loss_name: mean_loss.compute(), **metrics.compute()}
+        if not values[loss_name].isfinite():
+            raise EmolightError(
+                f"{loss_name} is {values[loss_name]:g} after {self.trainer.global_step} steps: training diverged.",
+                "Lower model.learning_rate, or train with trainer.precision 32-true.",
+            )
         self.log_dict(values, sync_dist=True)
         metrics.reset()
         mean_loss.reset()

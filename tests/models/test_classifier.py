@@ -45,7 +45,7 @@ class Tones(pl.LightningDataModule):
 
 def classifier(mode: str = "mel", **parameters: Any) -> EmotionClassifier:
     torch.manual_seed(0)
-    features = Features(mode=mode, hop_length=256, n_mels=32, n_mfcc=20)  # type: ignore[arg-type]
+    features = Features(mode=mode, hop_length=200, n_mels=32, n_mfcc=20)  # type: ignore[arg-type]
     return EmotionClassifier(features=features, classes=CLASSES, **parameters)
 
 
@@ -77,6 +77,11 @@ def test_learns_tones(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=8)
     run.fit(model, data)
     assert run.callback_metrics["val/uar"] > 0.9
+
+
+def test_divergence_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EmolightError, match=r"val/loss is (nan|inf) after .* diverged.*\n.*learning_rate"):
+        trainer(tmp_path, max_epochs=2).fit(classifier(learning_rate=1e30), datamodule=Tones())
 
 
 def test_normalisation_is_fitted_on_training_clips_and_not_augmented(tmp_path: Path) -> None:
