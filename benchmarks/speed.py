@@ -3,7 +3,7 @@
 python benchmarks/speed.py [--root DIR] [--threads N] [--clips N]
 
 Without --root it makes a synthetic corpus (16 kHz, so that the notebook way has nothing to resample).
-Figures are medians; run it on an idle machine.
+Figures are medians of epochs, each timed just after as many bare steps; run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -63,24 +63,21 @@ def median_seconds(work: Callable[[], Any], clock: Callable[[], float], times: i
     return statistics.median(seconds)
 
 
-def bare_steps(shape: tuple[int, ...], steps: int) -> float:
-    """Seconds of optimiser steps of the same network on tensors in memory."""
+def bare_steps(shape: tuple[int, ...], steps: int) -> Callable[[], None]:
+    """Optimiser steps of the same network on tensors in memory."""
     network = resnet18(5).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters())
     images = torch.randn(BATCH, *shape).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 5, (BATCH,))
 
-    def step() -> None:
-        loss = torch.nn.functional.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    def run_steps() -> None:
+        for _ in range(steps):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-    step()
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return time.perf_counter() - start
+    return run_steps
 
 
 class Notebook(Dataset[Any]):
@@ -111,23 +108,24 @@ def notebook_epoch(files: list[Path], features: Features) -> float:
     return time.perf_counter() - start
 
 
-def fit_epoch(mode: str, root: Path, steps: int, folder: Path) -> tuple[float, int]:
-    """Median seconds of the training part of an epoch of `fit`, without the first, and its clips."""
-    EpochClock.training.clear()
-    EpochClock.starts.clear()
-    words = [
-        *("fit", "--config", str(CONFIGS / f"{mode}.yaml")),
-        *(f"--data.root={root}", f"--data.cache_dir={folder / 'cache'}", f"--data.splits_dir={folder / 'splits'}"),
-        *("--data.channels=[speech]", f"--data.batch_size={BATCH}", "--data.synthetic=false"),
-        *(f"--trainer.limit_train_batches={steps}", "--trainer.max_epochs=4", "--trainer.limit_val_batches=1"),
-        *(
-            "--trainer.callbacks+=clock.EpochClock",
-            f"--trainer.default_root_dir={folder}",
-            "--trainer.accelerator=cpu",
-        ),
-    ]
-    run(words)
-    return statistics.median(EpochClock.training[1:]), steps * BATCH
+def fit_epochs(mode: str, root: Path, steps: int, folder: Path, bare: Callable[[], None]) -> np.ndarray:
+    """Seconds of the training part of each epoch of `fit`, and of the bare steps before it, without the first."""
+    EpochClock.seconds.clear()
+    EpochClock.bare = staticmethod(bare)
+    run(
+        [
+            *("fit", "--config", str(CONFIGS / f"{mode}.yaml"), "--trainer.callbacks+=clock.EpochClock"),
+            *(
+                f"--data.root={root}",
+                f"--data.cache_dir={folder / 'cache'}",
+                f"--data.splits_dir={folder / 'splits'}",
+            ),
+            *("--data.channels=[speech]", f"--data.batch_size={BATCH}", "--data.synthetic=false"),
+            *(f"--trainer.limit_train_batches={steps}", "--trainer.max_epochs=8", "--trainer.limit_val_batches=1"),
+            *(f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"),
+        ]
+    )
+    return np.array(EpochClock.seconds[1:])
 
 
 def cache_seconds(root: Path, folder: Path) -> tuple[float, float]:
@@ -173,9 +171,8 @@ def main() -> None:
         theirs = median_seconds(lambda f=whole: [by_librosa(wave, f) for wave in waves], time.process_time) / BATCH
         torch.set_num_threads(arguments.threads)
         shape = FrontEnd(features, RATE)(tensor).shape[1:]
-        before = bare_steps(tuple(shape), steps)
-        fitted, _ = fit_epoch(mode, root, steps, folder)
-        bare = (before + bare_steps(tuple(shape), steps)) / 2
+        seconds = fit_epochs(mode, root, steps, folder, bare_steps(tuple(shape), steps))
+        fitted, bare = np.median(seconds, axis=0)
         share = 100 * ours * BATCH / (bare / steps * arguments.threads)
         front.add_row(mode, f"{1e3 * theirs:.2f}", f"{1e3 * ours:.2f}", f"{theirs / ours:.1f}", f"{share:.1f}")
         notebook = notebook_epoch(files, features)
@@ -185,7 +182,7 @@ def main() -> None:
             size,
             f"{bare:.2f}",
             f"{fitted:.2f}",
-            f"{fitted / bare:.3f}",
+            f"{np.median(seconds[:, 0] / seconds[:, 1]):.3f}",
             f"{notebook:.2f}",
             f"{notebook / fitted:.2f}",
         )

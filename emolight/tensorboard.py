@@ -87,9 +87,11 @@ class TensorBoardExtras(pl.Callback):
         for rank, (row, (_, clip)) in enumerate(zip(rows, worst.iterrows(), strict=True), start=1):
             said = f"{clip['label']} heard as {clip['prediction']} ({clip['prob_' + clip['prediction']]:.0%})"
             waveform = _waveforms(data, [row])
-            # The tag carries the text: TensorBoard shows no caption beside audio.
-            tag = f"worst/{rank} {clip['clip_id']} {said}"
-            writer.add_audio(tag, waveform / waveform.abs().max().clamp(min=1e-9), sample_rate=data.sample_rate)
+            # The tag carries the text: TensorBoard shows no caption beside audio. No two kinds may share one tag.
+            tag = f"{rank} {clip['clip_id']} {said}"
+            writer.add_audio(
+                f"worst_clips/{tag}", waveform / waveform.abs().max().clamp(min=1e-9), sample_rate=data.sample_rate
+            )
             image = spectrogram(waveform)[0, 0].numpy()
             step = data.sample_rate / spectrogram.features.n_fft
             figure = features_figure(
@@ -100,7 +102,7 @@ class TensorBoardExtras(pl.Callback):
                 "dB",
             )
             figure.set_dpi(70)
-            writer.add_figure(tag, figure)
+            writer.add_figure(f"worst_spectrograms/{tag}", figure)
 
     @torch.no_grad()
     def _add_embeddings(self, writer: Any, model: EmotionClassifier, data: Any) -> None:

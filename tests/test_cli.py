@@ -122,7 +122,8 @@ def test_tensorboard_has_everything_and_stays_small(fitted: Path) -> None:
     assert {"val/uar", "val/loss", "train/loss", "lr-AdamW"} <= set(tags["scalars"])
     assert {"confusion", "features"} <= set(tags["images"])
     assert len(events.Images("confusion")) == 2
-    assert sum(tag.startswith("worst/") for tag in tags["audio"]) == 5
+    assert sum(tag.startswith("worst_clips/") for tag in tags["audio"]) == 5
+    assert sum(tag.startswith("worst_spectrograms/") for tag in tags["images"]) == 5
     assert any("hparams" in tag for tag in events.summary_metadata)
     metadata = next(fitted.rglob("metadata.tsv")).read_text().splitlines()
     assert metadata[0].split("\t")[:3] == ["clip_id", "emotion", "actor"]
