@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from emolight.data.splits import write_split
+from emolight.evaluation.calibration import calibrate, fit_temperature
 from emolight.evaluation.plots import (
     actor_figure,
     confusion_figure,
@@ -21,6 +22,7 @@ from emolight.evaluation.plots import (
 )
 from emolight.evaluation.predictions import predictions_table, write_predictions
 from emolight.files import write_text
+from emolight.models.classifier import EmotionClassifier
 from emolight.runs import write_environment
 
 
@@ -65,7 +67,7 @@ class Recorder(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``predictions_val.csv`` whenever the epoch that counts has changed."""
-        self.latest = self._gather(trainer)
+        self.latest = self._gather(trainer, pl_module)
         uar = float(trainer.callback_metrics["val/uar"])
         # Choosing the best of many epochs on the clips that are then quoted flatters: `random` takes the last.
         if trainer.state.fn != "fit" or speaker_dependent(trainer) or uar > self._best:
@@ -74,7 +76,7 @@ class Recorder(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``predictions_test.csv``."""
-        self.latest = self.selected = self._gather(trainer)
+        self.latest = self.selected = self._gather(trainer, pl_module)
         self._write(trainer, "test")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -82,7 +84,9 @@ class Recorder(pl.Callback):
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.global_step:
             trainer.save_checkpoint(self.run / "checkpoints" / "last.ckpt")
 
-    def _gather(self, trainer: pl.Trainer) -> pd.DataFrame | None:
+    def _gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> pd.DataFrame | None:
+        """The predictions of all processes, calibrated; in a fit the temperature is fitted to them first."""
+        assert isinstance(pl_module, EmotionClassifier)
         parts, self._parts = self._parts, []
         if trainer.world_size > 1:
             everyone: list[Any] = [None] * trainer.world_size
@@ -92,9 +96,12 @@ class Recorder(pl.Callback):
             return None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = np.concatenate([index for index, _ in parts])
-        return predictions_table(
-            data.clips.iloc[rows], data.emotions, np.concatenate([table for _, table in parts])
-        )
+        probabilities = np.concatenate([table for _, table in parts])
+        clips = data.clips.iloc[rows]
+        if trainer.state.fn == "fit":
+            labels = clips["emotion"].map(data.emotions.index).to_numpy()
+            pl_module.temperature.fill_(fit_temperature(probabilities, labels))
+        return predictions_table(clips, data.emotions, calibrate(probabilities, float(pl_module.temperature)))
 
     def _write(self, trainer: pl.Trainer, subset: str) -> None:
         if self.selected is None:

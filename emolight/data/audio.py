@@ -96,7 +96,7 @@ def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform
     try:
         with soundfile.SoundFile(_Bytes(content)) as stream:
             rate, channels, frames = stream.samplerate, stream.channels, stream.frames
-            if reason := _header_fault(rate, channels, frames):
+            if reason := _shape_fault(rate, channels, frames):
                 raise AudioError(path, reason)
             samples = stream.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
@@ -105,6 +105,22 @@ def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform
         raise AudioError(path, f"not readable as audio ({type(error).__name__})") from None
     if len(samples) < frames:
         raise AudioError(path, f"cut short: {len(samples)} of the {frames} samples that its header promises")
+    return to_mono(samples, rate, path), rate
+
+
+def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
+    """Check decoded samples and average their channels.
+
+    Args:
+        samples: ``[T, channels]``, full scale ±1.
+        rate: Hz.
+        path: names the recording in errors.
+
+    Raises:
+        AudioError: see :func:`read_audio`.
+    """
+    if reason := _shape_fault(rate, samples.shape[1], len(samples)):
+        raise AudioError(path, reason)
     peak = float(np.abs(samples).max())
     if not np.isfinite(peak):
         raise AudioError(path, "has samples that are NaN or infinite")
@@ -112,10 +128,6 @@ def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform
         raise AudioError(path, f"has a peak of {peak:.3g} times full scale")
     if peak < SILENCE:
         raise AudioError(path, "is silent (peak below -90 dBFS)")
-    return _to_mono(samples, path), rate
-
-
-def _to_mono(samples: Waveform, path: str | Path) -> Waveform:
     if samples.shape[1] == 1:
         return samples[:, 0]
     mono: Waveform = samples.mean(axis=1)
@@ -127,7 +139,7 @@ def _to_mono(samples: Waveform, path: str | Path) -> Waveform:
     return np.ascontiguousarray(samples[:, loudest])
 
 
-def _header_fault(rate: int, channels: int, frames: int) -> str | None:
+def _shape_fault(rate: int, channels: int, frames: int) -> str | None:
     if not RATES[0] <= rate <= RATES[1]:
         return f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})"
     if not 1 <= channels <= MAX_CHANNELS:
@@ -219,8 +231,49 @@ def load_waveform(
         AudioError: see :func:`read_audio`; also when nothing is left below the new Nyquist frequency.
     """
     wave, rate = read_audio(path, content)
+    return prepare(wave, rate, sample_rate, trim_db, path)
+
+
+def prepare(wave: Waveform, rate: int, sample_rate: int, trim_db: float | None, path: str | Path) -> Waveform:
+    """Resample a decoded recording and trim it; see :func:`load_waveform`. ``path`` names it in errors."""
     if rate != sample_rate:
         wave = soxr.resample(wave, rate, sample_rate, quality="HQ")
         if not len(wave) or np.abs(wave).max() < SILENCE:
             raise AudioError(path, f"is silent at {sample_rate} Hz")
     return wave if trim_db is None else trim_silence(wave, trim_db)
+
+
+def fix_length(wave: Waveform, length: int, start: int | None = None) -> Waveform:
+    """A waveform [T] of ``length`` samples: zeros behind a shorter one, a piece of a longer one.
+
+    Args:
+        wave: samples [T].
+        length: samples of the result.
+        start: first sample of the piece; None takes the middle.
+    """
+    spare = len(wave) - length
+    if spare <= 0:
+        return np.pad(wave, (0, -spare))
+    start = spare // 2 if start is None else start
+    return wave[start : start + length]
+
+
+def profile(wave: Waveform, sample_rate: int) -> dict[str, float]:
+    """What tells one kind of recording from another, whoever speaks.
+
+    Args:
+        wave: samples [T], trimmed.
+        sample_rate: Hz.
+
+    Returns:
+        ``duration`` in seconds, ``level`` (root mean square) in dBFS, and ``bandwidth`` in Hz: the highest
+        frequency at which the mean power spectrum (512 samples, Hann) lies less than 60 dB below its highest value.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(fix_length(wave, max(len(wave), 512)), 512)[::256]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(512)))).mean(axis=0)
+    highest = int(np.flatnonzero(power > power.max() * 1e-6)[-1])
+    return {
+        "duration": len(wave) / sample_rate,
+        "level": float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64)))),
+        "bandwidth": highest * sample_rate / 512,
+    }

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from emolight.data.audio import fix_length, profile
 from emolight.data.cache import WaveformCache, open_cache
 from emolight.data.ravdess import ARTICLE_EMOTIONS, CHANNELS, EMOTIONS, discover, select
 from emolight.data.splits import load_or_make_split, protocol_label, read_split
@@ -54,17 +55,14 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
         """A batch: ``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64."""
         rows = self.rows[items]
-        waveforms = np.zeros((len(rows), self.length), dtype=np.float32)
+        waveforms = np.empty((len(rows), self.length), dtype=np.float32)
         for waveform, row in zip(waveforms, rows, strict=True):
             clip = self.cache.waveform(self.clip_ids[row])
-            spare = len(clip) - self.length
-            start = 0
-            if spare > 0:
-                start = spare // 2
-                if self.seed is not None:
-                    start = int(np.random.default_rng((self.seed, self.epoch, int(row))).integers(spare + 1))
-            piece = clip[start : start + self.length]
-            waveform[: len(piece)] = piece
+            start = None
+            if self.seed is not None:
+                spare = max(0, len(clip) - self.length)
+                start = int(np.random.default_rng((self.seed, self.epoch, int(row))).integers(spare + 1))
+            waveform[:] = fix_length(clip, self.length, start)
         return {
             "waveform": torch.from_numpy(waveforms),
             "label": torch.from_numpy(self.labels[rows]),
@@ -264,6 +262,26 @@ class EmotionDataModule(pl.LightningDataModule):
         """The training clips in order and not augmented, whole in every process, for the normalisation."""
         dataset = self._dataset("train")
         return self._loader(dataset, ShardSampler(len(dataset), 0, 1))
+
+    def training_facts(self) -> dict[str, Any]:
+        """What a checkpoint tells its users of the clips that it was trained on, in plain values.
+
+        Returns:
+            ``corpus`` (``RAVDESS`` or ``synthetic``), ``protocol``, ``actors`` (numbers), ``hashes`` (of the files'
+            content), and ``ranges``: lowest and highest of each value of :func:`emolight.data.audio.profile`.
+        """
+        clips = self.clips.iloc[self.subset("train")]
+        profiles = [profile(self.cache.waveform(clip_id), self.sample_rate) for clip_id in clips["clip_id"]]
+        return {
+            "corpus": "synthetic" if self.synthetic else "RAVDESS",
+            "protocol": str(self.split["protocol"].iloc[0]),
+            "actors": sorted(int(actor) for actor in clips["actor"].unique()),
+            "hashes": [self.cache.hashes[clip_id] for clip_id in clips["clip_id"]],
+            "ranges": {
+                name: [min(one[name] for one in profiles), max(one[name] for one in profiles)]
+                for name in profiles[0]
+            },
+        }
 
 
 def task_name(emotions: Sequence[str], channels: Sequence[str]) -> str:

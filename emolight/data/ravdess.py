@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import soundfile
 
 from emolight.errors import EmolightError, check_choice
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 CHANNELS = ("speech", "song")
@@ -186,6 +189,8 @@ def select(table: pd.DataFrame, emotions: Sequence[str], channels: Sequence[str]
 
 
 def _table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    import pandas as pd  # here, because predictions start faster without it
+
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).sort_values("clip_id", ignore_index=True)
 
 

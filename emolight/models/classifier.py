@@ -95,6 +95,8 @@ class EmotionClassifier(pl.LightningModule):
     """
 
     class_weight: Tensor
+    temperature: Tensor
+    training_facts: dict[str, Any]
     augment_image: nn.Module
 
     def __init__(
@@ -165,6 +167,9 @@ class EmotionClassifier(pl.LightningModule):
             if channels_last:
                 self.network.to(memory_format=torch.channels_last)
         self.register_buffer("class_weight", torch.ones(len(self.classes)))
+        # Divides the logits of predictions, not of the loss; the recorder fits it to the validation clips.
+        self.register_buffer("temperature", torch.tensor(1.0))
+        self.training_facts = {}
         self.val_metrics = classification_metrics(self.classes, "val/")
         self.test_metrics = classification_metrics(self.classes, "test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
@@ -185,6 +190,7 @@ class EmotionClassifier(pl.LightningModule):
         """Fit normalisation and class weights on the training clips, unless a checkpoint brought them."""
         if self.normalise.fitted:
             return
+        self.training_facts = self.trainer.datamodule.training_facts()  # type: ignore[attr-defined]
         batches: Iterable[Batch] = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]
         counts = torch.zeros(len(self.classes), device=self.device)
 
@@ -197,6 +203,14 @@ class EmotionClassifier(pl.LightningModule):
         self.normalise.fit(images())
         if self.hparams["class_weights"]:
             self.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the users of the checkpoint must know of its training clips."""
+        checkpoint["training"] = self.training_facts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the same from a checkpoint."""
+        self.training_facts = checkpoint["training"]
 
     def on_train_epoch_start(self) -> None:
         """Seed the augmentation by epoch, so that a resumed run draws what an uninterrupted one does."""
@@ -302,6 +316,7 @@ def load_classifier(path: str | Path) -> EmotionClassifier:
     """
     checkpoint = read_checkpoint(path)
     model = EmotionClassifier(**{**checkpoint["hyper_parameters"], "pretrained": False})
+    model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
@@ -318,7 +333,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise EmolightError(f"{path} cannot be loaded: {reason}", "Take another checkpoint of the run.") from None
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise EmolightError(f"{path} is not a Lightning checkpoint.", "Give --ckpt_path RUN/checkpoints/best.ckpt.")
-    if not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
+    if "training" not in checkpoint or not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
         raise EmolightError(
             f"{path} is not a checkpoint of emolight.", "Give --ckpt_path RUN/checkpoints/best.ckpt."
         )

@@ -40,6 +40,9 @@ class Tones(pl.LightningDataModule):
         clips = [{"waveform": self.waveform[i], "label": self.label[i], "index": torch.tensor(i)} for i in rows]
         return DataLoader(clips, batch_size=4)  # type: ignore[arg-type]
 
+    def training_facts(self) -> dict[str, Any]:
+        return {"corpus": "tones"}
+
     train_dataloader = val_dataloader = test_dataloader = statistics_dataloader = batches
 
 

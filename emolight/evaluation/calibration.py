@@ -1,0 +1,41 @@
+"""Temperature scaling: probabilities that mean what they say.
+
+Source: Guo et al., *On Calibration of Modern Neural Networks*, 2017.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.floating]
+TEMPERATURES = (0.05, 20.0)
+FLOOR = 1e-12
+"""Smallest probability of which a logarithm is taken."""
+
+
+def calibrate(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:
+    """Softmax of the logits divided by ``temperature``, from the logits' own probabilities ``[B, C]``."""
+    scaled = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR)) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
+    return result
+
+
+def fit_temperature(probabilities: Probabilities, labels: NDArray[np.integer]) -> float:
+    """The temperature under which ``labels`` [B] are likeliest, from 0.05 to 20.
+
+    Args:
+        probabilities: ``[B, C]``, uncalibrated, of clips that the model was not trained on.
+        labels: class numbers [B].
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        told = calibrate(probabilities, np.exp(log_temperature))[rows, labels]
+        return float(-np.log(np.maximum(told, FLOOR)).mean())
+
+    found = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
+    return float(np.exp(found.x))

@@ -1,0 +1,40 @@
+"""A checkpoint as a function from waveforms to calibrated probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from emolight.data.audio import Waveform
+from emolight.errors import EmolightError
+from emolight.inference.recognizer import Contract, Network, Probabilities
+from emolight.models.classifier import EmotionClassifier, load_classifier
+
+
+def contract_of(model: EmotionClassifier) -> Contract:
+    """What a loaded checkpoint expects."""
+    settings = model.hparams
+    return Contract(
+        list(settings["classes"]),
+        int(settings["sample_rate"]),
+        float(settings["duration"]),
+        settings["trim_db"],
+        model.training_facts,
+    )
+
+
+def load_torch(path: Path, device: str = "cpu") -> tuple[Contract, Network]:
+    """Load a checkpoint; see :func:`emolight.inference.recognizer.load`."""
+    try:
+        model = load_classifier(path).to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise EmolightError(f"'{device}' cannot be used: {str(error).splitlines()[0]}", "Try cpu.") from None
+
+    @torch.inference_mode()
+    def network(waveforms: Waveform) -> Probabilities:
+        logits = model(torch.from_numpy(waveforms).to(device)) / model.temperature
+        result: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
+        return result
+
+    return contract_of(model), network
