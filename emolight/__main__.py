@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 from emolight import __version__
 from emolight.errors import EmolightError, nearest
@@ -12,6 +13,10 @@ COMMANDS = {
     "fit": "train a classifier",
     "validate": "score a checkpoint on its run's validation clips",
     "test": "score a checkpoint on its run's test clips",
+    "predict": "the emotion of recordings, by a trained model",
+    "export": "a checkpoint as ONNX, sound in, probabilities out",
+    "examples": "a page of right and wrong predictions of a run, to hear",
+    "demo": "try a model with your own voice in the browser",
     "audit": "check a folder of RAVDESS recordings",
     "download": "fetch the RAVDESS recordings from Zenodo (434 MB)",
 }
@@ -67,17 +72,13 @@ def run(argv: list[str]) -> int:
 
 
 def _handler(command: str) -> Callable[[list[str]], int]:
-    if command == "audit":
-        from emolight.data import audit
+    if command in ("fit", "validate", "test"):
+        from emolight import cli
 
-        return audit.main
-    if command == "download":
-        from emolight.data import download
-
-        return download.main
-    from emolight import cli
-
-    return lambda rest: cli.main([command, *rest])
+        return lambda rest: cli.main([command, *rest])
+    package = "data" if command in ("audit", "download") else "inference"
+    handler: Callable[[list[str]], int] = import_module(f"emolight.{package}.{command}").main
+    return handler
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Clips a second of `predict` against the usual loop: librosa.load, librosa features, a batch of one.
+
+python benchmarks/predict.py CKPT FOLDER [--clips 500] [--threads 2]
+
+Both run the same network on the same files in this process, after the model is loaded; run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+
+from emolight.data.audio import AudioError
+from emolight.inference.predict import find_recordings, hear
+from emolight.inference.recognizer import load
+from emolight.models.classifier import EmotionClassifier, load_classifier
+
+
+def usual_loop(model: EmotionClassifier, paths: list[str]) -> list[int]:
+    """Class numbers, a clip at a time, for a checkpoint on MFCC."""
+    settings = model.front_end.features
+    rate, length = model.hparams["sample_rate"], round(model.hparams["duration"] * model.hparams["sample_rate"])
+    found = []
+    for path in paths:
+        wave, _ = librosa.load(path, sr=rate)
+        wave, _ = librosa.effects.trim(wave, top_db=model.hparams["trim_db"])
+        spare = max(0, len(wave) - length)
+        wave = librosa.util.fix_length(wave[spare // 2 : spare // 2 + length], size=length)
+        image = librosa.feature.mfcc(
+            y=wave,
+            sr=rate,
+            n_mfcc=settings.n_mfcc,
+            n_mels=settings.n_mels,
+            n_fft=settings.n_fft,
+            hop_length=settings.hop_length,
+            pad_mode="constant",
+        )
+        with torch.no_grad():
+            logits = model.network(model.normalise(torch.from_numpy(image.astype(np.float32))[None, None]))
+        found.append(int(logits.argmax()))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint on MFCC")
+    parser.add_argument("folder")
+    parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    paths = find_recordings([options.folder])[: options.clips]
+    recognizer, model = load(options.checkpoint), load_classifier(options.checkpoint)
+    usual_loop(model, paths[:5])
+    list(hear(recognizer, paths[:64]))
+    start = time.perf_counter()
+    theirs = usual_loop(model, paths)
+    middle = time.perf_counter()
+    answers = list(hear(recognizer, paths))
+    end = time.perf_counter()
+    ours = [
+        recognizer.classes.index(str(one.predictions[0].label))
+        for one in answers
+        if not isinstance(one, AudioError)
+    ]
+    agree = np.mean(np.array(ours) == np.array(theirs))
+    slow, fast = len(paths) / (middle - start), len(paths) / (end - middle)
+    print(f"{len(paths)} clips, {options.threads} threads; labels agree on {agree:.1%}")
+    rates = f"librosa, one at a time: {slow:.1f} clips/s   emolight predict: {fast:.1f} clips/s"
+    print(f"{rates}   ratio {fast / slow:.2f}")
+
+
+if __name__ == "__main__":
+    main()
