@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TextIO
 
+from tqdm import tqdm
+
 from emolight.data.audio import AudioError
 from emolight.data.ravdess import parse_name
 from emolight.errors import EmolightError
@@ -158,12 +160,15 @@ def main(argv: list[str]) -> int:
     writer = kinds[form](out, recognizer.classes)
     heard, bad = [], 0
     keep = bool(options.explain or options.draw)
-    for answer in _progress(hear(recognizer, paths, options.window, options.hop, options.batch_size), len(paths)):
-        if isinstance(answer, AudioError):
-            print(f"emolight: {answer}", file=sys.stderr)
-            bad += 1
-            continue
-        writer.write(answer)
+    shown = len(paths) > options.batch_size and sys.stderr.isatty()
+    answers = hear(recognizer, paths, options.window, options.hop, options.batch_size)
+    for answer in tqdm(answers, total=len(paths), unit="clip", disable=not shown):
+        with tqdm.external_write_mode():  # lines go above the bar
+            if isinstance(answer, AudioError):
+                print(f"emolight: {answer}", file=sys.stderr)
+                bad += 1
+                continue
+            writer.write(answer)
         if keep:
             heard.append(answer)
     writer.close()
@@ -175,15 +180,6 @@ def main(argv: list[str]) -> int:
         items = [(PurePath(one.path).stem, one.clip, one.predictions[0]) for one in heard]
         write_explanations(options.model, items, options.explain)
     return 1 if bad else 0
-
-
-def _progress(answers: Iterator[Heard | AudioError], total: int) -> Iterator[Heard | AudioError]:
-    """A bar with the time left, where a person waits and nothing else is printed on the terminal."""
-    if total < 100 or not sys.stderr.isatty() or sys.stdout.isatty():
-        return answers
-    from tqdm import tqdm
-
-    return iter(tqdm(answers, total=total, unit="clip"))
 
 
 class _Csv:
