@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from emolight.data.audio import AudioError
+from emolight.data.audio import AudioError, load_waveform
 from emolight.data.ravdess import parse_name
 from emolight.errors import EmolightError
 from emolight.files import write_text
@@ -174,12 +174,43 @@ def main(argv: list[str]) -> int:
     writer.close()
     if options.output:
         write_text(options.output, out.getvalue())  # type: ignore[union-attr]
+    if options.draw:
+        _draw(heard, recognizer, options.draw)
     if options.explain:
         from emolight.inference.explain import write_explanations
 
         items = [(PurePath(one.path).stem, one.clip, one.predictions[0]) for one in heard]
         write_explanations(options.model, items, options.explain)
     return 1 if bad else 0
+
+
+def _draw(heard: Sequence[Heard], recognizer: Recognizer, path: Path) -> None:
+    """The grid of right and wrong predictions of each emotion, of the clips whose names tell their label."""
+    from emolight.evaluation.plots import save_figure
+    from emolight.inference.examples import RATE, Example, Row, draw
+
+    labelled = [one for one in heard if one.truth in recognizer.classes and one.path != STDIN]
+    if not labelled:
+        raise EmolightError(
+            "--draw compares labels, but no clip has one of the model's emotions in its name.",
+            "Give RAVDESS recordings, such as 03-01-05-01-01-01-12.wav.",
+        )
+    rows = []
+    for emotion in recognizer.classes:
+        examples = []
+        for one in sorted(labelled, key=lambda one: -one.predictions[0].confidence):
+            if one.truth == emotion:
+                told = one.predictions[0]
+                wave = load_waveform(one.path, RATE, recognizer.contract.trim_db)
+                said = told.label or "no answer"
+                examples.append(
+                    Example(one.path, emotion, said, told.confidence, told.probabilities[emotion], "", wave)
+                )
+        right = [one for one in examples if one.prediction == emotion]
+        wrong = [one for one in examples if one.prediction != emotion]
+        if examples:
+            rows.append(Row(emotion, len(examples), len(right), right[:2], wrong[:2]))
+    save_figure(draw(rows, 2, "label → prediction, the most confident of each kind"), path)
 
 
 class _Csv:

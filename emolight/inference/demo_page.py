@@ -1,0 +1,83 @@
+"""The page of ``python -m emolight demo``, in Gradio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from emolight.errors import EmolightError
+from emolight.inference import demo
+from emolight.inference.recognizer import Recognizer
+
+KEPT_SECONDS = 300
+"""After this time at most a recording is deleted; a new one and leaving the page delete it at once."""
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+"""Gradio's own theme asks a font server."""
+ABOUT = """
+**What this is.** A neural network that learned from {corpus}: two English sentences, acted. It tells which of
+{count} acted emotions a recording sounds like most.
+
+**What it is not.** It knows no feelings, no other languages, no spontaneous speech, no children, and little of
+noise and telephones. Where a recording is unlike its training, a warning says so. Nobody should be judged by it.
+
+**Your voice** stays on the machine that runs this page. It is deleted when you record anew, when you leave, or
+after five minutes.
+
+**Licence.** RAVDESS is licensed for non-commercial use (CC BY-NC-SA 4.0).
+"""
+CORPORA = {"RAVDESS": "RAVDESS, 24 North American actors", "synthetic": "synthetic voices, which are no people's"}
+
+
+def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
+    """The page, as Gradio's Blocks.
+
+    Args:
+        recognizer: the model.
+        features: see :func:`picture`.
+        examples: sound files to try.
+    """
+    uploads: dict[str, str] = {}
+
+    def forget(request: gr.Request) -> None:
+        if path := uploads.pop(str(request.session_hash), None):
+            Path(path).unlink(missing_ok=True)
+
+    def answer(path: str | None, request: gr.Request) -> tuple[Any, ...]:
+        if path != uploads.get(str(request.session_hash)):
+            forget(request)
+        if path is None:
+            return "Record or upload a sentence.", None, gr.update(visible=False)
+        uploads[str(request.session_hash)] = path
+        try:
+            prediction = demo.hear(recognizer, path)
+            figure = demo.picture(recognizer, features, path)
+        except EmolightError as error:
+            return f"⚠️ {' '.join(str(error).splitlines())}", None, gr.update(visible=False)
+        heard = f"sounds **{prediction.label}**" if prediction.label else "**no answer**: not sure enough"
+        lines = [f"This {heard} ({prediction.confidence:.0%})."]
+        lines += [f"- ⚠️ {text}" for text in prediction.warnings]
+        return "\n".join(lines), prediction.probabilities, gr.update(value=figure, visible=True)
+
+    corpus = CORPORA.get(str(recognizer.contract.training.get("corpus")), "recordings that it does not name")
+    with gr.Blocks(title="emolight", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.Markdown("# emolight\nWhich acted emotion does a voice sound like?")
+        with gr.Row():
+            with gr.Column(min_width=300):
+                sound = gr.Audio(
+                    type="filepath",
+                    sources=["upload", "microphone"],
+                    label="Your recording",
+                    buttons=[],
+                    editable=False,
+                )
+                gr.Examples(examples, sound, label="Synthetic voices to try", cache_examples=False)
+            with gr.Column(min_width=300):
+                text = gr.Markdown("Record or upload a sentence.", elem_id="answer")
+                bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
+        drawn = gr.Plot(show_label=False, format="png", visible=False, elem_id="picture")
+        gr.Markdown(ABOUT.format(corpus=corpus, count=len(recognizer.classes)))
+        sound.change(answer, sound, [text, bars, drawn], api_visibility="private")
+        page.unload(forget)
+    return page

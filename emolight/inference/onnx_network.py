@@ -1,0 +1,95 @@
+"""An exported model as a function from waveforms to calibrated probabilities; needs onnxruntime and no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from emolight.data.audio import Waveform
+from emolight.errors import EmolightError
+from emolight.inference.recognizer import Contract, Network, Probabilities
+
+INSTALL = 'Type: pip install "emolight[export]"'
+FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training")
+"""What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
+
+
+def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
+    """Load an exported model; see :func:`emolight.inference.recognizer.load`.
+
+    When the JSON that the export wrote beside the file is there, the file must have the SHA-256 it names.
+
+    Args:
+        path: the ``.onnx`` file.
+        threads: threads of one operation; 0 leaves the number to ONNX Runtime.
+
+    Returns:
+        What the model expects, and the network: float32 ``[B, T]`` to probabilities ``[B, C]``.
+
+    Raises:
+        EmolightError: onnxruntime is not installed; the file is missing, damaged, changed since its export, or
+            not a model of this project.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise EmolightError("Predicting with an ONNX file needs onnxruntime.", INSTALL) from None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EmolightError(
+            f"{path} cannot be read: {error.strerror}.", "Give a model.onnx of python -m emolight export."
+        ) from None
+    _check_digest(path, content)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # its warnings speak of graph optimisation, which no user can change
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        meta = session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime's errors have no common class of their own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise EmolightError(f"{path} cannot be loaded: {reason}", "Export the checkpoint again.") from None
+    contract = _contract(path, meta)
+
+    def network(waveforms: Waveform) -> Probabilities:
+        result: Probabilities = session.run(["probabilities"], {"waveform": waveforms})[0]
+        return result
+
+    return contract, network
+
+
+def _check_digest(path: Path, content: bytes) -> None:
+    """Refuse a file that is not the one its JSON was written for."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return
+    try:
+        expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise EmolightError(
+            f"{beside} does not tell the SHA-256 of {path.name}.", "Export the checkpoint again, or move it away."
+        ) from None
+    received = hashlib.sha256(content).hexdigest()
+    if received != expected:
+        raise EmolightError(
+            f"{path} has changed since its export: SHA-256 {received[:16]}…, but {beside.name} tells "
+            f"{str(expected)[:16]}….",
+            "Copy both files again, or export the checkpoint again.",
+        )
+
+
+def _contract(path: Path, meta: dict[str, str]) -> Contract:
+    missing = [name for name in FIELDS if name not in meta]
+    if missing:
+        raise EmolightError(
+            f"{path} is not a model of emolight: it does not tell {', '.join(missing)}.",
+            "Give a model.onnx of python -m emolight export.",
+        )
+    try:
+        values: dict[str, Any] = {name: json.loads(meta[name]) for name in FIELDS}
+    except ValueError:
+        raise EmolightError(f"{path} has damaged properties.", "Export the checkpoint again.") from None
+    return Contract(**values)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from emolight.errors import EmolightError
+from emolight.inference import demo
+from emolight.inference.recognizer import load
+
+from .conftest import CLASSES, voice
+
+
+def test_hears_what_the_recognizer_hears(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", voice(2.0), 16000)
+    recognizer = load(checkpoint)
+    assert demo.hear(recognizer, tmp_path / "a.wav") == recognizer.predict_file(tmp_path / "a.wav")
+
+
+def test_a_long_or_broken_recording_gets_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", voice(61.0), 16000)
+    (tmp_path / "broken.wav").write_bytes(b"no sound at all")
+    (tmp_path / "large.wav").write_bytes(bytes(demo.MAX_BYTES + 1))
+    recognizer = load(checkpoint)
+    for name, message in (
+        ("long", "takes 61 s"),
+        ("broken", "cannot be used: not readable"),
+        ("large", "has 20 MB"),
+    ):
+        with pytest.raises(EmolightError, match=message) as caught:
+            demo.hear(recognizer, tmp_path / f"{name}.wav")
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_picture_shows_waveform_time_and_features(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", voice(2.0), 16000)
+    recognizer = load(checkpoint)
+    figure = demo.picture(recognizer, demo.features_of(checkpoint, recognizer), tmp_path / "a.wav")
+    top, middle, bottom = figure.axes[:3]
+    assert len(top.lines[0].get_xdata()) == 32000
+    assert [line.get_label() for line in middle.lines] == CLASSES
+    assert [len(line.get_xdata()) for line in middle.lines] == [5, 5, 5]
+    assert bottom.images[0].get_array().shape == (20, 32)
+
+
+def test_a_taken_port_is_refused(checkpoint: Path) -> None:
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmolightError, match=f"Cannot listen at 127.0.0.1:{port}"):
+            demo.main([str(checkpoint), "--port", str(port)])
+
+
+@pytest.fixture(scope="module")
+def page(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address of a running demo and its temporary folder; the environment asks for what must not be done."""
+    pytest.importorskip("gradio")
+    folder = tmp_path_factory.mktemp("demo")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = {
+        "GRADIO_SERVER_NAME": "0.0.0.0",
+        "GRADIO_SHARE": "True",
+        "GRADIO_ALLOWED_PATHS": "/",
+        "TMPDIR": str(folder),
+    }
+    command = [sys.executable, "-m", "emolight", "demo", str(checkpoint), "--port", str(port)]
+    process = subprocess.Popen(command, env={**os.environ, **asked}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        yield f"http://127.0.0.1:{port}", folder
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert not list(folder.glob("emolight-demo-*"))
+    finally:
+        process.kill()
+
+
+def test_it_listens_on_this_machine_alone_whatever_the_environment_says(page: tuple[str, Path]) -> None:
+    port = int(page[0].rpartition(":")[2])
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
+    assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_upload_a_clip_and_upload_garbage_in_a_browser(
+    page: tuple[str, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    playwright = pytest.importorskip("playwright.sync_api")
+    address, folder = page
+    soundfile.write(tmp_path / "mine.wav", voice(1.5, pitch=150), 16000)
+    (tmp_path / "garbage.wav").write_bytes(b"no sound at all" * 50)
+    expected = load(checkpoint).predict_file(tmp_path / "mine.wav").probabilities
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    outside: list[str] = []
+
+    def kept() -> list[str]:
+        return [path.name for path in folder.rglob("*.wav") if path.name in ("mine.wav", "garbage.wav")]
+
+    with (
+        playwright.sync_playwright() as engine,
+        engine.chromium.launch(executable_path=chromium, args=flags) as browser,
+    ):
+        tab = browser.new_page()
+        tab.on("request", lambda request: outside.append(request.url))
+        tab.goto(address)
+        tab.locator("input[type=file]").first.set_input_files(tmp_path / "mine.wav")
+        tab.wait_for_selector("#picture img", timeout=60000)
+        told = tab.locator("#bars").inner_text().split()
+        shown = {name: int(told[told.index(name) + 1].rstrip("%")) for name in CLASSES}
+        assert shown == {name: round(100 * value) for name, value in expected.items()}
+        assert kept() == ["mine.wav"]
+        tab.get_by_label("Clear").first.click()
+        tab.locator("input[type=file]").first.set_input_files(tmp_path / "garbage.wav")
+        tab.wait_for_selector("#answer >> text=cannot be used: not readable as audio", timeout=60000)
+        assert "Traceback" not in tab.content()
+        tab.close()
+        for _ in range(50):
+            if not kept():
+                break
+            time.sleep(0.2)
+        assert kept() == []
+    assert [url for url in outside if not url.startswith((address, "data:", "blob:"))] == []
