@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Two test processes with PyTorch's threads in each would fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from emolight.data.synthetic import make_corpus

@@ -153,6 +153,10 @@ def main(argv: list[str]) -> int:
     form = options.format or {".csv": "csv", ".jsonl": "jsonl"}.get(suffix, "text")
     paths = find_recordings(options.paths)
     recognizer = load(options.model, options.device, options.abstain_below)
+    if options.explain:
+        from emolight.inference.explain import write_explanations
+
+        write_explanations(options.model, [], options.explain)  # refuses now what it would refuse in the end
     warnings.showwarning = lambda message, *_: print(f"emolight: {message}", file=sys.stderr)
 
     out = io.StringIO() if options.output else sys.stdout
@@ -177,9 +181,8 @@ def main(argv: list[str]) -> int:
     if options.draw:
         _draw(heard, recognizer, options.draw)
     if options.explain:
-        from emolight.inference.explain import write_explanations
-
-        items = [(PurePath(one.path).stem, one.clip, one.predictions[0]) for one in heard]
+        names = ["standard input" if one.path == STDIN else PurePath(one.path).stem for one in heard]
+        items = [(name, one.clip, one.predictions[0]) for name, one in zip(names, heard, strict=True)]
         write_explanations(options.model, items, options.explain)
     return 1 if bad else 0
 
@@ -195,21 +198,22 @@ def _draw(heard: Sequence[Heard], recognizer: Recognizer, path: Path) -> None:
             "--draw compares labels, but no clip has one of the model's emotions in its name.",
             "Give RAVDESS recordings, such as 03-01-05-01-01-01-12.wav.",
         )
+
+    def example(one: Heard) -> Example:
+        told, label = one.predictions[0], str(one.truth)
+        wave = load_waveform(one.path, RATE, recognizer.contract.trim_db)
+        said = told.label or "no answer"
+        return Example(one.path, label, said, told.confidence, told.probabilities[label], "", wave)
+
+    labelled.sort(key=lambda one: -one.predictions[0].confidence)
     rows = []
     for emotion in recognizer.classes:
-        examples = []
-        for one in sorted(labelled, key=lambda one: -one.predictions[0].confidence):
-            if one.truth == emotion:
-                told = one.predictions[0]
-                wave = load_waveform(one.path, RATE, recognizer.contract.trim_db)
-                said = told.label or "no answer"
-                examples.append(
-                    Example(one.path, emotion, said, told.confidence, told.probabilities[emotion], "", wave)
-                )
-        right = [one for one in examples if one.prediction == emotion]
-        wrong = [one for one in examples if one.prediction != emotion]
-        if examples:
-            rows.append(Row(emotion, len(examples), len(right), right[:2], wrong[:2]))
+        of_emotion = [one for one in labelled if one.truth == emotion]
+        right = [one for one in of_emotion if one.predictions[0].label == emotion]
+        wrong = [one for one in of_emotion if one.predictions[0].label != emotion]
+        if of_emotion:
+            shown = ([example(one) for one in kind[:2]] for kind in (right, wrong))
+            rows.append(Row(emotion, len(of_emotion), len(right), *shown))
     save_figure(draw(rows, 2, "label → prediction, the most confident of each kind"), path)
 
 

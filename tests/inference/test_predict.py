@@ -95,6 +95,20 @@ def test_right_and_wrong_are_marked_by_the_file_name(
     assert out.splitlines()[-1] == "1 of 2 clips with a label in their name: 50.0% right"
 
 
+def test_labelled_clips_are_drawn_and_explained(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    for take in (1, 2):
+        soundfile.write(tmp_path / f"03-01-03-01-01-0{take}-07.wav", voice(pitch=100.0 * take), 16000)
+    words = ["predict", str(checkpoint), str(tmp_path), "--draw", str(tmp_path / "grid.png")]
+    assert run([*words, "--explain", str(tmp_path / "pictures")]) == 0
+    assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((tmp_path / "pictures").glob("03-01-03-01-01-0?-07.png"))) == 2
+    (tmp_path / "nameless").mkdir()
+    soundfile.write(tmp_path / "nameless" / "a.wav", voice(), 16000)
+    with pytest.raises(EmolightError, match="no clip has one of the model's emotions"):
+        run(["predict", str(checkpoint), str(tmp_path / "nameless"), "--draw", "grid.png"])
+
+
 def test_a_wav_comes_on_standard_input(checkpoint: Path, recordings: Path) -> None:
     command = [sys.executable, "-m", "emolight", "predict", str(checkpoint), "-", "--format", "jsonl"]
     with (recordings / "a.wav").open("rb") as stream:
