@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
-from emolight.models.classifier import EmotionClassifier, read_checkpoint
+from emolight.models.classifier import BEST, EmotionClassifier, read_checkpoint
 from emolight.parser import EmolightParser, option_error
 from emolight.progress import progress
 from emolight.recorder import Recorder, speaker_dependent
@@ -226,7 +226,7 @@ def insert_run_config(argv: list[str]) -> list[str]:
     if checkpoint is None:
         return argv
     if not Path(checkpoint).is_file():
-        raise EmolightError(f"There is no checkpoint {checkpoint}.", "Give --ckpt_path RUN/checkpoints/best.ckpt.")
+        raise EmolightError(f"There is no checkpoint {checkpoint}.", BEST)
     run = run_folder_of(Path(checkpoint))
     if run is None:
         if "--config" in options or "-c" in options:

@@ -28,6 +28,7 @@ from emolight.models.wave_cnn import WaveCNN
 
 Batch = dict[str, Tensor]
 """``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64: the clip's row in the clip table."""
+BEST = "A run keeps its own in RUN/checkpoints/best.ckpt."
 
 
 class Normalise(nn.Module):
@@ -325,16 +326,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, with ``weights_only=True``; errors as :func:`load_classifier`."""
     path = Path(path)
     if not path.is_file():
-        raise EmolightError(f"There is no checkpoint {path}.", "Give --ckpt_path RUN/checkpoints/best.ckpt.")
+        raise EmolightError(f"There is no checkpoint {path}.", BEST)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "weights_only" in reason:  # PyTorch's advice is to execute what stands in the file
+            reason = "it is no checkpoint of plain values, and nothing in it was executed."
         raise EmolightError(f"{path} cannot be loaded: {reason}", "Take another checkpoint of the run.") from None
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
-        raise EmolightError(f"{path} is not a Lightning checkpoint.", "Give --ckpt_path RUN/checkpoints/best.ckpt.")
+        raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
     if "training" not in checkpoint or not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
-        raise EmolightError(
-            f"{path} is not a checkpoint of emolight.", "Give --ckpt_path RUN/checkpoints/best.ckpt."
-        )
+        raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
     return checkpoint
