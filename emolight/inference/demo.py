@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 
 from emolight.data.audio import fix_length
 from emolight.data.synthetic import make_corpus
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SECONDS = 60
-MAX_BYTES = 20_000_000
+MAX_BYTES = 20 * 2**20
 WINDOW, HOP = 1.0, 0.25
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 """Okabe and Ito's, one an emotion."""
@@ -37,10 +39,13 @@ def read_clip(recognizer: Recognizer, path: str | Path) -> Clip:
     Raises:
         EmolightError: it is larger than 20 MB, longer than 60 s, or cannot be used.
     """
-    if (size := Path(path).stat().st_size) > MAX_BYTES:
-        raise EmolightError(
-            f"The recording has {size / 1e6:.0f} MB.", f"Give one of at most {MAX_BYTES / 1e6:.0f} MB."
-        )
+    with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError):  # load_clip says what is wrong
+        if (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise EmolightError(
+                f"The recording has {size / 2**20:.1f} MB.", f"Give one of at most {MAX_BYTES / 2**20:.0f} MB."
+            )
+        # By its header first: 20 MB of OGG or MP3 may unpack to hours.
+        _check_seconds(soundfile.info(str(path)).duration)
     try:
         clip = recognizer.load_clip(path, trim=False)
     except EmolightError as error:
@@ -48,10 +53,13 @@ def read_clip(recognizer: Recognizer, path: str | Path) -> Clip:
         raise EmolightError(
             f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file."
         ) from None
-    seconds = len(clip.waveform) / recognizer.contract.sample_rate
-    if seconds > MAX_SECONDS:
-        raise EmolightError(f"The recording takes {seconds:.0f} s.", f"Give one of at most {MAX_SECONDS} s.")
+    _check_seconds(len(clip.waveform) / recognizer.contract.sample_rate)
     return clip
+
+
+def _check_seconds(seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
 
 
 def hear(recognizer: Recognizer, path: str | Path) -> Prediction:
@@ -72,7 +80,7 @@ def picture(recognizer: Recognizer, features: Any, path: str | Path) -> Figure:
 
     whole, rate = read_clip(recognizer, path).waveform, recognizer.contract.sample_rate
     piece = fix_length(recognizer.load_clip(path).waveform, recognizer.contract.length)
-    figure = Figure(figsize=(7, 8), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(4.8, 8.4), dpi=DPI, layout="constrained", facecolor="white")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1.5, 1.5])
     top.plot(np.arange(len(whole)) / rate, whole, color=INK, linewidth=0.5)
     top.set(title="waveform", ylabel="amplitude", xlim=(0, len(whole) / rate))
@@ -81,13 +89,13 @@ def picture(recognizer: Recognizer, features: Any, path: str | Path) -> Figure:
     for name, colour in zip(recognizer.classes, COLOURS, strict=False):
         values = [100 * one.probabilities[name] for one in windows]
         middle.plot(centres, values, color=colour, label=name, marker="o", markersize=3)
-    title = f"probability over time, each from {WINDOW:g} s alone: less sure than the whole"
+    title = f"probability over time, each from {WINDOW:g} s alone:\nless sure than the whole"
     middle.set(title=title, ylabel="%", xlabel="time (s)", xlim=(0, len(whole) / rate), ylim=(0, 102))
-    middle.legend(ncols=4, frameon=False)
+    middle.legend(ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25))  # off the curves
     image, extent, (rows, unit) = features(piece)
     drawn = bottom.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma")
-    bottom.set(title="what the network sees, silence at the ends cut", ylabel=rows, xlabel="time (s)")
-    figure.colorbar(drawn, ax=bottom, label=unit, orientation="horizontal", aspect=60)
+    bottom.set(title="what the network sees,\nsilence at the ends cut", ylabel=rows, xlabel="time (s)")
+    figure.colorbar(drawn, ax=bottom, label=unit, orientation="horizontal", aspect=40)
     for axis in (top, middle):
         axis.grid(color=GRID, linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
@@ -163,8 +171,9 @@ def main(argv: list[str]) -> int:
 
 def _quiet_gradio() -> None:
     """Only the command line decides: no variable of the environment opens the page, shares it or reports it."""
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+    for name in [name for name in os.environ if name == "SYSTEM" or name.startswith(("GRADIO_", "SPACE_"))]:
         del os.environ[name]
+    os.environ["no_proxy"] = "*"  # gradio asks itself whether it has started
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 

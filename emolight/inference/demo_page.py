@@ -49,7 +49,8 @@ def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
             forget(request)
         if path is None:
             return "Record or upload a sentence.", None, gr.update(visible=False)
-        uploads[str(request.session_hash)] = path
+        if path not in sound.keep_in_cache:
+            uploads[str(request.session_hash)] = path
         try:
             prediction = demo.hear(recognizer, path)
             figure = demo.picture(recognizer, features, path)
@@ -73,6 +74,7 @@ def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
                     editable=False,
                 )
                 gr.Examples(examples, sound, label="Synthetic voices to try", cache_examples=False)
+                sound.keep_in_cache |= sound.temp_files  # the examples, which everybody shares
             with gr.Column(min_width=300):
                 text = gr.Markdown("Record or upload a sentence.", elem_id="answer")
                 bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
