@@ -18,6 +18,7 @@ class Augment:
     """How strongly training clips are changed; 0 turns a part off.
 
     Args:
+        speed: largest change of speed to either side, as a fraction; pitch and formants move along.
         time_shift: largest shift to either side, as a fraction of the clip's length; silence moves in.
         gain_db: largest change of level to either side, in dB.
         noise_db: smallest signal-to-noise ratio of added white noise in dB, drawn up to 30 dB above; null is off.
@@ -28,6 +29,7 @@ class Augment:
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution.
     """
 
+    speed: float = 0.0
     time_shift: float = 0.1
     gain_db: float = 3.0
     noise_db: float | None = 20.0
@@ -39,7 +41,7 @@ class Augment:
 
     def check(self) -> None:
         """Raise :class:`EmolightError` for a value out of its range."""
-        fractions = ("time_shift", "freq_width", "time_width")
+        fractions = ("speed", "time_shift", "freq_width", "time_width")
         for name in (*fractions, "gain_db", "freq_masks", "time_masks", "mixup"):
             value = getattr(self, name)
             if value < 0 or (name in fractions and value > 1):
@@ -51,7 +53,7 @@ class Augment:
 
 
 class WaveformAugment(nn.Module):
-    """Time shift, gain and white noise on ``[B, T]`` waveforms, drawn for each clip."""
+    """Speed, time shift, gain and white noise on ``[B, T]`` waveforms, drawn for each clip."""
 
     def __init__(self, augment: Augment) -> None:
         super().__init__()
@@ -63,6 +65,9 @@ class WaveformAugment(nn.Module):
             return waveform
         clips, length = waveform.shape
         device, settings = waveform.device, self.augment
+        if settings.speed:
+            speed = 1 + settings.speed * (2 * torch.rand(clips, 1, device=device) - 1)
+            waveform = resample(waveform, speed)
         if reach := int(settings.time_shift * length):
             shift = torch.randint(-reach, reach + 1, (clips, 1), device=device)
             source = torch.arange(length, device=device) - shift
@@ -76,6 +81,20 @@ class WaveformAugment(nn.Module):
             gain_db = settings.gain_db * (2 * torch.rand(clips, 1, device=device) - 1)
             waveform = waveform * 10 ** (gain_db / 20)
         return waveform
+
+
+def resample(waveform: Tensor, speed: Tensor) -> Tensor:
+    """Play ``[B, T]`` at the speeds ``[B, 1]``, to the same length: the end is cut, or silence follows.
+
+    Interpolates linearly, which also dulls the highest frequencies a little: good enough for augmentation.
+    """
+    length = waveform.shape[1]
+    source = torch.arange(length, device=waveform.device) * speed
+    before = source.long()
+    share = (source - before).to(waveform.dtype)
+    padded = nn.functional.pad(waveform, (0, 2))
+    before = before.clamp(max=length)
+    return torch.lerp(padded.gather(1, before), padded.gather(1, before + 1), share)
 
 
 class SpecAugment(nn.Module):

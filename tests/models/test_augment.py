@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from emolight.errors import EmolightError
-from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
+from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup, resample
 
-OFF = Augment(time_shift=0, gain_db=0, noise_db=None, freq_masks=0, time_masks=0, mixup=0)
+OFF = Augment(speed=0, time_shift=0, gain_db=0, noise_db=None, freq_masks=0, time_masks=0, mixup=0)
 
 
 def only(**settings: float) -> Augment:
@@ -42,6 +42,24 @@ def test_everything_off_changes_nothing() -> None:
     assert torch.equal(WaveformAugment(OFF)(wave), wave)
     assert torch.equal(SpecAugment(OFF)(image), image)
     assert mixup(image, targets, 0.0) == (image, targets)
+
+
+def test_resample_plays_faster_and_slower() -> None:
+    ramp = torch.arange(100.0).repeat(3, 1)
+    faster, same, slower = resample(ramp, torch.tensor([[2.0], [1.0], [0.5]]))
+    assert torch.equal(faster[:50], 2 * torch.arange(50.0))
+    assert not faster[50:].any()
+    assert torch.equal(same, ramp[0])
+    assert torch.equal(slower, torch.arange(100) / 2)
+
+
+def test_speed_stays_within_its_range_and_moves_the_pitch() -> None:
+    torch.manual_seed(0)
+    wave = torch.sin(2 * torch.pi * 0.05 * torch.arange(4000)).repeat(100, 1)
+    changed = WaveformAugment(only(speed=0.2))(wave)[:, :3000]
+    pitch = torch.fft.rfft(changed).abs().argmax(1) / 3000
+    assert 0.0395 < pitch.min() < 0.043
+    assert 0.057 < pitch.max() < 0.0605
 
 
 def test_time_shift_moves_the_samples_and_fills_with_silence() -> None:
