@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emolight.data.audio import fix_length, profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.ravdess import ARTICLE_EMOTIONS, CHANNELS, EMOTIONS, discover, select
+from emolight.data.ravdess import ARTICLE_EMOTIONS, CHANNELS, discover, select, task_name
 from emolight.data.splits import load_or_make_split, protocol_label, read_split
 from emolight.data.synthetic import make_corpus
 from emolight.errors import EmolightError
@@ -282,16 +282,6 @@ class EmotionDataModule(pl.LightningDataModule):
                 for name in profiles[0]
             },
         }
-
-
-def task_name(emotions: Sequence[str], channels: Sequence[str]) -> str:
-    """``article``, ``full``, or the emotions and channels themselves, for file names and tables."""
-    chosen = (set(emotions), set(channels))
-    if chosen == (set(ARTICLE_EMOTIONS), set(CHANNELS)):
-        return "article"
-    if chosen == (set(EMOTIONS), {"speech"}):
-        return "full"
-    return "-".join([*emotions, *channels])
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -238,3 +238,13 @@ def _same_samples(one: Path, other: Path) -> bool:
     except (OSError, soundfile.LibsndfileError):
         return False
     return bool(first_rate == second_rate and np.array_equal(first, second))
+
+
+def task_name(emotions: Sequence[str], channels: Sequence[str]) -> str:
+    """``article``, ``full``, or the emotions and channels themselves, for file names and tables."""
+    chosen = (set(emotions), set(channels))
+    if chosen == (set(ARTICLE_EMOTIONS), set(CHANNELS)):
+        return "article"
+    if chosen == (set(EMOTIONS), {"speech"}):
+        return "full"
+    return "-".join([*emotions, *channels])

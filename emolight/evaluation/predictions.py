@@ -18,6 +18,8 @@ from emolight.files import write_text
 
 CLIP_COLUMNS = ("clip_id", "actor", "sex", "channel", "intensity", "statement", "repetition")
 INTEGERS = ("actor", "statement", "repetition")
+OF_MANY = ("fold", "seed")
+"""Columns more where a table holds the clips of several folds and seeds."""
 PREFIX = "prob_"
 SUM_TOLERANCE = 1e-3
 
@@ -65,7 +67,8 @@ def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read what :func:`write_predictions` wrote, or a table of the same columns from another system.
 
-    Columns that the table does not need are left out; rows come back sorted by clip id.
+    Columns that the table does not need are left out, ``fold`` and ``seed`` stay; rows come back sorted by clip id.
+    With a ``seed`` a clip may stand once for each.
 
     Raises:
         EmolightError: no such file or not such a table; with the line number: a missing column, an unknown label or
@@ -91,31 +94,32 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         )
     if not lines:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
+    many = [name for name in OF_MANY if name in columns]
     rows: list[dict[str, Any]] = []
-    first_line: dict[str, int] = {}
+    first_line: dict[tuple[str, int], int] = {}
     for number, fields in lines:
         where = f"{path}, line {number}"
         if len(fields) != len(columns):
             raise EmolightError(f"{where}: {len(fields)} fields, the header has {len(columns)}.", "Mend the line.")
-        row = _check_row(where, dict(zip(columns, fields, strict=True)), classes)
-        earlier = first_line.setdefault(row["clip_id"], number)
+        row = _check_row(where, dict(zip(columns, fields, strict=True)), classes, many)
+        earlier = first_line.setdefault((row["clip_id"], row.get("seed", 0)), number)
         if earlier != number:
             raise EmolightError(
                 f"{where}: clip '{row['clip_id']}' stands already in line {earlier}.", "Take one line out."
             )
         rows.append(row)
-    return pd.DataFrame(rows).sort_values("clip_id", ignore_index=True)
+    return pd.DataFrame(rows).sort_values(["clip_id", *many], ignore_index=True)
 
 
-def _check_row(where: str, fields: dict[str, str], classes: list[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: fields[name] for name in (*CLIP_COLUMNS, "label", "prediction")}
+def _check_row(where: str, fields: dict[str, str], classes: list[str], many: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: fields[name] for name in (*CLIP_COLUMNS, *many, "label", "prediction")}
     for name in ("label", "prediction"):
         if row[name] not in classes:
             raise EmolightError(
                 f"{where}: unknown {name} '{row[name]}'.",
                 f"{nearest(row[name], classes)}By the header the classes are {', '.join(classes)}.",
             )
-    for name in INTEGERS:
+    for name in (*INTEGERS, *many):
         try:
             row[name] = int(row[name])
         except ValueError:

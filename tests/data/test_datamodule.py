@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from emolight.data.datamodule import EmotionDataModule, ShardSampler, task_name
-from emolight.data.ravdess import ARTICLE_EMOTIONS, EMOTIONS
+from emolight.data.datamodule import EmotionDataModule, ShardSampler
+from emolight.data.ravdess import ARTICLE_EMOTIONS, EMOTIONS, task_name
 from emolight.errors import EmolightError
 
 
