@@ -13,6 +13,13 @@ COMMANDS = {
     "fit": "train a classifier",
     "validate": "score a checkpoint on its run's validation clips",
     "test": "score a checkpoint on its run's test clips",
+    "crossval": "every fold and seed of a recipe, with intervals and controls",
+    "compare": "runs and cross-validations ranked, with paired tests",
+    "leakgap": "what a random split flatters: the same recipe under both",
+    "transfer": "train on speech and test on song, and the reverse",
+    "ensemble": "the mean of several runs' predictions",
+    "report": "one page on a run or a cross-validation",
+    "robustness": "a checkpoint under noise, band limits, reverberation ...",
     "predict": "the emotion of recordings, by a trained model",
     "export": "a checkpoint as ONNX, sound in, probabilities out",
     "examples": "a page of right and wrong predictions of a run, to hear",
@@ -20,6 +27,12 @@ COMMANDS = {
     "audit": "check a folder of RAVDESS recordings",
     "download": "fetch the RAVDESS recordings from Zenodo (434 MB)",
 }
+
+ROOMS = {
+    "data": ("audit", "download"),
+    "experiments": ("crossval", "compare", "leakgap", "transfer", "ensemble"),
+}
+"""Where a command's module lies; the others are in ``inference``."""
 
 HELP = f"""Speech emotion recognition experiments that can be trusted.
 
@@ -76,7 +89,7 @@ def _handler(command: str) -> Callable[[list[str]], int]:
         from emolight import cli
 
         return lambda rest: cli.main([command, *rest])
-    package = "data" if command in ("audit", "download") else "inference"
+    package = next((room for room, commands in ROOMS.items() if command in commands), "inference")
     handler: Callable[[list[str]], int] = import_module(f"emolight.{package}.{command}").main
     return handler
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import pandas as pd
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -21,6 +22,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
+from emolight.files import atomic_write
+from emolight.model_card import write_model_card
 from emolight.models.classifier import BEST, EmotionClassifier, read_checkpoint
 from emolight.parser import EmolightParser, option_error
 from emolight.progress import progress
@@ -89,16 +92,16 @@ class EmolightCLI(LightningCLI):
         self.run = run_folder_of(Path(config.ckpt_path)) or Path(config.ckpt_path).parent
         given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
         given = given[self.subcommand]
-        changed = _differences(checkpoint["hyper_parameters"], given["model"], "model")
+        changed = differences(checkpoint["hyper_parameters"], given["model"], "model")
         saved = self.run / "config.yaml"
         if saved.is_file():
             recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))
             fixed = {name: recorded["data"][name] for name in FIXED_BY_RUN}
-            changed += _differences(fixed, given["data"], "data")
+            changed += differences(fixed, given["data"], "data")
             if self.subcommand == "fit":
                 # The one-cycle schedule is laid out over the epochs.
                 epochs = {"max_epochs": recorded["trainer"]["max_epochs"]}
-                changed += _differences(epochs, given["trainer"], "trainer")
+                changed += differences(epochs, given["trainer"], "trainer")
         if changed:
             raise EmolightError(
                 f"The checkpoint was trained with {changed[0]}.",
@@ -115,7 +118,7 @@ class EmolightCLI(LightningCLI):
         if fitting and not config.trainer.fast_dev_run:
             self.run = claim_run_folder(logs, config.name)
             os.environ[CLAIMED] = str(self.run)
-            place = {"save_dir": str(self.run.parent.parent), "name": config.name, "version": self.run.name}
+            place = {"save_dir": str(logs), "name": config.name, "version": self.run.name}
             if config.trainer.logger in (None, True):
                 options["logger"] = [TensorBoardLogger(**place, default_hp_metric=False), CSVLogger(**place)]
                 callbacks.append(LearningRateMonitor("epoch"))
@@ -189,7 +192,25 @@ class EmolightCLI(LightningCLI):
         # Lightning's loggers leave an empty one; config.yaml holds the parameters.
         (self.run / "hparams.yaml").unlink(missing_ok=True)
         self.recorder.draw(subset, note)
-        print_summary(self.recorder, subset, note, str(self.subcommand), speaker_dependent(self.trainer))
+        controls = self._controls() if subset == "test" else []
+        if (
+            (self.run / "config.yaml").is_file()
+            and self.subcommand != "validate"
+            and self.recorder.selected is not None
+        ):
+            write_model_card(self.run)
+        dependent = speaker_dependent(self.trainer)
+        print_summary(self.recorder, subset, note, str(self.subcommand), dependent, controls)
+
+    def _controls(self) -> list[dict[str, Any]]:
+        """What simple predictors score on the same test clips; written beside the predictions."""
+        from emolight.experiments.controls import control_tables
+        from emolight.experiments.summary import score_controls
+
+        scored = score_controls(control_tables(self.datamodule, "test"))
+        with atomic_write(self.run / f"controls_test{self.recorder.suffix}.csv") as part:
+            pd.DataFrame(scored).to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
+        return scored
 
 
 class SaveConfigOnFit(SaveConfigCallback):
@@ -201,14 +222,14 @@ class SaveConfigOnFit(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
 
-def _differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> list[str]:
+def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> list[str]:
     """Texts such as ``model.learning_rate 0.001, received 0.5`` for settings that differ."""
     texts: list[str] = []
     for name, value in saved.items():
         if name not in given or name == "seed":
             continue
         if isinstance(value, dict):
-            texts += _differences(value, given[name], f"{prefix}.{name}")
+            texts += differences(value, given[name], f"{prefix}.{name}")
         elif value != given[name]:
             texts.append(f"{prefix}.{name} {value}, received {given[name]}")
     return texts

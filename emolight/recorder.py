@@ -23,7 +23,7 @@ from emolight.evaluation.plots import (
 from emolight.evaluation.predictions import predictions_table, write_predictions
 from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
-from emolight.runs import write_environment
+from emolight.runs import record_opening, write_environment
 
 
 class Recorder(pl.Callback):
@@ -73,6 +73,12 @@ class Recorder(pl.Callback):
         if trainer.state.fn != "fit" or speaker_dependent(trainer) or uar > self._best:
             self._best, self.selected, self.selected_epoch = uar, self.latest, trainer.current_epoch
             self._write(trainer, "val")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Break the seal of the test clips, on the record."""
+        if trainer.is_global_zero:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            record_opening(self.run, Path(str(trainer.ckpt_path)).name, len(data.subset("test")))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``predictions_test.csv``."""

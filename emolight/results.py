@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,10 @@ import yaml
 from emolight.data.ravdess import task_name
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
+from emolight.runs import count_openings, file_hash, read_environment
 
 CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation: what was run, and where the folds' run folders are."""
-OPENINGS = "test_openings.csv"
-"""Stands in a run folder: a line for each time that its test clips were scored."""
 BEST_EPOCH, LAST_EPOCH = "best epoch by validation UAR", "last epoch, nothing selected"
 
 
@@ -87,24 +85,11 @@ def read_result(folder: Path) -> Result:
     )
 
 
-def count_openings(run: Path) -> int:
-    """How often the test clips of a run were scored."""
-    path = run / OPENINGS
-    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _read_run(folder: Path) -> Result:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     subset = "test" if (folder / "predictions_test.csv").is_file() else "val"
     table = read_predictions(folder / f"predictions_{subset}.csv")
     protocol = str(pd.read_csv(folder / "split.csv", nrows=1)["protocol"][0])
-    environment = folder / "environment.json"
-    facts = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
     return Result(
         folder,
         f"{config['name']} {folder.resolve().name}",
@@ -116,7 +101,7 @@ def _read_run(folder: Path) -> Result:
         LAST_EPOCH if protocol.startswith("random") else BEST_EPOCH,
         file_hash(folder / "split.csv"),
         count_openings(folder),
-        {**facts, "mode": config["model"]["features"]["mode"], "root": config["data"]["root"]},
+        {**read_environment(folder), "mode": config["model"]["features"]["mode"], "root": config["data"]["root"]},
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ LIBRARIES = (
     "soundfile",
     "soxr",
 )
+OPENINGS = "test_openings.csv"
+"""Stands in a run folder: a line for each time that its test clips were scored."""
 CLAIMED = "EMOLIGHT_RUN_FOLDER"
 """Set by the first process of a run, so that the others of its group use the same folder."""
 
@@ -63,6 +69,34 @@ def run_folder_of(checkpoint: Path) -> Path | None:
     return None
 
 
+def record_opening(run: Path, checkpoint: str, clips: int) -> int:
+    """Note that a run's test clips are scored now; returns how often that has happened.
+
+    Args:
+        run: the run folder.
+        checkpoint: name of the checkpoint, such as ``best.ckpt``.
+        clips: how many clips are scored.
+    """
+    path = run / OPENINGS
+    earlier = path.read_text(encoding="utf-8") if path.is_file() else "time,checkpoint,clips\n"
+    line = io.StringIO()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    csv.writer(line, lineterminator="\n").writerow([now, checkpoint, clips])
+    write_text(path, earlier + line.getvalue())
+    return count_openings(run)
+
+
+def count_openings(run: Path) -> int:
+    """How often the test clips of a run were scored."""
+    path = run / OPENINGS
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_environment(path: Path, device: str, precision: str, seed: int, processes: int) -> None:
     """Write what a reader needs to rerun the run elsewhere: versions, commit, device, threads, seed."""
     environment: dict[str, Any] = {
@@ -78,6 +112,13 @@ def write_environment(path: Path, device: str, precision: str, seed: int, proces
         "seed": seed,
     }
     write_text(path, json.dumps(environment, indent=2) + "\n")
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """What :func:`write_environment` wrote into a run folder; empty when it did not."""
+    path = run / "environment.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _version(package: str) -> str | None:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 from emolight.evaluation.predictions import scores, wilson_interval
+from emolight.evaluation.statistics import bootstrap
 from emolight.recorder import Recorder
+from emolight.runs import count_openings
 
 
-def print_summary(recorder: Recorder, subset: str, note: str, command: str, last_epoch_counts: bool) -> None:
-    """Print the table of metrics of the recorder's selected predictions, and the next commands."""
+def print_summary(
+    recorder: Recorder,
+    subset: str,
+    note: str,
+    command: str,
+    last_epoch_counts: bool,
+    controls: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print the table of metrics of the recorder's selected predictions, and the next commands.
+
+    Args:
+        recorder: of the run.
+        subset: ``val`` or ``test``.
+        note: what the split means for the figures.
+        command: ``fit``, ``validate`` or ``test``.
+        last_epoch_counts: nothing was selected on the validation clips.
+        controls: ``name`` and ``uar`` of simple predictors of the same clips.
+    """
     table = recorder.selected
     console = Console(highlight=False, soft_wrap=True)
     if table is None:
@@ -22,11 +43,15 @@ def print_summary(recorder: Recorder, subset: str, note: str, command: str, last
     grid.add_column("metric")
     grid.add_column("value", justify="right")
     low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
-    grid.add_row("UAR, unweighted average recall", f"{values['uar']:.2%}")
+    ends = bootstrap(table)["uar"]
+    grid.add_row(f"UAR (95 % by actors: {ends.low:.1%} to {ends.high:.1%})", f"{values['uar']:.2%}")
     grid.add_row(f"accuracy (95 % by clips: {low:.1%} to {high:.1%})", f"{values['wa']:.2%}")
     grid.add_row("macro-F1", f"{values['macro_f1']:.2%}", end_section=True)
     for emotion, recall in values["recall"].items():
         grid.add_row(f"recall {emotion}", f"{recall:.2%}")
+    grid.add_section()
+    for control in controls:
+        grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
     console.print()
     console.print(grid)
     console.print(f"split: {note}")
@@ -34,6 +59,9 @@ def print_summary(recorder: Recorder, subset: str, note: str, command: str, last
         how = "last epoch, nothing selected" if last_epoch_counts else "best epoch by validation UAR"
         console.print(f"epoch: {recorder.selected_epoch + 1} ({how})")
     run = recorder.run
+    if subset == "test":
+        times = count_openings(run)
+        console.print(f"seal:  the test clips of this run were scored {times} time{'s' if times > 1 else ''}")
     console.print(f"run:   {run}")
     if command != "fit":
         return

@@ -1,0 +1,1 @@
+"""Many runs through the one road: cross-validation, controls, leak gap, transfer."""
