@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from emolight.evaluation.predictions import read_predictions
 from emolight.experiments.jobs import Job, run_jobs
 from emolight.experiments.summary import control_scores, print_result, splits_hash, summary_of, write_crossval
 from emolight.files import write_text
-from emolight.results import BEST_EPOCH, LAST_EPOCH, read_result
+from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result
 from emolight.runs import LOGS, read_environment
 
 BASE = "base.yaml"
@@ -85,7 +86,7 @@ def cross_validate(
         config: of :func:`full_config`.
         folder: ``lightning_logs/NAME/...``; the folds' run folders are made in it.
         protocol: one of :data:`~emolight.data.splits.PROTOCOLS`.
-        seeds: of weights, order and augmentation.
+        seeds: of weights, order and augmentation; those that the folder has already stay.
         folds: None takes all.
         workers: runs at a time.
         splits: fold to a split of one's own instead of the protocol's.
@@ -95,6 +96,7 @@ def cross_validate(
     """
     config = {**config, "data": {**config["data"], "protocol": protocol, "fold": None, "split_csv": None}}
     _keep_base(folder, config)
+    seeds = sorted({*seeds, *_earlier_seeds(folder)})
     places = list(folds or sorted(FOLDS[protocol])) if protocol in FOLDS else [0]
     subset = "test" if protocol in FOLDS else "val"
     jobs = {
@@ -116,7 +118,7 @@ def cross_validate(
     data = config["data"]
     environment = read_environment(folder / runs[0]["folder"])
     about = {
-        "name": folder.parent.name if folder.name.startswith("crossval_") else folder.name,
+        "name": f"{folder.parent.name} {folder.name.removeprefix('crossval_')}",
         "kind": "crossval",
         "subset": subset,
         "protocol": _label(protocol, data, folds),
@@ -161,6 +163,11 @@ def _logs(folder: Path) -> Path:
     return next(parent for parent in folder.parents if parent.name == LOGS.name)
 
 
+def _earlier_seeds(folder: Path) -> list[int]:
+    path = folder / CROSSVAL
+    return list(json.loads(path.read_text(encoding="utf-8"))["seeds"]) if path.is_file() else []
+
+
 def _keep_base(folder: Path, config: dict[str, Any]) -> None:
     """Write the shared configuration, or refuse a folder that holds another."""
     path = folder / BASE
@@ -178,6 +185,15 @@ def _keep_base(folder: Path, config: dict[str, Any]) -> None:
                 "Give the new recipe another --name, or remove the folder.",
             )
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def check_folds(protocol: str, folds: Sequence[int] | None) -> None:
+    """Raise :class:`EmolightError` for a fold that the protocol does not have."""
+    valid = FOLDS.get(protocol, {})
+    for fold in folds or ():
+        if fold not in valid:
+            names = ", ".join(str(one) for one in valid) or "none"
+            raise EmolightError(f"Protocol '{protocol}' has no fold {fold}.", f"Its folds: {names}.")
 
 
 def logs_of(config: dict[str, Any]) -> Path:
@@ -204,11 +220,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     options, config = parse(parser, argv)
     protocol = options.protocol or config["data"]["protocol"]
-    if options.folds and (wrong := [fold for fold in options.folds if fold not in FOLDS.get(protocol, {})]):
-        raise EmolightError(
-            f"Protocol '{protocol}' has no fold {wrong[0]}.",
-            f"Its folds: {', '.join(str(fold) for fold in FOLDS.get(protocol, {})) or 'none'}.",
-        )
+    check_folds(protocol, options.folds)
     folder = logs_of(config) / options.name / f"crossval_{protocol}"
     cross_validate(config, folder, protocol, options.seeds, options.folds, options.workers)
     show(folder)
