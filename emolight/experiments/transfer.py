@@ -1,4 +1,4 @@
-"""``python -m emolight transfer``: train on speech and test on song, and the reverse; actors are held out as well."""
+"""``python -m emolight transfer``: train on speech, test on song, and the reverse; actors are held out as well."""
 
 from __future__ import annotations
 
