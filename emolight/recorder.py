@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from emolight.evaluation.plots import (
 from emolight.evaluation.predictions import predictions_table, write_predictions
 from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
-from emolight.runs import record_opening, write_environment
+from emolight.runs import read_environment, record_opening, write_environment
 
 
 class Recorder(pl.Callback):
@@ -39,11 +40,12 @@ class Recorder(pl.Callback):
         self.latest: pd.DataFrame | None = None
         self.selected: pd.DataFrame | None = None
         self.selected_epoch = 0
-        self._best = -1.0
+        self._best, self._started = -1.0, 0.0
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``split.csv`` and ``environment.json``."""
+        self._started = time.monotonic()
         if trainer.is_global_zero:
             write_split(self.run / "split.csv", trainer.datamodule.split)  # type: ignore[attr-defined]
             seed = int(pl_module.hparams["seed"])
@@ -54,6 +56,12 @@ class Recorder(pl.Callback):
                 seed,
                 trainer.world_size,
             )
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the wall time of the fit to ``environment.json``."""
+        if trainer.is_global_zero:
+            environment = {**read_environment(self.run), "seconds": round(time.monotonic() - self._started, 1)}
+            write_text(self.run / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any

@@ -85,6 +85,12 @@ def read_result(folder: Path) -> Result:
     )
 
 
+def task_of(data: dict[str, Any]) -> str:
+    """The task of a run's data settings; synthetic voices are a task of their own."""
+    voices = ", synthetic voices" if data.get("synthetic") else ""
+    return task_name(data["emotions"], data["channels"]) + voices
+
+
 def _read_run(folder: Path) -> Result:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     subset = "test" if (folder / "predictions_test.csv").is_file() else "val"
@@ -97,7 +103,7 @@ def _read_run(folder: Path) -> Result:
         subset,
         table,
         protocol,
-        task_name(config["data"]["emotions"], config["data"]["channels"]),
+        task_of(config["data"]),
         LAST_EPOCH if protocol.startswith("random") else BEST_EPOCH,
         file_hash(folder / "split.csv"),
         count_openings(folder),

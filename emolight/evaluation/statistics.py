@@ -93,14 +93,16 @@ def bootstrap(
 
     Args:
         table: predictions table.
-        unit: column of what is resampled: ``actor`` for the interval that counts, ``clip_id`` beside it.
+        unit: column of what is resampled: ``actor`` for the interval that counts, ``clip_id`` beside it. Of a
+            single one nothing is known, and the interval is 0 to 1.
         resamples: bootstrap samples.
         seed: of the drawing.
 
     Source:
         Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13; clustered by ``unit``.
     """
-    drawn = resampled_counts(unit_counts(table, unit), resamples, seed)
+    counts = unit_counts(table, unit)
+    drawn = resampled_counts(counts, resamples, seed)
     values = metrics_of(drawn)
     true = drawn.sum(axis=2)
     right = np.diagonal(drawn, axis1=1, axis2=2)
@@ -108,7 +110,7 @@ def bootstrap(
     for number, name in enumerate(class_names(table)):
         if np.isfinite(recall[:, number]).any():
             values[f"recall {name}"] = recall[:, number]
-    return {name: percentiles(value) for name, value in values.items()}
+    return {name: percentiles(value) if len(counts) > 1 else Interval(0.0, 1.0) for name, value in values.items()}
 
 
 def percentiles(values: NDArray[np.float64]) -> Interval:
@@ -150,6 +152,7 @@ def wilcoxon_actors(one: pd.DataFrame, other: pd.DataFrame) -> float:
 
     check_paired(one, other)
     difference = metrics_of(unit_counts(one, "actor"))["uar"] - metrics_of(unit_counts(other, "actor"))["uar"]
+    difference = difference.round(12)  # what is equal but for rounding must not count as a difference
     return float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
 
 
@@ -171,7 +174,7 @@ def mcnemar_clips(one: pd.DataFrame, other: pd.DataFrame) -> float:
 
 
 def _right(table: pd.DataFrame) -> NDArray[np.bool_]:
-    merged = mean_over_seeds(table)
+    merged = mean_over_seeds(table) if table["clip_id"].duplicated().any() else table.sort_values("clip_id")
     result: NDArray[np.bool_] = (merged["label"] == merged["prediction"]).to_numpy()
     return result
 

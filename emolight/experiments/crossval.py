@@ -14,14 +14,13 @@ import pandas as pd
 import yaml
 
 from emolight import cli
-from emolight.data.ravdess import task_name
 from emolight.data.splits import FOLDS, PROTOCOLS
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
 from emolight.experiments.jobs import Job, run_jobs
 from emolight.experiments.summary import control_scores, print_result, splits_hash, summary_of, write_crossval
 from emolight.files import write_text
-from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result
+from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result, task_of
 from emolight.runs import LOGS, read_environment
 
 BASE = "base.yaml"
@@ -122,7 +121,7 @@ def cross_validate(
         "kind": "crossval",
         "subset": subset,
         "protocol": _label(protocol, data, folds),
-        "task": task_name(data["emotions"], data["channels"]),
+        "task": task_of(data),
         "emotions": data["emotions"],
         "channels": data["channels"],
         "selection": BEST_EPOCH if subset == "test" else LAST_EPOCH,

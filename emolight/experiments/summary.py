@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import FOLDS, describe_protocol
+from emolight.errors import EmolightError
 from emolight.evaluation.plots import actor_figure, confusion_figure, recall_figure, save_figure
 from emolight.evaluation.predictions import write_predictions
 from emolight.evaluation.statistics import bootstrap, mean_over_seeds, metrics_of, summarise, unit_counts
@@ -64,18 +66,24 @@ def _ends(name: str, one: dict[str, Any]) -> dict[str, float]:
 def summary_of(folder: Path, root: Path | None = None) -> dict[str, Any]:
     """:func:`~emolight.evaluation.statistics.summarise` of a folder's predictions, with ``controls``.
 
-    Of a cross-validation it is read, of a run it is computed; without the recordings there are no controls.
+    Of a cross-validation it is read, of a run it is computed; without its recordings there are no controls.
 
     Raises:
         EmolightError: as :func:`~emolight.results.read_result`.
     """
     result = read_result(folder)
     if result.kind != "run":
+        if not (folder / SUMMARY).is_file():
+            raise EmolightError(
+                f"There is no {SUMMARY} in {folder}.", "Run the same command again: it writes it anew."
+            )
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return summary
     data = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
     options = {**data, "split_csv": str(folder / "split.csv"), "root": str(root or data["root"])}
-    controls = control_scores([options], result.subset) if Path(options["root"]).is_dir() else []
+    controls = []
+    with contextlib.suppress(EmolightError):
+        controls = control_scores([options], result.subset)
     return {**summarise(result.table), "controls": controls}
 
 
