@@ -193,21 +193,21 @@ class EmolightCLI(LightningCLI):
         (self.run / "hparams.yaml").unlink(missing_ok=True)
         self.recorder.draw(subset, note)
         controls = self._controls() if subset == "test" else []
-        if (
-            (self.run / "config.yaml").is_file()
-            and self.subcommand != "validate"
-            and self.recorder.selected is not None
-        ):
+        own = self.recorder.selected is not None and not self.recorder.suffix and self.subcommand != "validate"
+        if own and (self.run / "config.yaml").is_file():
             write_model_card(self.run)
         dependent = speaker_dependent(self.trainer)
         print_summary(self.recorder, subset, note, str(self.subcommand), dependent, controls)
 
     def _controls(self) -> list[dict[str, Any]]:
-        """What simple predictors score on the same test clips; written beside the predictions."""
+        """What simple predictors score on the same test clips; none where the split cannot train them."""
         from emolight.experiments.controls import control_tables
         from emolight.experiments.summary import score_controls
 
-        scored = score_controls(control_tables(self.datamodule, "test"))
+        try:
+            scored = score_controls(control_tables(self.datamodule, "test"))
+        except EmolightError:
+            return []
         with atomic_write(self.run / f"controls_test{self.recorder.suffix}.csv") as part:
             pd.DataFrame(scored).to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
         return scored
