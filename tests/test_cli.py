@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,37 +22,10 @@ import emolight
 from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
+from tests.small import CONFIGS, options
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(path.stem for path in (CONFIGS / "overlays").glob("*.yaml"))
-
-
-def options(corpus: Path, **changed: Any) -> list[str]:
-    """What makes a shipped configuration small enough for a test."""
-    small = {
-        "data.root": corpus,
-        "data.cache_dir": corpus.parent / "cache",
-        "data.synthetic": "false",
-        "data.splits_dir": "splits",
-        "data.channels": "[speech]",
-        "data.emotions": "[calm, happy, sad, angry, fearful]",
-        # Below 17 frames the last stage sees one column, where oneDNN's bfloat16 gradients are at times NaN on CPUs
-        # without bfloat16 instructions.
-        "data.duration": 0.6,
-        "data.batch_size": 16,
-        "trainer.max_epochs": 1,
-        "trainer.limit_train_batches": 2,
-        "trainer.accelerator": "cpu",
-        **changed,
-    }
-    return [f"--{name}={value}" for name, value in small.items()]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
