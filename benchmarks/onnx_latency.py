@@ -27,6 +27,7 @@ from emolight.data.ravdess import ARTICLE_EMOTIONS
 from emolight.inference.export import export
 from emolight.inference.onnx_network import load_onnx
 from emolight.inference.torch_network import load_torch
+from emolight.models.checkpoint import save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.frontend import Features
 
@@ -42,7 +43,7 @@ def random_checkpoint(path: Path) -> Path:
         features=Features(**config["model"]["features"]), classes=ARTICLE_EMOTIONS, trim_db=30.0
     )
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "training": {}}
-    torch.save({**state, "pytorch-lightning_version": "2.6.6"}, path)
+    save_checkpoint({**state, "pytorch-lightning_version": "2.6.6"}, path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -14,9 +15,9 @@ import lightning.pytorch as pl
 import pandas as pd
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from emolight.data.datamodule import EmotionDataModule
@@ -24,11 +25,21 @@ from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
 from emolight.files import atomic_write
 from emolight.model_card import write_model_card
-from emolight.models.classifier import BEST, EmotionClassifier, read_checkpoint
+from emolight.models.checkpoint import BEST, CheckpointFiles, read_checkpoint
+from emolight.models.classifier import EmotionClassifier
 from emolight.parser import EmolightParser, option_error
 from emolight.progress import progress
 from emolight.recorder import Recorder, speaker_dependent
+from emolight.resume import (
+    BestAndLast,
+    ContinuedCSVLogger,
+    newest_checkpoint,
+    remove_left_overs,
+    requeued_run,
+    without_option,
+)
 from emolight.runs import CLAIMED, LOGS, claim_run_folder, run_folder_of
+from emolight.signals import OTHER_PROCESS_GONE, StopOnSignal
 from emolight.summary import print_summary
 from emolight.tensorboard import TensorBoardExtras
 
@@ -59,6 +70,12 @@ class EmolightCLI(LightningCLI):
         parser.add_argument(
             "--seed_everything", type=int, default=0, help="Seed of weights, order and augmentation."
         )
+
+    def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **kwargs: Any) -> Any:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument("--resume", type=str, help="Run folder of an interrupted fit to go on with.")
+        return parser
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Link what the model must know of the data."""
@@ -116,25 +133,18 @@ class EmolightCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         logs = Path(config.trainer.default_root_dir or ".") / LOGS
         if fitting and not config.trainer.fast_dev_run:
-            self.run = claim_run_folder(logs, config.name)
+            if config.ckpt_path is None:
+                self.run = claim_run_folder(logs, config.name)
+            else:
+                remove_left_overs(self.run)
             os.environ[CLAIMED] = str(self.run)
-            place = {"save_dir": str(logs), "name": config.name, "version": self.run.name}
             if config.trainer.logger in (None, True):
-                options["logger"] = [TensorBoardLogger(**place, default_hp_metric=False), CSVLogger(**place)]
+                options["logger"] = self._loggers(config.ckpt_path)
                 callbacks.append(LearningRateMonitor("epoch"))
             self.recorder = Recorder(self.run)
-            callbacks += [self.recorder, TensorBoardExtras(self.recorder)]
+            callbacks += [self.recorder, TensorBoardExtras(self.recorder), StopOnSignal(self.run)]
             if config.trainer.enable_checkpointing is not False:
-                callbacks.append(
-                    ModelCheckpoint(
-                        self.run / "checkpoints",
-                        "best",
-                        monitor="val/uar",
-                        mode="max",
-                        save_last=True,
-                        enable_version_counter=False,
-                    )
-                )
+                callbacks.append(BestAndLast(self.run / "checkpoints"))
         elif not fitting:
             options["logger"] = False
             stem = Path(config.ckpt_path).stem
@@ -148,7 +158,18 @@ class EmolightCLI(LightningCLI):
             callbacks += progress()
             options["enable_progress_bar"] = sys.stdout.isatty()
         self.trainer_defaults["callbacks"] = callbacks
+        given = options.get("plugins", config.trainer.plugins) or []
+        options["plugins"] = [*(given if isinstance(given, list) else [given]), CheckpointFiles()]
         return super().instantiate_trainer(**options)
+
+    def _loggers(self, checkpoint: str | None) -> list[Logger]:
+        """TensorBoard and ``metrics.csv``; from a checkpoint on they go on where its epoch began."""
+        place: dict[str, Any] = {"save_dir": str(self.run.parent), "name": "", "version": self.run.name}
+        board = {**place, "default_hp_metric": False}
+        if checkpoint is None:
+            return [TensorBoardLogger(**board), CSVLogger(**place)]
+        step = read_checkpoint(checkpoint)["global_step"]
+        return [TensorBoardLogger(**board, purge_step=step), ContinuedCSVLogger(self.run, step)]
 
     def _own_split(self, config: Any) -> bool:
         return (
@@ -164,10 +185,23 @@ class EmolightCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except SystemExit:
-            if self.trainer.interrupted:
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into exit code 1.
+            if self.trainer.interrupted and error.code == 1:
                 raise KeyboardInterrupt from None
             raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise EmolightError(f"The disk is full: {error}.", f"Free some space. {self._how_to_go_on()}") from None
+        except RuntimeError as error:
+            if self.trainer.world_size == 1 or not OTHER_PROCESS_GONE.search(str(error)):
+                raise
+            reason = str(error).splitlines()[0][:120]
+            raise EmolightError(f"Another process of this run is gone: {reason}", self._how_to_go_on()) from None
+
+    def _how_to_go_on(self) -> str:
+        return f"Go on with: python -m emolight fit --resume {self.run}" if self.subcommand == "fit" else ""
 
     def after_fit(self) -> None:
         """Plots and the closing table."""
@@ -217,8 +251,8 @@ class SaveConfigOnFit(SaveConfigCallback):
     """Writes ``config.yaml`` once, by ``fit``: a later ``test`` must not overwrite it."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Save when fitting."""
-        if stage == "fit" and trainer.loggers:
+        """Save when a fit begins; a resumed one has it."""
+        if stage == "fit" and trainer.loggers and not (Path(str(trainer.log_dir)) / "config.yaml").is_file():
             super().setup(trainer, pl_module, stage)
 
 
@@ -236,14 +270,20 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
 
 
 def insert_run_config(argv: list[str]) -> list[str]:
-    """With ``--ckpt_path``, start from the checkpoint's own ``config.yaml`` and ``split.csv``."""
+    """With ``--ckpt_path`` or ``--resume``, start from the run's own ``config.yaml`` and ``split.csv``."""
     command, *options = argv
-    checkpoint = None
-    for position, option in enumerate(options):
-        if option == "--ckpt_path" and position + 1 < len(options):
-            checkpoint = options[position + 1]
-        elif option.startswith("--ckpt_path="):
-            checkpoint = option.partition("=")[2]
+    _, checkpoint = without_option(options, "--ckpt_path")
+    if command == "fit":
+        if checkpoint is not None:
+            raise EmolightError(
+                f"`fit` does not take --ckpt_path {checkpoint}.", "Go on with a run: fit --resume RUN"
+            )
+        options, resumed = without_option(options, "--resume")
+        run = requeued_run(options) if resumed is None else Path(resumed)
+        if run is None:
+            return argv
+        path, _ = newest_checkpoint(run)
+        checkpoint = str(path)
     if checkpoint is None:
         return argv
     if not Path(checkpoint).is_file():
@@ -308,6 +348,8 @@ def _quiet_lightning() -> None:
     """Silence what tells a user of this project nothing."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # This one tells that another process of the group has died.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")

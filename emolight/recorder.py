@@ -21,7 +21,7 @@ from emolight.evaluation.plots import (
     recall_figure,
     save_figure,
 )
-from emolight.evaluation.predictions import predictions_table, write_predictions
+from emolight.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
 from emolight.runs import read_environment, record_opening, write_environment
@@ -93,10 +93,15 @@ class Recorder(pl.Callback):
         self.latest = self.selected = self._gather(trainer, pl_module)
         self._write(trainer, "test")
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Keep the interrupted state as ``last.ckpt``."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.global_step:
-            trainer.save_checkpoint(self.run / "checkpoints" / "last.ckpt")
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the epochs before."""
+        return {"best": self._best, "selected_epoch": self.selected_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over; the predictions of the selected epoch stand in the run folder."""
+        self._best, self.selected_epoch = state_dict["best"], state_dict["selected_epoch"]
+        path = self.run / "predictions_val.csv"
+        self.selected = read_predictions(path) if path.is_file() and self._best >= 0 else None
 
     def _gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> pd.DataFrame | None:
         """The predictions of all processes, calibrated; in a fit the temperature is fitted to them first."""

@@ -8,7 +8,9 @@ import io
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,6 +101,7 @@ def file_hash(path: Path) -> str:
 
 def write_environment(path: Path, device: str, precision: str, seed: int, processes: int) -> None:
     """Write what a reader needs to rerun the run elsewhere: versions, commit, device, threads, seed."""
+    earlier = read_environment(path.parent)
     environment: dict[str, Any] = {
         "versions": {"emolight": __version__, **{name: _version(name) for name in LIBRARIES}},
         "python": platform.python_version(),
@@ -110,8 +113,18 @@ def write_environment(path: Path, device: str, precision: str, seed: int, proces
         "threads": torch.get_num_threads(),
         "processes": processes,
         "seed": seed,
+        "command": shlex.join(sys.argv[1:]),
+        "slurm_job": slurm_job(),
+        "resumed": earlier.get("resumed", -1) + 1,
     }
     write_text(path, json.dumps(environment, indent=2) + "\n")
+
+
+def slurm_job() -> str | None:
+    """The id by which ``scontrol requeue`` knows this job, or None outside of SLURM."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def read_environment(run: Path) -> dict[str, Any]:

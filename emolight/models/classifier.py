@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -22,13 +23,13 @@ from torchmetrics.classification import (
 
 from emolight.errors import EmolightError
 from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
+from emolight.models.checkpoint import read_checkpoint
 from emolight.models.frontend import Features, FrontEnd
 from emolight.models.resnet import resnet18
 from emolight.models.wave_cnn import WaveCNN
 
 Batch = dict[str, Tensor]
 """``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64: the clip's row in the clip table."""
-BEST = "A run keeps its own in RUN/checkpoints/best.ckpt."
 
 
 class Normalise(nn.Module):
@@ -213,9 +214,10 @@ class EmotionClassifier(pl.LightningModule):
         """Take the same from a checkpoint."""
         self.training_facts = checkpoint["training"]
 
-    def on_train_epoch_start(self) -> None:
-        """Seed the augmentation by epoch, so that a resumed run draws what an uninterrupted one does."""
-        torch.manual_seed((self.hparams["seed"] * 100_003 + self.current_epoch) * 1009 + self.global_rank)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the augmentation by epoch, batch and process: a resumed run draws what an uninterrupted one does."""
+        words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
@@ -320,22 +322,3 @@ def load_classifier(path: str | Path) -> EmotionClassifier:
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, with ``weights_only=True``; errors as :func:`load_classifier`."""
-    path = Path(path)
-    if not path.is_file():
-        raise EmolightError(f"There is no checkpoint {path}.", BEST)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen kinds for a damaged file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if "weights_only" in reason:  # PyTorch's advice is to execute what stands in the file
-            reason = "it is no checkpoint of plain values, and nothing in it was executed."
-        raise EmolightError(f"{path} cannot be loaded: {reason}", "Take another checkpoint of the run.") from None
-    if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
-        raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
-    if "training" not in checkpoint or not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
-        raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
-    return checkpoint

@@ -10,6 +10,7 @@ import torch
 
 from emolight.data.audio import profile
 from emolight.models.augment import Augment
+from emolight.models.checkpoint import save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.frontend import Features
 
@@ -45,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for f in (min, max)
     )
     path = tmp_path_factory.mktemp("model") / "best.ckpt"
-    torch.save(
+    save_checkpoint(
         {
             "state_dict": model.state_dict(),
             "hyper_parameters": dict(model.hparams),

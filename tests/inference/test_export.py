@@ -22,6 +22,7 @@ from emolight.inference import export  # noqa: E402
 from emolight.inference.onnx_network import load_onnx  # noqa: E402
 from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
+from emolight.models.checkpoint import save_checkpoint  # noqa: E402
 from emolight.models.classifier import EmotionClassifier, load_classifier  # noqa: E402
 from emolight.models.frontend import Features, FrontEnd  # noqa: E402
 from tests.inference.conftest import voice  # noqa: E402
@@ -212,7 +213,7 @@ def two_kinds(recordings: Path, checkpoint: Path, tmp_path_factory: pytest.TempP
     middle = way @ (low + high) / 2
     content["state_dict"]["network.fc.bias"] = torch.stack([-middle, middle, torch.tensor(-9.0)])
     path = tmp_path_factory.mktemp("kinds") / "best.ckpt"
-    torch.save(content, path)
+    save_checkpoint(content, path)
     return path
 
 
@@ -223,7 +224,7 @@ def wave_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     content = torch.load(checkpoint, weights_only=True)
     content |= {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     path = tmp_path_factory.mktemp("wave") / "best.ckpt"
-    torch.save(content, path)
+    save_checkpoint(content, path)
     return path
 
 

@@ -158,19 +158,3 @@ def test_uar_leaves_out_a_class_that_does_not_occur() -> None:
 def test_bad_parameters_are_named(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(EmolightError, match=message):
         classifier(**parameters)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut"])
-def test_what_is_no_checkpoint_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "model.ckpt").write_bytes(content)
-    with pytest.raises(EmolightError, match=r"model\.ckpt cannot be loaded") as caught:
-        load_classifier(tmp_path / "model.ckpt")
-    assert "weights_only" not in str(caught.value)  # PyTorch's advice is to execute what stands in the file
-
-
-def test_another_projects_checkpoint_is_refused(tmp_path: Path) -> None:
-    torch.save({"hyper_parameters": {}, "state_dict": {}}, tmp_path / "model.ckpt")
-    with pytest.raises(EmolightError, match="not a checkpoint of emolight"):
-        load_classifier(tmp_path / "model.ckpt")
-    with pytest.raises(EmolightError, match="There is no checkpoint"):
-        load_classifier(tmp_path / "none.ckpt")

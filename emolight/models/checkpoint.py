@@ -1,0 +1,96 @@
+"""Checkpoint files: written whole or not at all, with a checksum inside, read without executing anything.
+
+A checkpoint is PyTorch's zip archive whose comment holds the SHA-256 of everything before it, so that the checksum
+goes wherever the file goes, and any program that reads PyTorch's files reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from emolight.errors import EmolightError
+from emolight.files import atomic_write
+
+BEST = "A run keeps its own in RUN/checkpoints/best.ckpt."
+ANOTHER = "Take another checkpoint of the run."
+MARK = b"emolight sha256 "
+SEAL = len(MARK) + 64
+"""Bytes of the comment: the mark and the digest in hexadecimal."""
+END_OF_ARCHIVE = b"PK\x05\x06"
+"""How the last record of a zip archive begins; the length of the comment is its last two bytes of 22."""
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint atomically, with its checksum.
+
+    Raises:
+        OSError: it cannot be written; a file that stood there is intact.
+    """
+    stream = io.BytesIO()
+    torch.save(checkpoint, stream)
+    content = stream.getbuffer()
+    assert content[-22:-18] == END_OF_ARCHIVE, "PyTorch's archives have no comment"
+    content[-2:] = SEAL.to_bytes(2, "little")
+    with atomic_write(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.write(MARK + hashlib.sha256(content).hexdigest().encode())
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project, on the CPU, with ``weights_only=True``.
+
+    Raises:
+        EmolightError: the file is missing or damaged, has no checksum, or is not a checkpoint of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EmolightError(f"There is no checkpoint {path}.", BEST)
+    content = path.read_bytes()
+    _check_seal(path, content)
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "weights_only" in reason:  # PyTorch's advice is to execute what stands in the file
+            reason = "it is no checkpoint of plain values, and nothing in it was executed."
+        raise EmolightError(f"{path} cannot be loaded: {reason}", ANOTHER) from None
+    if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
+        raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
+    if "training" not in checkpoint or not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
+        raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
+    return checkpoint
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    if not content:
+        raise EmolightError(f"{path} is empty.", ANOTHER)
+    if not content.startswith(b"PK"):
+        raise EmolightError(f"{path} is no checkpoint: it begins with {content[:16]!r}.", ANOTHER)
+    seal = content[-SEAL:]
+    if not seal.startswith(MARK):
+        raise EmolightError(
+            f"{path} has no checksum at its end: it is cut off, or another program wrote it.",
+            "Nothing in it was executed. " + ANOTHER,
+        )
+    if hashlib.sha256(memoryview(content)[:-SEAL]).hexdigest().encode() != seal[len(MARK) :]:
+        raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", ANOTHER)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lets Lightning's Trainer write and read checkpoints by this module."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """As :func:`save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As :func:`read_checkpoint`; strategies move it to their devices."""
+        return read_checkpoint(path)

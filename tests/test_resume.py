@@ -1,0 +1,252 @@
+"""A stopped fit that goes on is the fit that was never stopped: to the bit, in the same folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from emolight.__main__ import main, run
+from emolight.errors import EmolightError
+from emolight.models.classifier import EmotionClassifier
+from emolight.resume import newest_checkpoint, remove_left_overs
+from tests.small import CONFIGS, options
+
+EPOCHS = 4
+
+
+def fit_options(corpus: Path, workers: int = 0) -> list[str]:
+    """Augmentation and mixup are on, as shipped."""
+    words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}"]
+    return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
+
+
+@contextmanager
+def stopped_at(epoch: int, batch: int, how: BaseException) -> Iterator[None]:
+    """A fit in this process is stopped as by a signal in the middle of a batch."""
+    whole = EmotionClassifier.training_step
+
+    def step(self: EmotionClassifier, batch_: Any, batch_idx: int) -> Any:
+        if self.current_epoch == epoch and batch_idx == batch:
+            raise how
+        return whole(self, batch_, batch_idx)
+
+    EmotionClassifier.training_step = step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        EmotionClassifier.training_step = whole  # type: ignore[method-assign]
+
+
+def version(folder: Path, number: int = 0) -> Path:
+    return folder / "lightning_logs" / "mfcc" / f"version_{number}"
+
+
+def weights(run_folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    content = torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    found: dict[str, torch.Tensor] = content["state_dict"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        run(["fit", *fit_options(corpus)])
+    finally:
+        os.chdir(before)
+    return version(folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its third epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+            run(["fit", *fit_options(corpus)])
+    finally:
+        os.chdir(before)
+    return version(folder)
+
+
+def same_run(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        first, second = weights(one, name), weights(other, name)
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
+    for name in ("predictions_val.csv", "split.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(one / "metrics.csv"), pd.read_csv(other / "metrics.csv"))
+
+
+@pytest.mark.parametrize(("epoch", "batch", "workers"), [(2, 1, 0), (0, 1, 0), (1, 0, 2)])
+def test_resumed_equals_straight_to_the_bit(
+    epoch: int, batch: int, workers: int, straight: Path, corpus: Path, here: Path
+) -> None:
+    words = fit_options(corpus, workers)
+    with stopped_at(epoch, batch, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *words])
+    assert run(["fit", "--resume", str(version(here))]) == 0
+    same_run(straight, version(here))
+    assert not version(here, 1).exists()
+    assert json.loads((version(here) / "environment.json").read_text())["resumed"] == 1
+
+
+def test_the_curves_are_unbroken(stopped: Path, straight: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    run(["fit", "--resume", "copy"])
+    curves = []
+    for folder in (here / "copy", straight):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        curves.append([(one.step, one.value) for one in events.Scalars("val/uar")])
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == EPOCHS
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "html", "other"])
+def test_a_damaged_last_checkpoint_is_named_and_the_best_is_used(
+    damage: str, stopped: Path, checkpoint_of_other: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stopped, here / "copy")
+    last = here / "copy" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    last.write_bytes(
+        {
+            "empty": b"",
+            "cut": whole[: len(whole) // 2],
+            "flipped": bytes(flipped),
+            "html": b"<html>404</html>",
+            "other": checkpoint_of_other.read_bytes(),
+        }[damage]
+    )
+    path, _ = newest_checkpoint(here / "copy")
+    assert path.name == "best.ckpt"
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 1
+    assert "last.ckpt" in told
+    assert "Going on from best.ckpt" in told
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PyTorch's file of something else."""
+    path = tmp_path_factory.mktemp("other") / "other.ckpt"
+    torch.save({"state_dict": {}, "epoch": 3}, path)
+    return path
+
+
+def test_without_a_checkpoint_nothing_starts_over(stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    for path in (here / "copy" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(EmolightError, match="has no checkpoint to go on from"):
+        run(["fit", "--resume", "copy"])
+    with pytest.raises(EmolightError, match="nowhere is not a run folder"):
+        run(["fit", "--resume", "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.learning_rate=0.5"], "model.learning_rate 0.001, received 0.5"),
+        (["--trainer.max_epochs=9"], "trainer.max_epochs 4, received 9"),
+        (["--data.fold=2"], "data.fold None, received 2"),
+    ],
+)
+def test_flags_that_change_the_run_are_refused(words: list[str], message: str, stopped: Path, here: Path) -> None:
+    with pytest.raises(EmolightError) as caught:
+        run(["fit", "--resume", str(stopped), *words])
+    assert message in str(caught.value)
+
+
+def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
+    with pytest.raises(EmolightError, match="Go on with a run: fit --resume RUN"):
+        run(["fit", "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt")])
+
+
+def test_a_finished_run_says_so(straight: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(straight, here / "copy")
+    assert run(["fit", "--resume", "copy"]) == 0
+    same_run(straight, here / "copy")
+
+
+def test_left_overs_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone, kept = tmp_path / f".last.ckpt.{dead.pid}.part", tmp_path / f".last.ckpt.{os.getpid()}.part"
+    for path in (gone, kept):
+        path.write_bytes(b"")
+    remove_left_overs(tmp_path)
+    assert not gone.exists()
+    assert kept.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_stop_with_their_code_and_the_run_goes_on(
+    number: signal.Signals, code: int, corpus: Path, here: Path
+) -> None:
+    process = start(corpus, here)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == code, text
+    assert f"fit --resume {version(Path())}" in text
+    _, checkpoint = newest_checkpoint(version(here))
+    assert checkpoint["epoch"] >= 0
+
+
+def start(corpus: Path, here: Path, **variables: str) -> subprocess.Popen[str]:
+    """A fit of many epochs in a process of its own, after its first epoch."""
+    words = [sys.executable, "-m", "emolight", "fit", *fit_options(corpus), "--trainer.max_epochs=500"]
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=here
+    )
+    for _ in range(600):
+        metrics = version(here) / "metrics.csv"
+        if process.poll() is not None or (metrics.is_file() and len(metrics.read_text().splitlines()) > 3):
+            break
+        time.sleep(0.1)
+    return process
+
+
+def test_a_requeued_slurm_job_goes_on(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = here / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {here}/asked\n')
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    process = start(corpus, here, **slurm)
+    process.send_signal(signal.SIGUSR1)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert (here / "asked").read_text() == "requeue 77\n"
+    _, checkpoint = newest_checkpoint(version(here))
+    for name, value in {**slurm, "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with stopped_at(checkpoint["epoch"] + 1, 0, KeyboardInterrupt()), pytest.raises(SystemExit) as ended:
+        main(["fit", *fit_options(corpus), "--trainer.max_epochs=500"])
+    assert ended.value.code == 130
+    assert not version(here, 1).exists()
+    assert json.loads((version(here) / "environment.json").read_text())["resumed"] == 1
