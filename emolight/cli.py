@@ -73,8 +73,9 @@ class EmolightCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **kwargs: Any) -> Any:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "fit":
-            parser.add_argument("--resume", type=str, help="Run folder of an interrupted fit to go on with.")
+        # The others must know it as well: they read the config.yaml of a fit.
+        about = "Run folder of an interrupted fit to go on with." if subcommand == "fit" else argparse.SUPPRESS
+        parser.add_argument("--resume", type=str, help=about)
         return parser
 
     def add_arguments_to_parser(self, parser: Any) -> None:

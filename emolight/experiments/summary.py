@@ -25,6 +25,8 @@ from emolight.results import CROSSVAL, Result, read_result
 from emolight.runs import file_hash
 
 SUMMARY = "summary.json"
+WIDTH = 104
+"""Columns of the printed table."""
 
 
 def write_crossval(
@@ -125,13 +127,12 @@ def splits_hash(splits: list[Path]) -> str:
 
 def print_result(result: Result, summary: dict[str, Any]) -> None:
     """Print the headline, the seeds, the folds and the controls of a result."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     subset = "test" if result.subset == "test" else "validation"
     title = f"{result.name}: {summary['clips']} {subset} clips of {summary['actors']} actors, {result.protocol}"
     grid = Table("", "UAR %", "95 % by actor", "by clip", "WA %", "F1 %", title=title, title_justify="left")
-    grid.columns[0].no_wrap = True
     for column in grid.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
 
     def interval(ends: list[float]) -> str:
         return " to ".join(f"{100 * end:.1f}" for end in ends)
