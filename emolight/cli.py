@@ -92,6 +92,9 @@ class EmolightCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except (ArgumentError, argparse.ArgumentError) as error:
             raise option_error(str(error), self._subcommand_parsers[args[0]], args) from None
+        except UnicodeDecodeError as error:
+            text = f"Problems parsing config: {error}"
+            raise option_error(text, self._subcommand_parsers[args[0]], args) from None
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint override flags in silence; `before_instantiate_classes` refuses instead."""

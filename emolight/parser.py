@@ -126,7 +126,7 @@ def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:
         )
         return EmolightError(f"There is no configuration file {path}.", hint)
     if found := re.search(r'Parser key "([^"]+)":\s*(.*?)[.:]? Got value: (.*)', message, flags=re.DOTALL):
-        name, expected, value = found[1], _expected(found[2]), found[3].strip()
+        name, expected, value = found[1], _expected(found[2]), _one_line(found[3])
         choices = re.findall(r"'([^']+)'", found[2]) if "Literal" in found[2] else []
         return EmolightError(f"{name} is '{value}'.", f"{nearest(value, choices)}Expected: {expected}.")
     if "Problems parsing config" in message:
@@ -139,9 +139,14 @@ def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:
     return EmolightError(" ".join(message.split())[:300], "See: python -m emolight fit --help")
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:120]
+
+
 def _expected(text: str) -> str:
     """A type's name as people write it."""
     text = text.removeprefix("Expected a ").strip()
+    text = text if "Literal" in text else _one_line(text)
     if "Literal" in text:
         return "one of " + ", ".join(re.findall(r"'([^']+)'", text))
     return re.sub(r"<class '([^']+)'>", r"\1", text.replace("typing.", "").replace("NoneType", "null"))[:120]

@@ -221,7 +221,14 @@ def start(corpus: Path, here: Path, **variables: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "emolight", "fit", *fit_options(corpus), "--trainer.max_epochs=500"]
     environment = {**os.environ, **variables}
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=here
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=here,
+        # Where the tests run in the background, Ctrl-C is ignored, and so it would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         metrics = version(here) / "metrics.csv"

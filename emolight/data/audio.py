@@ -5,31 +5,34 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from emolight.data.headers import MAX_CHANNELS, header_fault, rate_fault
 from emolight.errors import EmolightError
 
 Waveform: TypeAlias = NDArray[np.float32]
 
-RATES = (1_000, 768_000)
-MAX_CHANNELS = 32
 MAX_BYTES = 2**30
 MAX_SAMPLES = 2**28
+MAX_SECONDS = 4 * 3600
+"""Without it, hours at a low rate would pass as few samples and become many by resampling."""
+UNKNOWN_LENGTH = 2**63 - 1
+"""Number of samples that libsndfile gives for a FLAC stream whose header leaves it open."""
 MIN_SECONDS = 0.05
 MAX_PEAK = 100.0
 """Float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units."""
+NO_FILE = "File does not exist"
+"""What libsndfile says when its MP3 decoder finds no way on; the file is there."""
 SILENCE = 10 ** (-90 / 20)
 """Peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither."""
 CANCELLED = 0.05
 
 FRAME, HOP = 2048, 512
-UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFF000)
-"""Sizes that ffmpeg and sox write into the header of a WAV stream whose length they do not know."""
 
 
 class AudioError(EmolightError):
@@ -41,7 +44,8 @@ class AudioError(EmolightError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        shown = str(path) if str(path).isprintable() else ascii(str(path))  # names may hold line ends
+        super().__init__(f"{shown}: {reason}")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type[AudioError], tuple[str | Path, str]]:
@@ -85,22 +89,28 @@ def read_audio(path: str | Path, content: bytes | None = None) -> tuple[Waveform
         Samples [T], full scale ±1, and the sample rate in Hz.
 
     Raises:
-        AudioError: not readable, not audio, cut short, without samples, shorter than 50 ms, silent (peak below
-            -90 dBFS), with NaN or infinity, or with an absurd rate, length, peak or number of channels.
+        AudioError: not readable, not audio, cut short, without samples, shorter than 50 ms or longer than 4 h,
+            silent (peak below -90 dBFS, a constant offset aside), with NaN or infinity, or with an absurd rate,
+            length, peak or number of channels.
     """
     content = read_bytes(path) if content is None else content
     if not content:
         raise AudioError(path, "the file is empty")
-    if reason := _wav_fault(content):
+    if reason := header_fault(content):
         raise AudioError(path, reason)
     try:
         with soundfile.SoundFile(_Bytes(content)) as stream:
             rate, channels, frames = stream.samplerate, stream.channels, stream.frames
+            if frames == UNKNOWN_LENGTH:
+                raise AudioError(path, "its header leaves the length open: convert it to WAV")
             if reason := _shape_fault(rate, channels, frames):
                 raise AudioError(path, reason)
-            samples = stream.read(dtype="float32", always_2d=True)
+            # The number is for codecs that cannot seek, such as GSM.
+            samples = stream.read(frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise AudioError(path, f"not readable as audio ({error.error_string.strip().rstrip('.')})") from None
+        text = error.error_string.strip().rstrip(".")
+        text = "the decoder gives up" if text.startswith(NO_FILE) else text
+        raise AudioError(path, f"not readable as audio ({text})") from None
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise AudioError(path, f"not readable as audio ({type(error).__name__})") from None
     if len(samples) < frames:
@@ -128,6 +138,8 @@ def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
         raise AudioError(path, f"has a peak of {peak:.3g} times full scale")
     if peak < SILENCE:
         raise AudioError(path, "is silent (peak below -90 dBFS)")
+    if float(np.ptp(samples, axis=0).max()) < 2 * SILENCE:
+        raise AudioError(path, f"is silent (a constant offset of {peak:.3g} and nothing else)")
     if samples.shape[1] == 1:
         return samples[:, 0]
     mono: Waveform = samples.mean(axis=1)
@@ -140,48 +152,17 @@ def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
 
 
 def _shape_fault(rate: int, channels: int, frames: int) -> str | None:
-    if not RATES[0] <= rate <= RATES[1]:
-        return f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})"
+    if reason := rate_fault(rate):
+        return reason
     if not 1 <= channels <= MAX_CHANNELS:
         return f"absurd number of channels: {channels} (at most {MAX_CHANNELS})"
     if frames < 1:
         return "has no samples"
-    if frames * channels > MAX_SAMPLES:
+    if frames * channels > MAX_SAMPLES or frames > MAX_SECONDS * rate:
         return f"absurd length of {frames / rate:.0f} s"
     if frames < MIN_SECONDS * rate:
         return f"shorter than {1000 * MIN_SECONDS:.0f} ms ({frames} samples at {rate} Hz)"
     return None
-
-
-def _wav_fault(content: bytes) -> str | None:
-    """What is wrong with the chunk sizes of a WAV file: libsndfile reads a cut file as a shorter one."""
-    if content[:4] not in (b"RIFF", b"RIFX", b"RF64") or content[8:12] != b"WAVE":
-        return None
-    order: Literal["big", "little"] = "big" if content[:4] == b"RIFX" else "little"
-    at, wide = 12, None
-    while at + 8 <= len(content):
-        name, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], order)
-        start = at + 8
-        if name == b"fmt ":
-            rate = int.from_bytes(content[start + 4 : start + 8], order)
-            if not RATES[0] <= rate <= RATES[1]:  # libsndfile has only a riddle to say about 0 and 4e9
-                return f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})"
-        if name == b"ds64":
-            wide = int.from_bytes(content[start + 8 : start + 16], "little")
-        if name == b"data":
-            if size == 0xFFFFFFFF and wide is not None:
-                size = wide
-            there = len(content) - start
-            if size in UNKNOWN_SIZES:
-                return None
-            if size > there:
-                return f"cut short: {there} of the {size} bytes of samples that its header promises"
-            rest = content[start + size + size % 2 :]
-            if rest.strip(b"\0") and not all(32 <= byte < 127 for byte in rest[:4]):
-                return f"its header promises {size} bytes of samples, but {there} are there"
-            return None
-        at = start + size + size % 2
-    return "has no samples (no complete data chunk)"
 
 
 def trim_silence(wave: Waveform, trim_db: float) -> Waveform:

@@ -171,46 +171,56 @@ def read_split(path: Path, clips: pd.DataFrame, complete: bool = False) -> pd.Da
         raise EmolightError(f"There is no split file {path}.", "Check data.split_csv, or leave it out.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            rows = [
+                (reader.line_num, {name: (line.get(name) or "").strip() for name in COLUMNS}) for line in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EmolightError(
             f"{path} is not a CSV file: {error}.", f"It needs the columns {', '.join(COLUMNS)}."
         ) from None
-    missing = [name for name in COLUMNS[:4] if not lines or name not in lines[0]]
-    if missing:
+    if missing := [name for name in COLUMNS[:4] if name not in columns]:
         raise EmolightError(
             f"{path}, line 1: no column {', '.join(missing)}.",
             f"A split has the columns {', '.join(COLUMNS)}.",
         )
-    rows = [{name: (line.get(name) or "").strip() for name in COLUMNS} for line in lines]
+    if not rows:
+        raise EmolightError(f"{path} has no clips, only the names of columns.", "It needs a line a clip.")
     _check_rows(path, rows, clips)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([row for _, row in rows])
     table["actor"] = table["actor"].astype(int)
     table["protocol"] = table["protocol"].replace("", "custom")
     left_out = sorted(set(clips["clip_id"]) - set(table["clip_id"]))
     if complete and left_out:
         raise EmolightError(
-            f"{path}, line {len(rows) + 2}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.",
+            f"{path}, line {rows[-1][0] + 1}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.",
             "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
         )
     return table
 
 
-def _check_rows(path: Path, rows: list[dict[str, str]], clips: pd.DataFrame) -> None:
+def _shown(text: str) -> str:
+    """A value from a file as it may stand in a message of one line."""
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return f"'{short}'" if short.isprintable() else ascii(short)
+
+
+def _check_rows(path: Path, rows: list[tuple[int, dict[str, str]]], clips: pd.DataFrame) -> None:
     known = dict(zip(clips["clip_id"], zip(clips["emotion"], clips["actor"].astype(str), strict=True), strict=True))
     first_line: dict[str, int] = {}
     subset_of: dict[str, tuple[str, int]] = {}
-    protocol = rows[0]["protocol"]
-    for number, row in enumerate(rows, start=2):
+    first, protocol = rows[0][0], rows[0][1]["protocol"]
+    for number, row in rows:
         clip, where = row["clip_id"], f"{path}, line {number}"
         if row["subset"] not in SUBSETS:
             raise EmolightError(
-                f"{where}: unknown subset '{row['subset']}'.",
+                f"{where}: unknown subset {_shown(row['subset'])}.",
                 f"{nearest(row['subset'], SUBSETS)}Valid: train, val, test.",
             )
         if clip not in known:
             raise EmolightError(
-                f"{where}: clip '{clip}' is not in the corpus.",
+                f"{where}: clip {_shown(clip)} is not in the corpus.",
                 "Restore the recording, take the line out, or delete the file to write the split anew.",
             )
         if clip in first_line:
@@ -221,21 +231,21 @@ def _check_rows(path: Path, rows: list[dict[str, str]], clips: pd.DataFrame) -> 
         emotion, actor = known[clip]
         if row["emotion"] != emotion:
             raise EmolightError(
-                f"{where}: emotion '{row['emotion']}', but clip '{clip}' is '{emotion}'.", "Mend the line."
+                f"{where}: emotion {_shown(row['emotion'])}, but clip '{clip}' is '{emotion}'.", "Mend the line."
             )
-        if not re.fullmatch(r"0*" + actor, row["actor"]):
+        if not re.fullmatch(r"0{0,9}" + actor, row["actor"]):
             raise EmolightError(
-                f"{where}: actor '{row['actor']}', but clip '{clip}' is of actor {actor}.", "Mend the line."
+                f"{where}: actor {_shown(row['actor'])}, but clip '{clip}' is of actor {actor}.", "Mend the line."
             )
         if row["protocol"] != protocol:
             raise EmolightError(
-                f"{where}: protocol '{row['protocol']}', but line 2 says '{protocol}'.",
+                f"{where}: protocol {_shown(row['protocol'])}, but line {first} says {_shown(protocol)}.",
                 "A split has one protocol.",
             )
-        if protocol.split(" ")[0] in FOLDS:
+        if protocol.split()[:1] and protocol.split()[0] in FOLDS:
             subset, earlier = subset_of.setdefault(actor, (row["subset"], number))
             if subset != row["subset"]:
                 raise EmolightError(
-                    f"{where}: actor {actor} is in '{row['subset']}' and, by line {earlier}, in '{subset}'.",
-                    f"Protocol '{protocol}' keeps every actor in one subset.",
+                    f"{where}: actor {actor} is in {_shown(row['subset'])} and, by line {earlier}, in '{subset}'.",
+                    f"Protocol {_shown(protocol)} keeps every actor in one subset.",
                 )

@@ -101,7 +101,7 @@ def test_every_fault_of_a_damaged_copy_is_named(
     target = speech / "Audio_Song_Actors_01-24" / "Actor_06" / f"{moved}.wav"
     target.parent.mkdir(parents=True)
     clip_path(speech, moved).rename(target)
-    soundfile.write(clip_path(speech, clipped), np.ones(80), RATE)
+    soundfile.write(clip_path(speech, clipped), np.tile([1.0, -1.0], 40), RATE)
     (speech / "01-01-03-01-01-01-01.mp4").write_bytes(b"")
     other_name = clip_path(speech, "03-01-03-01-01-01-09")
     other_name.write_bytes(clip_path(speech, "03-01-03-01-01-01-08").read_bytes())
@@ -127,7 +127,7 @@ def test_every_fault_of_a_damaged_copy_is_named(
 
 def test_duplicates_and_clipping_alone_are_no_failure(speech: Path, tmp_path: Path) -> None:
     name = "03-01-03-01-01-01-01"
-    soundfile.write(clip_path(speech, name), np.ones(80), RATE)
+    soundfile.write(clip_path(speech, name), np.tile([1.0, -1.0], 40), RATE)
     (speech / f"{name}.wav").write_bytes(clip_path(speech, name).read_bytes())
     report = audit(speech, ["speech"])
     assert (len(report["duplicates"]), len(report["clipped"]), report["ok"]) == (1, 1, True)
@@ -196,7 +196,7 @@ def test_silence_is_what_training_refuses(tmp_path: Path) -> None:
         assert not probe(write(tmp_path / "a.wav", np.hstack([wave, -wave]))).silent
     assert not probe(write(tmp_path / "b.wav", np.hstack([wave, wave]))).silent
     assert probe(write(tmp_path / "c.wav", np.full(80, 1 / 32768))).silent
-    assert not probe(write(tmp_path / "d.wav", np.full(80, 3 / 32768))).silent
+    assert not probe(write(tmp_path / "d.wav", np.tile([3 / 32768, -3 / 32768], 40))).silent
 
 
 @pytest.mark.parametrize(("run", "clipped"), [(1, False), (2, False), (3, True)])

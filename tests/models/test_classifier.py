@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from emolight.errors import EmolightError
 from emolight.models.augment import Augment
+from emolight.models.checkpoint import CheckpointFiles
 from emolight.models.classifier import (
     EmotionClassifier,
     Normalise,
@@ -53,7 +54,13 @@ def classifier(mode: str = "mel", **parameters: Any) -> EmotionClassifier:
 
 
 def trainer(tmp_path: Path, **options: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet = {
+        "plugins": [CheckpointFiles()],
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     return pl.Trainer(
         **{**quiet, "default_root_dir": tmp_path, "max_epochs": 1, "num_sanity_val_steps": 0, **options}
     )

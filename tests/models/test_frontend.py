@@ -41,7 +41,8 @@ def assert_equals_librosa(waves: np.ndarray, features: Features, sample_rate: in
     for our, wave in zip(ours, waves, strict=True):
         reference = by_librosa(wave, features, sample_rate)
         assert our.shape == reference.shape
-        assert np.abs(our - reference).max() <= 1e-4 * np.abs(reference).max()
+        # Of the range in dB at least: rounding in nearly empty cells depends on the processor's Fourier transform.
+        assert np.abs(our - reference).max() <= 1e-4 * max(features.top_db, np.abs(reference).max())
 
 
 @pytest.mark.parametrize("mode", ["spectrogram", "mel", "mfcc"])
