@@ -28,7 +28,7 @@ from emolight.files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 """Version of layout and decoding: a change of either must change it, so that old caches are not taken."""
 ITEM = 4
 SETTLED_NS = 2_000_000_000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -166,7 +167,21 @@ def break_file(path: Path) -> None:
     path.write_bytes(b"not audio")
 
 
-@pytest.mark.parametrize("write_other", [change_samples, change_rate, break_file])
+def promise_years(path: Path) -> None:
+    record(path.with_suffix(".flac"))
+    content = bytearray(path.with_suffix(".flac").read_bytes())
+    content[21] |= 0x0F  # total samples: the low 4 bits of byte 21 and bytes 22 to 25
+    content[22:26] = b"\xff" * 4
+    path.with_suffix(".flac").unlink()
+    path.write_bytes(content)
+
+
+def make_pipe(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("write_other", [change_samples, change_rate, break_file, promise_years, make_pipe])
 def test_one_clip_with_two_contents_is_an_error_that_names_both(tmp_path: Path, write_other) -> None:  # type: ignore[no-untyped-def]
     record(tmp_path / "a" / f"{HAPPY}.wav")
     write_other(tmp_path / "b" / f"{HAPPY}.wav")

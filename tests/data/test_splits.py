@@ -116,6 +116,53 @@ def test_an_edited_split_is_refused_with_its_line(
     assert str(caught.value).count("\n") <= 2
 
 
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (",tr\nain,", "line 7: unknown subset 'tr\\nain'"),  # the record ends in line 7
+        (f",{'train' * 1000},", "unknown subset 'traintrain"),
+    ],
+)
+def test_a_message_stays_a_line_whatever_the_file_holds(
+    article: pd.DataFrame, tmp_path: Path, new: str, message: str
+) -> None:
+    path = edited(article, tmp_path / "split.csv", 6, ",train,", f',"{new[1:-1]}",')
+    with pytest.raises(EmolightError) as caught:
+        read_split(path, article)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value)) < 400
+
+
+def test_lines_are_counted_with_the_empty_ones(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = edited(article, tmp_path / "split.csv", 6, "calm", "clam")
+    path.write_text(path.read_text().replace("\n", "\n\n\n", 1))
+    with pytest.raises(EmolightError, match="line 8: emotion 'clam'"):
+        read_split(path, article)
+
+
+def test_an_actor_with_thousands_of_zeros_is_refused(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = edited(article, tmp_path / "split.csv", 6, ",5,", f",{'0' * 5000}5,")
+    with pytest.raises(EmolightError, match="line 6: actor '000"):
+        read_split(path, article)
+
+
+def test_a_split_of_column_names_alone_is_refused(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    path.write_text("clip_id,emotion,actor,subset,protocol\n")
+    with pytest.raises(EmolightError, match="has no clips"):
+        read_split(path, article)
+
+
+def test_an_actor_protocol_is_known_by_its_first_word_whatever_follows(
+    article: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = edited(article, tmp_path / "split.csv", 30, ",train,", ",test,")
+    path.write_text(path.read_text().replace("emobox6 fold 1", "emobox6\tfold 1"))
+    with pytest.raises(EmolightError, match=r"line \d+: actor 5 is in"):
+        read_split(path, article)
+
+
 def test_an_actor_in_two_subsets_is_refused_under_an_actor_protocol(article: pd.DataFrame, tmp_path: Path) -> None:
     path = edited(article, tmp_path / "split.csv", 30, ",train,", ",test,")
     with pytest.raises(EmolightError, match=r"line \d+: actor 5 is in"):

@@ -170,6 +170,9 @@ REFUSED = {
     "size of less": Odd(file(wav(PCM, size=HALF)), "its header promises"),
     "size of 0": Odd(file(wav(PCM, size=0)), "its header promises 0 bytes"),
     "FLAC of 50 days": Odd(file(flac_of(2**36 - 1)), "absurd length"),
+    "five hours": Odd(
+        lambda path: path.write_bytes(wav(b"\x60\xa0" * 9_000_000, rate=1000, bits=8)), "absurd length of 18000 s"
+    ),
     "FLAC of unknown length": Odd(file(flac_of(0)), "leaves the length open"),
     "a million chunks": Odd(file(wav(PCM)[:36] + b"JUNK\0\0\0\0" * 1_000_000), "no samples"),
     "rate 0": Odd(file(wav(PCM, rate=0)), "absurd sample rate of 0 Hz"),
