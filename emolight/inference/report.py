@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -24,6 +22,7 @@ from emolight.evaluation.statistics import mean_over_seeds
 from emolight.files import write_text
 from emolight.inference import report_figures as draw
 from emolight.inference.examples import RATE, SUBSETS, Run, load_rows, thumbnail
+from emolight.pages import Picture, data_uri, environment, percent, picture, wall_time
 from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, Result, read_result
 from emolight.runs import count_openings
 
@@ -168,13 +167,13 @@ def cards(study: Study, chosen: pd.DataFrame, sounds: dict[str, Waveform]) -> li
         wave = sounds.get(row["clip_id"])
         card |= {"image": None, "sound": None, "seconds": None}
         if wave is not None:
-            card["image"] = draw.data_uri("image/png", thumbnail(wave))
-            card |= {"sound": draw.data_uri("audio/flac", draw.flac(wave)), "seconds": len(wave) / RATE}
+            card["image"] = data_uri("image/png", thumbnail(wave))
+            card |= {"sound": data_uri("audio/flac", draw.flac(wave)), "seconds": len(wave) / RATE}
         found.append(card)
     return found
 
 
-def figures(study: Study, summary: dict[str, Any]) -> dict[str, draw.Picture | None]:
+def figures(study: Study, summary: dict[str, Any]) -> dict[str, Picture | None]:
     """Every figure of the page; ``curves`` is None where nothing was logged."""
     table, seeds, pooled = study.result.table, study.seeds, summary["pooled"]
     curves = None
@@ -184,19 +183,19 @@ def figures(study: Study, summary: dict[str, Any]) -> dict[str, draw.Picture | N
     elif study.metrics:
         curves = draw.curves_of_runs(study.metrics)
     names = class_names(table)
-    recalls = ", ".join(f"{name} {draw.percent(pooled[f'recall {name}']['value'])}" for name in clips_of(table))
+    recalls = ", ".join(f"{name} {percent(pooled[f'recall {name}']['value'])}" for name in clips_of(table))
     bins = "; ".join(
-        f"{draw.percent(one['confidence'])} told, {draw.percent(one['accuracy'])} right"
+        f"{percent(one['confidence'])} told, {percent(one['accuracy'])} right"
         for one in summary["calibration"]["bins"]
     )
     return {
-        "confusion": draw.picture(draw.confusion_of(table, seeds), f"Confusion matrix of {', '.join(names)}"),
-        "recall": draw.picture(draw.recalls(pooled, clips_of(table), 1 / len(names)), f"Recall: {recalls}"),
-        "curves": draw.picture(curves, "Learning curves: losses and validation UAR by epoch") if curves else None,
-        "actors": draw.picture(
+        "confusion": picture(draw.confusion_of(table, seeds), f"Confusion matrix of {', '.join(names)}"),
+        "recall": picture(draw.recalls(pooled, clips_of(table), 1 / len(names)), f"Recall: {recalls}"),
+        "curves": picture(curves, "Learning curves: losses and validation UAR by epoch") if curves else None,
+        "actors": picture(
             draw.actors_of(table, summary["groups"]["actor"], seeds), "UAR of each actor; the table below has it"
         ),
-        "reliability": draw.picture(draw.reliability(summary["calibration"]), f"Reliability: {bins}"),
+        "reliability": picture(draw.reliability(summary["calibration"]), f"Reliability: {bins}"),
     }
 
 
@@ -227,48 +226,39 @@ def page(
     Raises:
         EmolightError: it would be larger than 15 MB.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     result, groups = study.result, summary["groups"]
     names = class_names(result.table)
-    loader = PackageLoader("emolight.inference", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": draw.percent, "csp_hash": csp_hash}
-    environment.globals |= {"between": draw.between}
-    text = environment.get_template("report.html.j2").render(
-        result=result,
-        subset=SUBSETS[result.subset],
-        seeds=study.seeds,
-        runs=len(study.runs),
-        summary=summary,
-        controls=summary.get("controls", []),
-        emotions=names,
-        channels=sorted(set(result.table["channel"]), reverse=True),
-        chance=1 / len(names),
-        protocol=protocol_words(study),
-        meaning=describe_protocol(result.protocol),
-        figures=figures(study, summary),
-        confusions=draw.confusions(result.table),
-        compared=draw.controls_sheet(result.name, summary),
-        recalls=draw.recall_sheet(summary["pooled"], clips_of(result.table)),
-        sheets={column: draw.group_sheet(result.table, groups[column], column) for column in groups},
-        cards=cards(study, chosen, sounds),
-        silence=silence,
-        synthetic=study.synthetic,
-        trimmed=study.trim_db is not None,
-        facts=facts(result, command),
+    text = (
+        environment("emolight.inference")
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            subset=SUBSETS[result.subset],
+            seeds=study.seeds,
+            runs=len(study.runs),
+            summary=summary,
+            controls=summary.get("controls", []),
+            emotions=names,
+            channels=sorted(set(result.table["channel"]), reverse=True),
+            chance=1 / len(names),
+            protocol=protocol_words(study),
+            meaning=describe_protocol(result.protocol),
+            figures=figures(study, summary),
+            confusions=draw.confusions(result.table),
+            compared=draw.controls_sheet(result.name, summary),
+            recalls=draw.recall_sheet(summary["pooled"], clips_of(result.table)),
+            sheets={column: draw.group_sheet(result.table, groups[column], column) for column in groups},
+            cards=cards(study, chosen, sounds),
+            silence=silence,
+            synthetic=study.synthetic,
+            trimmed=study.trim_db is not None,
+            facts=facts(result, command),
+        )
     )
     if (size := len(text.encode())) > MAX_BYTES:
         problem = f"The page would be {size / 1e6:.1f} MB; it may be {MAX_BYTES / 1e6:.0f} MB."
         raise EmolightError(problem, "Lower --clips.")
     return text
-
-
-def csp_hash(script: str) -> str:
-    """The source by which a Content-Security-Policy allows this script and no other."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()}'"
 
 
 def facts(result: Result, command: str) -> list[tuple[str, str]]:
@@ -281,14 +271,6 @@ def facts(result: Result, command: str) -> list[tuple[str, str]]:
     if isinstance(count := known.get("parameters"), int | float):
         found.append(("parameters", f"{count:,.0f}".replace(",", "\u202f")))
     return [(name, str(value)) for name, value in found if value]
-
-
-def wall_time(seconds: float) -> str:
-    """``2 h 05 min``, ``12 min`` or ``48 s``."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def main(argv: list[str]) -> int:

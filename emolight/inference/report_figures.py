@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,14 +25,10 @@ from emolight.evaluation.plots import (
 )
 from emolight.evaluation.predictions import class_names, confusion
 from emolight.inference.examples import RATE
+from emolight.pages import Cell, Sheet, between, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PIXELS_PER_INCH = 96
-LEAST = 0.78
-"""A figure is not shrunk below this share of its size, at which its labels of 9 points are 9.4 pixels high."""
-
 
 STATEMENTS = {1: "Kids are talking by the door", 2: "Dogs are sitting by the door"}
 CONTROL_NOTES = {
@@ -44,54 +39,11 @@ CONTROL_NOTES = {
 }
 
 
-class Picture(NamedTuple):
-    """A figure for the page: data URI, text in its place, and the width in pixels, at most and at least."""
-
-    source: str
-    alt: str
-    width: int
-    least: int
-
-
-class Cell(NamedTuple):
-    """A field of a table: text, what it is sorted by, value and interval of a strip beside it, a line below."""
-
-    text: str
-    key: float | str
-    strip: tuple[float, float | None, float | None] | None = None
-    note: str = ""
-
-
-class Sheet(NamedTuple):
-    """A table that is sorted by clicks on its headings; ``strong`` counts the first rows that stand out."""
-
-    caption: str
-    columns: list[str]
-    rows: list[list[Cell]]
-    strong: int = 0
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """``data:`` address of a file's bytes; ``kind`` is the media type."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def flac(wave: Waveform) -> bytes:
     """Samples [T] at 16 kHz as a FLAC file of 16 bits."""
     stream = io.BytesIO()
     soundfile.write(stream, wave.clip(-1, 1), RATE, format="FLAC", subtype="PCM_16")
     return stream.getvalue()
-
-
-def picture(figure: Figure, alt: str) -> Picture:
-    """The figure as SVG: sharp at every zoom, the same bytes every time."""
-    from matplotlib import rc_context
-
-    stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": "emolight"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, width, round(LEAST * width))
 
 
 def confusion_of(table: pd.DataFrame, seeds: int) -> Figure:
@@ -267,13 +219,3 @@ def confusions(table: pd.DataFrame, count: int = 3) -> list[tuple[str, str, floa
         if row != column and counts[row, column]
     ]
     return sorted(found, key=lambda one: -one[2])[:count]
-
-
-def percent(value: float) -> str:
-    """``61.2 %``; the space does not break."""
-    return f"{100 * value:.1f}\u00a0%"
-
-
-def between(low: float, high: float) -> str:
-    """``58.0 – 64.1 %``."""
-    return f"{100 * low:.1f}\u00a0–\u00a0{100 * high:.1f}\u00a0%"

@@ -118,8 +118,8 @@ def make_page(folder: Path, count: int = 3, summary: dict[str, Any] | None = Non
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn but not written, where a test is about words."""
-    empty = report.draw.Picture("data:image/svg+xml,", "", 600, 400)
-    monkeypatch.setattr("emolight.inference.report_figures.picture", lambda *_: empty)
+    empty = report.Picture("data:image/svg+xml,", "", 600, 400)
+    monkeypatch.setattr("emolight.inference.report.picture", lambda *_: empty)
 
 
 @pytest.fixture

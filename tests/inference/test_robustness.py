@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import contextlib
 import csv
-import os
 import shutil
 from pathlib import Path
 
@@ -31,12 +31,8 @@ def fitted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["--data.channels=[speech]", "--data.duration=0.6", "--data.batch_size=16", "--data.splits_dir=splits"]
     small += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.accelerator=cpu"]
     small += ["--data.emotions=[calm,happy,sad]", "--model.features.n_mels=40", "--model.features.n_mfcc=20"]
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         emolight(["fit", "--config", str(CONFIG), f"--data.root={corpus}", "--data.cache_dir=cache", *small])
-    finally:
-        os.chdir(before)
     return folder / "lightning_logs" / "mfcc" / "version_0"
 
 
