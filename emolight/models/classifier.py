@@ -23,6 +23,7 @@ from torchmetrics.classification import (
 
 from emolight.errors import EmolightError
 from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
+from emolight.models.averaging import MovingAverage
 from emolight.models.checkpoint import read_checkpoint
 from emolight.models.frontend import Features, FrontEnd
 from emolight.models.resnet import resnet18
@@ -82,6 +83,7 @@ class EmotionClassifier(pl.LightningModule):
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's decay.
         warmup: share of the steps in which the learning rate rises.
+        average: decay of the moving average of the weights, which is validated and saved; 0 takes the last weights.
         channels_last: memory layout of the ResNet18.
         classes: class names in order; the command line links them from the data.
         sample_rate: Hz of the waveforms; linked from the data.
@@ -111,6 +113,7 @@ class EmotionClassifier(pl.LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.2,
+        average: float = 0.0,
         channels_last: bool = True,
         classes: Sequence[str] = (),
         sample_rate: int = 16000,
@@ -121,6 +124,12 @@ class EmotionClassifier(pl.LightningModule):
         super().__init__()
         features = Features(**features) if isinstance(features, dict) else features
         augment = Augment(**augment) if isinstance(augment, dict) else augment
+        if len(classes) < 2:
+            raise EmolightError(
+                f"The classes are [{', '.join(classes)}]; a classifier needs at least two.", "Change data.emotions."
+            )
+        if sample_rate < 1000:
+            raise EmolightError(f"data.sample_rate is {sample_rate}; it must be at least 1000.", "16000 is usual.")
         if not 0 <= label_smoothing < 1:
             raise EmolightError(
                 f"model.label_smoothing is {label_smoothing:g}; it must be from 0 to below 1.",
@@ -130,6 +139,10 @@ class EmotionClassifier(pl.LightningModule):
             raise EmolightError(f"model.learning_rate is {learning_rate:g}; it must be above 0.", "0.001 is usual.")
         if not 0 < warmup < 1:
             raise EmolightError(f"model.warmup is {warmup:g}; it must be between 0 and 1.", "0.2 is usual.")
+        if not 0 <= average < 1:
+            raise EmolightError(
+                f"model.average is {average:g}; it must be from 0 to below 1.", "0.99 is usual; 0 turns it off."
+            )
         augment.check()
         # Plain values only, so that the checkpoint loads with weights_only=True.
         self.save_hyperparameters(
@@ -142,6 +155,7 @@ class EmotionClassifier(pl.LightningModule):
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "warmup": warmup,
+                "average": average,
                 "channels_last": channels_last,
                 "classes": list(classes),
                 "sample_rate": sample_rate,
@@ -175,6 +189,11 @@ class EmotionClassifier(pl.LightningModule):
         self.val_metrics = classification_metrics(self.classes, "val/")
         self.test_metrics = classification_metrics(self.classes, "test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """The moving average of the weights in a fit, where it is on."""
+        fitting = self.trainer.state.fn == "fit"
+        return [MovingAverage(self.hparams["average"])] if self.hparams["average"] and fitting else []
 
     def features(self, waveform: Tensor) -> Tensor:
         """Normalised features ``[B, 1, F, N]`` (or ``[B, 1, T]``) of waveforms ``[B, T]``."""
@@ -318,7 +337,11 @@ def load_classifier(path: str | Path) -> EmotionClassifier:
         EmolightError: the file is missing, damaged, or not a checkpoint of this project.
     """
     checkpoint = read_checkpoint(path)
-    model = EmotionClassifier(**{**checkpoint["hyper_parameters"], "pretrained": False})
-    model.on_load_checkpoint(checkpoint)
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model = EmotionClassifier(**{**checkpoint["hyper_parameters"], "pretrained": False})
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EmolightError(f"{path} does not fit this version of emolight: {reason}", "Train it again.") from None
     return model.eval()
