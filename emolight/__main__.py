@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import NoReturn
 
 from emolight import __version__
 from emolight.errors import EmolightError, nearest
@@ -16,6 +21,7 @@ COMMANDS = {
     "crossval": "every fold and seed of a recipe, with intervals and controls",
     "compare": "runs and cross-validations ranked, with paired tests",
     "leakgap": "what a random split flatters: the same recipe under both",
+    "sweep": "Optuna over feature mode, learning rate and any other option",
     "transfer": "train on speech and test on song, and the reverse",
     "ensemble": "the mean of several runs' predictions",
     "report": "one page on a run or a cross-validation",
@@ -31,6 +37,7 @@ COMMANDS = {
 ROOMS = {
     "data": ("audit", "download"),
     "experiments": ("crossval", "compare", "leakgap", "transfer", "ensemble"),
+    "sweep": ("sweep",),
 }
 """Where a command's module lies; the others are in ``inference``."""
 
@@ -55,9 +62,16 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 something is wrong with what was checked, 2 a mistake of the user's."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        sys.exit(run(argv))
+        with _short_usage():
+            sys.exit(run(argv))
     except EmolightError as error:
         print(f"emolight: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"emolight: '{error.filename}': {error.strerror}.", file=sys.stderr)
+        print("Mend that (place, permissions, room), or choose another place.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("emolight: interrupted.", file=sys.stderr)
@@ -75,13 +89,30 @@ def run(argv: list[str]) -> int:
         return 0
     if command.startswith("-"):
         raise EmolightError(
-            f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + command
+            f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + shlex.join(argv)
         )
     if command not in COMMANDS:
         raise EmolightError(
             f"Unknown command '{command}'.", f"{nearest(command, COMMANDS)}Valid: {', '.join(COMMANDS)}."
         )
     return _handler(command)(rest)
+
+
+@contextmanager
+def _short_usage() -> Iterator[None]:
+    """Mistakes in options as :class:`EmolightError`; argparse prints the whole usage above its message."""
+
+    def error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+        found = re.search(r"unrecognized arguments: (-[^\s=]*)", message)
+        hint = nearest(found[1], parser._option_string_actions) if found else ""
+        raise EmolightError(f"{parser.prog.split()[-1]}: {message}.", f"{hint}All options: {parser.prog} --help")
+
+    before = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = error  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = before  # type: ignore[method-assign]
 
 
 def _handler(command: str) -> Callable[[list[str]], int]:

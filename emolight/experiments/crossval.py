@@ -21,7 +21,7 @@ from emolight.experiments.jobs import Job, run_jobs
 from emolight.experiments.summary import control_scores, print_result, splits_hash, summary_of, write_crossval
 from emolight.files import write_text
 from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result, task_of
-from emolight.runs import LOGS, read_environment
+from emolight.runs import LOGS, read_environment, read_run_config
 
 BASE = "base.yaml"
 """The configuration that all folds share, in the folder of the cross-validation."""
@@ -171,7 +171,7 @@ def _keep_base(folder: Path, config: dict[str, Any]) -> None:
     """Write the shared configuration, or refuse a folder that holds another."""
     path = folder / BASE
     if path.is_file():
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        earlier = read_run_config(folder, BASE)
         given = {**config, "data": {key: value for key, value in config["data"].items() if key not in PLACES}}
         changed = [
             text

@@ -121,15 +121,16 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> None:
         )
 
 
-def environment(place: int, workers: int) -> dict[str, str]:
-    """The environment of worker ``place``: its GPU, or its share of the threads."""
-    if workers == 1:
+def environment(place: int, workers: int, devices: int = 1) -> dict[str, str]:
+    """The environment of worker ``place``: its GPUs, ``devices`` of them, or its share of the threads."""
+    if workers == devices == 1:
         return dict(os.environ)
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         numbers = visible.split(",") if visible else [str(number) for number in range(gpus)]
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": numbers[place % len(numbers)]}
-    return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+        own = {numbers[(place * devices + number) % len(numbers)]: None for number in range(devices)}
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(own)}
+    return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (workers * devices)))}
 
 
 def _run(job: Job, variables: dict[str, str], processes: list[subprocess.Popen[bytes]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,12 +42,8 @@ def command(corpus: Path, *words: str) -> list[str]:
 def crossval(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation of two folds."""
     folder = tmp_path_factory.mktemp("crossval")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert run(["crossval", *command(corpus, *FOLDS_RUN, "--workers", "2")]) == 0
-    finally:
-        os.chdir(before)
     return folder / "lightning_logs" / "mfcc" / "crossval_emobox6"
 
 
