@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import lightning.pytorch as pl
 import pandas as pd
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -23,22 +26,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
-from emolight.files import atomic_write
+from emolight.files import atomic_write, remove_left_overs
 from emolight.model_card import write_model_card
-from emolight.models.checkpoint import BEST, CheckpointFiles, read_checkpoint
+from emolight.models.checkpoint import CheckpointFiles, check_is_file, read_checkpoint
 from emolight.models.classifier import EmotionClassifier
-from emolight.parser import EmolightParser, option_error
+from emolight.option_errors import check_groups, option_error
+from emolight.parser import EmolightParser, limit_imports
 from emolight.progress import progress
 from emolight.recorder import Recorder, speaker_dependent
-from emolight.resume import (
-    BestAndLast,
-    ContinuedCSVLogger,
-    newest_checkpoint,
-    remove_left_overs,
-    requeued_run,
-    without_option,
-)
-from emolight.runs import CLAIMED, LOGS, claim_run_folder, run_folder_of
+from emolight.resume import BestAndLast, ContinuedCSVLogger, newest_checkpoint, requeued_run, without_option
+from emolight.runs import CLAIMED, LOGS, claim_run_folder, read_run_config, remove_unused, run_folder_of
 from emolight.signals import OTHER_PROCESS_GONE, StopOnSignal
 from emolight.summary import print_summary
 from emolight.tensorboard import TensorBoardExtras
@@ -88,13 +85,18 @@ class EmolightCLI(LightningCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse, with errors in this project's words."""
+        if args and args[0] in self._subcommand_parsers:
+            check_groups(args)
         try:
             super().parse_arguments(parser, args)
         except (ArgumentError, argparse.ArgumentError) as error:
             raise option_error(str(error), self._subcommand_parsers[args[0]], args) from None
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, RecursionError) as error:
             text = f"Problems parsing config: {error}"
             raise option_error(text, self._subcommand_parsers[args[0]], args) from None
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise EmolightError(f"seed_everything is {seed}; it must be from 0 to 4294967295.", "0 is usual.")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint override flags in silence; `before_instantiate_classes` refuses instead."""
@@ -102,6 +104,12 @@ class EmolightCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse flags that contradict the checkpoint they are given with."""
         config = self.config[self.subcommand]
+        epochs = config.trainer.max_epochs
+        if self.subcommand == "fit" and epochs is not None and epochs < 1:
+            raise EmolightError(
+                f"trainer.max_epochs is {epochs}; it must be at least 1.",
+                "The learning rate's schedule is laid out over the epochs.",
+            )
         if config.ckpt_path is None:
             if self.subcommand != "fit":
                 raise EmolightError(
@@ -114,15 +122,14 @@ class EmolightCLI(LightningCLI):
         given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
         given = given[self.subcommand]
         changed = differences(checkpoint["hyper_parameters"], given["model"], "model")
-        saved = self.run / "config.yaml"
-        if saved.is_file():
-            recorded = yaml.safe_load(saved.read_text(encoding="utf-8"))
-            fixed = {name: recorded["data"][name] for name in FIXED_BY_RUN}
+        if (self.run / "config.yaml").is_file():
+            recorded = read_run_config(self.run)
+            fixed = {name: recorded["data"][name] for name in FIXED_BY_RUN if name in recorded["data"]}
             changed += differences(fixed, given["data"], "data")
             if self.subcommand == "fit":
                 # The one-cycle schedule is laid out over the epochs.
-                epochs = {"max_epochs": recorded["trainer"]["max_epochs"]}
-                changed += differences(epochs, given["trainer"], "trainer")
+                laid_out = {"max_epochs": recorded["trainer"].get("max_epochs")}
+                changed += differences(laid_out, given["trainer"], "trainer")
         if changed:
             raise EmolightError(
                 f"The checkpoint was trained with {changed[0]}.",
@@ -161,10 +168,24 @@ class EmolightCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks += progress()
             options["enable_progress_bar"] = sys.stdout.isatty()
-        self.trainer_defaults["callbacks"] = callbacks
+        self.trainer_defaults["callbacks"] = [*callbacks, *self.trainer_defaults["callbacks"]]
         given = options.get("plugins", config.trainer.plugins) or []
         options["plugins"] = [*(given if isinstance(given, list) else [given]), CheckpointFiles()]
-        return super().instantiate_trainer(**options)
+        try:
+            trainer: pl.Trainer = super().instantiate_trainer(**options)
+        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise EmolightError(
+                f"The trainer cannot be made: {reason}",
+                "Change that; without --trainer.accelerator and --trainer.devices, what is there is taken.",
+            ) from None
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * cores:
+            raise EmolightError(
+                f"trainer.devices is {trainer.num_devices}, each a process, but this machine has {cores} cores.",
+                "Leave it out: one process uses them all.",
+            )
+        return trainer
 
     def _loggers(self, checkpoint: str | None) -> list[Logger]:
         """TensorBoard and ``metrics.csv``; from a checkpoint on they go on where its epoch began."""
@@ -266,7 +287,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
     for name, value in saved.items():
         if name not in given or name == "seed":
             continue
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(given[name], dict):
             texts += differences(value, given[name], f"{prefix}.{name}")
         elif value != given[name]:
             texts.append(f"{prefix}.{name} {value}, received {given[name]}")
@@ -290,8 +311,7 @@ def insert_run_config(argv: list[str]) -> list[str]:
         checkpoint = str(path)
     if checkpoint is None:
         return argv
-    if not Path(checkpoint).is_file():
-        raise EmolightError(f"There is no checkpoint {checkpoint}.", BEST)
+    check_is_file(checkpoint)
     run = run_folder_of(Path(checkpoint))
     if run is None:
         if "--config" in options or "-c" in options:
@@ -300,19 +320,25 @@ def insert_run_config(argv: list[str]) -> list[str]:
             f"No config.yaml in the folders above {checkpoint}.",
             "Keep it in its run folder, or pass --config as well.",
         )
+    read_run_config(run)
     inserted = ["--config", str(run / "config.yaml"), "--ckpt_path", checkpoint]
     if (run / "split.csv").is_file():
         inserted += ["--data.split_csv", str(run / "split.csv")]
     return [command, *inserted, *options]
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], callbacks: Sequence[pl.Callback] = ()) -> int:
     """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
+
+    Args:
+        argv: the command and its options.
+        callbacks: for the trainer, after this project's own.
 
     Raises:
         EmolightError: a mistake in the options, the data or the checkpoint.
     """
     _quiet_lightning()
+    limit_imports()
     arguments = insert_run_config(argv)
     # Lightning's DDP launcher starts the other processes from sys.argv.
     before, sys.argv = sys.argv, [sys.argv[0], *argv]
@@ -328,6 +354,7 @@ def main(argv: list[str]) -> int:
                 **{name: {"exit_on_error": False} for name in EmolightCLI.subcommands()},
             },
             trainer_defaults={
+                "callbacks": list(callbacks),
                 "max_epochs": 30,
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,
@@ -341,6 +368,10 @@ def main(argv: list[str]) -> int:
             load_from_checkpoint_support=False,
             args=arguments,
         )
+    except EmolightError:
+        if first_process and (claimed := os.environ.get(CLAIMED)):
+            remove_unused(Path(claimed))
+        raise
     finally:
         sys.argv = before
         if first_process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -17,6 +18,8 @@ class EmolightError(Exception):
     """
 
     def __init__(self, problem: str, fix: str = "") -> None:
+        # What a library says in several lines is quoted as one.
+        problem, fix = (re.sub(r"\s*[\r\n]\s*", " ", text.strip()) for text in (problem, fix))
         super().__init__(f"{problem}\n{fix}" if fix else problem)
 
 

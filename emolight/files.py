@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LEFT_OVER = re.compile(r"\..+\.(\d+)\.part")
+"""What :func:`atomic_write` names its temporary files, with the process that writes them."""
 
 
 @contextmanager
@@ -31,3 +35,21 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically."""
     with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8"))
+
+
+def remove_left_overs(folder: Path, pattern: str = "**/.*.part") -> None:
+    """Remove the temporary files of processes that are gone.
+
+    Args:
+        folder: where to look.
+        pattern: which files, as a glob; by default those of all folders below.
+    """
+    for path in folder.glob(pattern):
+        named = LEFT_OVER.fullmatch(path.name)
+        if named and not _may_run(int(named[1])):
+            path.unlink(missing_ok=True)
+
+
+def _may_run(process: int) -> bool:
+    """Whether a process of this machine has this number; where no ``/proc`` tells, it may."""
+    return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()

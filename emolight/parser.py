@@ -1,18 +1,21 @@
-"""The parser of ``fit``, ``validate`` and ``test``: a help that fits a screen, and errors that name the fix."""
+"""The parser of ``fit``, ``validate`` and ``test``: a help that fits a screen, and no code but what is trusted."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import textwrap
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
-from emolight.errors import EmolightError, nearest
+from emolight.errors import EmolightError
+
+IMPORTS = "EMOLIGHT_IMPORTS"
+"""Environment variable: modules, apart by commas, whose classes a configuration may name."""
+TRUSTED = ["emolight", "lightning", "torch.nn"]
 
 TRAINER_HELP = {
     "max_epochs": "passes over the training clips",
@@ -35,6 +38,29 @@ RUN_HELP = {
     "name": "run folder: lightning_logs/NAME/version_N",
     "ckpt_path": "a checkpoint of a run: its data, split and model are taken from there",
 }
+
+
+def limit_imports() -> None:
+    """Let configurations name classes of :data:`TRUSTED` and :data:`IMPORTS` alone.
+
+    A name is imported before its type is checked, which executes the module; and the configuration may be a
+    stranger's, read from beside a checkpoint.
+
+    Raises:
+        EmolightError: the environment variable holds no names of modules.
+    """
+    asked = [name.strip() for name in os.environ.get(IMPORTS, "").split(",") if name.strip()]
+    try:
+        set_parsing_settings(
+            import_path_denylist=["*"],
+            import_path_allowlist=TRUSTED + asked,
+            instantiate_subclass_spec_in_any=False,
+            config_read_mode_fsspec_enabled=False,  # Lightning's CLI reads addresses
+        )
+    except ValueError:
+        raise EmolightError(
+            f"{IMPORTS} is '{os.environ[IMPORTS]}'; it names modules.", f"For example: {IMPORTS}=my_callbacks"
+        ) from None
 
 
 class EmolightParser(LightningArgumentParser):
@@ -98,66 +124,3 @@ class _HelpAll(argparse.Action):
     def __call__(self, parser: Any, *_: Any) -> None:
         print(LightningArgumentParser.format_help(parser), end="")
         raise SystemExit(0)
-
-
-def option_names(parser: Any) -> list[str]:
-    """The dotted names of all options of a parser, such as ``data.batch_size``."""
-    return [action.dest for action in parser._actions if action.option_strings]
-
-
-def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:
-    """Turn the parser's message into cause, value received and fix.
-
-    Args:
-        message: text of the ``ArgumentError``.
-        parser: parser of the command, whose options are the valid ones.
-        argv: the arguments, to say which file is meant.
-    """
-    names = option_names(parser)
-    if found := re.search(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)", message):
-        name = found[1] or found[2]
-        hint = nearest(name, names) or nearest(name.rpartition(".")[2], {n.rpartition(".")[2] for n in names})
-        return EmolightError(f"Unknown option '{name}'.", f"{hint}All options: python -m emolight fit --help")
-    if found := re.search(r'Parser key "([^"]+)":\s*File does not exist: \'?([^\']+)', message):
-        path = Path(found[2])
-        others = [other.name for other in path.parent.glob("*.yaml")]
-        hint = nearest(path.name, others) or (
-            f"There: {', '.join(sorted(others))}." if others else "Check the path."
-        )
-        return EmolightError(f"There is no configuration file {path}.", hint)
-    if found := re.search(r'Parser key "([^"]+)":\s*(.*?)[.:]? Got value: (.*)', message, flags=re.DOTALL):
-        name, expected, value = found[1], _expected(found[2]), _one_line(found[3])
-        choices = re.findall(r"'([^']+)'", found[2]) if "Literal" in found[2] else []
-        return EmolightError(f"{name} is '{value}'.", f"{nearest(value, choices)}Expected: {expected}.")
-    if "Problems parsing config" in message:
-        reason = " ".join(message.partition(":")[2].split())
-        return EmolightError(
-            f"{_broken_file(argv)} is not valid YAML: {reason[:200]}", "Mend it; only plain YAML is read."
-        )
-    if found := re.search(r"argument (\S+) --> (\S+):", message):
-        return EmolightError(f"{found[2]} cannot be set: it follows from {found[1]}.", f"Set {found[1]}.")
-    return EmolightError(" ".join(message.split())[:300], "See: python -m emolight fit --help")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:120]
-
-
-def _expected(text: str) -> str:
-    """A type's name as people write it."""
-    text = text.removeprefix("Expected a ").strip()
-    text = text if "Literal" in text else _one_line(text)
-    if "Literal" in text:
-        return "one of " + ", ".join(re.findall(r"'([^']+)'", text))
-    return re.sub(r"<class '([^']+)'>", r"\1", text.replace("typing.", "").replace("NoneType", "null"))[:120]
-
-
-def _broken_file(argv: list[str]) -> str:
-    """Which of the ``--config`` files does not load."""
-    for option, value in pairwise(argv):
-        if option in ("--config", "-c"):
-            try:
-                yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            except (OSError, ValueError, yaml.YAMLError):
-                return value
-    return "An option's value"

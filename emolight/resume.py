@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,34 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from emolight.errors import EmolightError
+from emolight.files import remove_left_overs as remove_left_overs
 from emolight.models.checkpoint import read_checkpoint
-from emolight.runs import LOGS, read_environment, slurm_job
+from emolight.models.classifier import load_classifier
+from emolight.runs import LOGS, read_environment, read_run_config, slurm_job
 
-LEFT_OVER = re.compile(r"\..+\.(\d+)\.part")
-"""What :func:`~emolight.files.atomic_write` names its temporary files, with the process that writes them."""
+STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""What a run goes on from, beside the weights."""
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of the latest epoch that is whole, and its content; damaged ones are named on the way.
+    """The checkpoint of the latest epoch that is whole and of this run, and its content; others are named.
 
     Raises:
         EmolightError: ``run`` is no run folder, or none of its checkpoints can be used.
     """
     if not (run / "config.yaml").is_file():
         raise EmolightError(f"{run} is not a run folder: no config.yaml.", "Give lightning_logs/NAME/version_N.")
+    config = read_run_config(run)
     found: list[tuple[int, Path, dict[str, Any]]] = []
     problems = []
     for path in sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.name != "last.ckpt"):
         try:
             checkpoint = read_checkpoint(path)
+            _check_state(path, checkpoint, config)
+            load_classifier(path)
             found.append((int(checkpoint["global_step"]), path, checkpoint))
-        except (EmolightError, KeyError, TypeError, ValueError) as error:
-            problems.append(str(error).splitlines()[0])
+        except EmolightError as error:
+            problems.append(str(error).splitlines()[0].removesuffix(".") + ".")
     if not found:
         reason = f" {problems[0]}" if problems else ""
         raise EmolightError(f"{run} has no checkpoint to go on from.{reason}", "Train anew: fit --config ...")
@@ -47,12 +51,26 @@ def newest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
     return path, checkpoint
 
 
-def remove_left_overs(run: Path) -> None:
-    """Remove the temporary files of processes that are gone."""
-    for path in run.rglob(".*.part"):
-        named = LEFT_OVER.fullmatch(path.name)
-        if named and not Path(f"/proc/{named[1]}").exists():
-            path.unlink(missing_ok=True)
+def _check_state(path: Path, checkpoint: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a checkpoint without the state of a training, or of a run with other settings."""
+    if missing := [name for name in STATE if name not in checkpoint]:
+        raise EmolightError(f"{path} holds no training to go on with: no {', '.join(missing)}.")
+    data, trained = config["data"], checkpoint["hyper_parameters"]
+    asked = {**config["model"], "classes": data.get("emotions"), "seed": config.get("seed_everything")}
+    asked |= {name: data[name] for name in ("sample_rate", "duration", "trim_db") if name in data}
+    for name, value in _flat(asked):
+        other = dict(_flat(trained)).get(name, value)
+        if other != value:
+            raise EmolightError(f"{path} is another model's: {name} {other}, the run has {value}.")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names such as ``features.mode`` with their values."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def requeued_run(options: Sequence[str]) -> Path | None:

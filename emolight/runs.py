@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from emolight import __version__
@@ -45,6 +47,8 @@ def claim_run_folder(logs: Path, name: str) -> Path:
     if getattr(rank_zero_only, "rank", 0) != 0:
         # On a cluster every process starts by itself; only the first writes, so the others need no folder.
         return Path(os.environ.get(CLAIMED, logs / name))
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise EmolightError(f"The name '{name}' leads out of {logs}.", "Pass another --name.")
     try:
         (logs / name).mkdir(parents=True, exist_ok=True)
         versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
@@ -63,12 +67,39 @@ def claim_run_folder(logs: Path, name: str) -> Path:
         ) from None
 
 
+def remove_unused(run: Path) -> None:
+    """Remove a run folder whose run ended with a mistake before anything but an empty event file was written."""
+    if all(path.name.startswith("events.out.tfevents.") for path in run.iterdir()):
+        shutil.rmtree(run, ignore_errors=True)
+
+
 def run_folder_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in: the nearest parent with a ``config.yaml``."""
     for folder in (*checkpoint.parents, *checkpoint.resolve().parents):
         if (folder / "config.yaml").is_file():
             return folder
     return None
+
+
+def read_run_config(run: Path, name: str = "config.yaml") -> dict[str, Any]:
+    """The complete configuration in a run folder, as plain YAML.
+
+    Raises:
+        EmolightError: it is damaged, or is not complete.
+    """
+    path = run / name
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
+    groups = config if isinstance(config, dict) else {}
+    if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
+        raise EmolightError(
+            f"{path} is not the configuration of a run: no {', '.join(missing)}.",
+            "Take the file that the run wrote.",
+        )
+    return groups
 
 
 def record_opening(run: Path, checkpoint: str, clips: int) -> int:

@@ -27,8 +27,8 @@ class StopOnSignal(pl.Callback):
     def __init__(self, run: Path) -> None:
         self.run = run
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals; Lightning puts the handlers before its own back at the end."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, after Lightning has; it puts the handlers before its own back at the end."""
 
         def stop(*_: Any) -> NoReturn:
             if trainer.strategy.launcher is not None:

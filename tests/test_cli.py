@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -30,12 +31,8 @@ OVERLAYS = sorted(path.stem for path in (CONFIGS / "overlays").glob("*.yaml"))
 def fitted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two epochs; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("fitted")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **{"trainer.max_epochs": 2})])
-    finally:
-        os.chdir(before)
     return folder / "lightning_logs" / "mfcc" / "version_0"
 
 

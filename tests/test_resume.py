@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from emolight.__main__ import main, run
 from emolight.errors import EmolightError
+from emolight.models.checkpoint import save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.resume import newest_checkpoint, remove_left_overs
 from tests.small import CONFIGS, options
@@ -29,8 +31,8 @@ EPOCHS = 4
 
 
 def fit_options(corpus: Path, workers: int = 0) -> list[str]:
-    """Augmentation and mixup are on, as shipped."""
-    words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}"]
+    """Augmentation and mixup are on, as shipped, and the moving average."""
+    words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}", "--model.average=0.9"]
     return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
 
 
@@ -65,12 +67,8 @@ def weights(run_folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that was never stopped."""
     folder = tmp_path_factory.mktemp("straight")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         run(["fit", *fit_options(corpus)])
-    finally:
-        os.chdir(before)
     return version(folder)
 
 
@@ -78,13 +76,8 @@ def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in its third epoch."""
     folder = tmp_path_factory.mktemp("stopped")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-            run(["fit", *fit_options(corpus)])
-    finally:
-        os.chdir(before)
+    with contextlib.chdir(folder), stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *fit_options(corpus)])
     return version(folder)
 
 
@@ -121,6 +114,54 @@ def test_the_curves_are_unbroken(stopped: Path, straight: Path, here: Path) -> N
         curves.append([(one.step, one.value) for one in events.Scalars("val/uar")])
     assert curves[0] == curves[1]
     assert len(curves[0]) == EPOCHS
+
+
+def changed(damage: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A whole checkpoint with its checksum, which this run must not go on from; it looks like the newest."""
+    content["global_step"] += 1000
+    trained, weight = content["hyper_parameters"], content["state_dict"]
+    match damage:
+        case "another model":
+            trained["features"]["mode"] = "mel"
+        case "another seed":
+            trained["seed"] = 7
+        case "another size":
+            weight["network.fc.weight"] = weight["network.fc.weight"][:-1]
+        case "an older version":
+            del content["training"]
+        case "a newer version":
+            trained["dropout"] = 0.5
+        case "other names":
+            content["state_dict"] = {name.replace("network", "net"): value for name, value in weight.items()}
+        case "weights only":
+            del content["loops"], content["optimizer_states"]
+    return content
+
+
+OTHERS = {
+    "another model": "is another model's: features.mode mel, the run has mfcc",
+    "another seed": "is another model's: seed 7, the run has 0",
+    "another size": "does not fit this version of emolight",
+    "an older version": "is not a checkpoint of emolight",
+    "a newer version": "does not fit this version of emolight",
+    "other names": "does not fit this version of emolight",
+    "weights only": "holds no training to go on with: no loops, optimizer_states",
+}
+
+
+@pytest.mark.parametrize("damage", OTHERS)
+def test_a_last_checkpoint_of_another_model_or_version_is_named_and_the_best_is_used(
+    damage: str, stopped: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stopped, here / "copy")
+    last = here / "copy" / "checkpoints" / "last.ckpt"
+    save_checkpoint(changed(damage, torch.load(last, weights_only=True)), last)
+    path, _ = newest_checkpoint(here / "copy")
+    assert path.name == "best.ckpt"
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 1
+    assert told.startswith(f"{last} {OTHERS[damage]}")
+    assert "Going on from best.ckpt" in told
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "html", "other"])
@@ -209,7 +250,7 @@ def test_signals_stop_with_their_code_and_the_run_goes_on(
 ) -> None:
     process = start(corpus, here)
     process.send_signal(number)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=180)
     assert process.returncode == code, text
     assert f"fit --resume {version(Path())}" in text
     _, checkpoint = newest_checkpoint(version(here))
@@ -246,7 +287,7 @@ def test_a_requeued_slurm_job_goes_on(corpus: Path, here: Path, monkeypatch: pyt
     slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
     process = start(corpus, here, **slurm)
     process.send_signal(signal.SIGUSR1)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=180)
     assert process.returncode == 143, text
     assert (here / "asked").read_text() == "requeue 77\n"
     _, checkpoint = newest_checkpoint(version(here))

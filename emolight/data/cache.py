@@ -23,7 +23,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, load_waveform, read_bytes
 from emolight.errors import EmolightError
-from emolight.files import write_text
+from emolight.files import remove_left_overs, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,9 +106,9 @@ def open_cache(
         EmolightError: the folder cannot be written, or recordings keep changing while they are read.
     """
     if cache_dir is None:
-        import pooch
+        import platformdirs
 
-        cache_dir = Path(pooch.os_cache("emolight"))
+        cache_dir = Path(platformdirs.user_cache_dir("emolight"))
     root = Path(root)
     paths = {str(clip_id): root / path for clip_id, path in zip(clips["clip_id"], clips["path"], strict=True)}
     parameters = {
@@ -118,6 +118,7 @@ def open_cache(
     }
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
+        remove_left_overs(cache_dir, ".hashes-*.part")
         for remembered in (True, False):
             hashes = _content_hashes(paths, root, cache_dir, remembered)
             try:
@@ -257,7 +258,7 @@ def _map(path: Path) -> Waveform:
 
 def _remove_leftovers(cache_dir: Path, key: str) -> None:
     """Remove what killed builders left: of this key, whose lock we hold, and of keys that nobody builds now."""
-    for part in cache_dir.glob("*.*.part"):
+    for part in cache_dir.glob("[!.]*.*.part"):
         other = part.name.split(".")[0]
         if other == key:
             shutil.rmtree(part, ignore_errors=True)

@@ -7,22 +7,26 @@ is deleted once it is unpacked, unless ``--keep-archives``; one that was there b
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import shutil
 import stat
 import sys
+import time
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-import pooch
+import requests
+import urllib3
 from tqdm import tqdm
 
 from emolight.data.ravdess import CHANNELS, discover, parse_name
 from emolight.errors import EmolightError
-from emolight.files import atomic_write
+from emolight.files import atomic_write, remove_left_overs
 
 
 class Archive(NamedTuple):
@@ -43,6 +47,11 @@ ARCHIVES = (
 BASE_URL = "https://zenodo.org/records/1188976/files/"
 TIMEOUT = (15.0, 60.0)
 """Seconds to connect, and seconds without a byte, until a server counts as dead."""
+SLOWEST = 1000
+"""Bytes a second; a server that is slower over the time above counts as dead too."""
+PAUSE = 1.0
+"""Seconds before the second attempt; each further one waits as much longer."""
+CHUNK = 1 << 16
 
 
 def download(
@@ -80,6 +89,8 @@ def download(
     for archive in archives:
         folder, path = root / Path(archive.name).stem, root / archive.name
         before = path.exists()
+        remove_left_overs(root, f".{archive.name}.*.part")
+        remove_left_overs(folder)
         if not before and _clips(folder) >= archive.clips:
             _say(f"{folder}: all {archive.clips} clips are there already")
             continue
@@ -96,7 +107,7 @@ def download(
             ) from None
         _say(f"{folder}: {count} files unpacked, {_clips(folder)} clips are there")
         if not before and not keep_archives:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def extract(path: Path, folder: Path) -> int:
@@ -111,11 +122,14 @@ def extract(path: Path, folder: Path) -> int:
         EmolightError: no zip file, or a member that would land outside ``folder``; nothing is written then.
     """
     try:
-        bundle = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise EmolightError(f"{path} is no zip archive: {error}.", "Delete it and run again.") from None
+        return _extract(path, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise EmolightError(f"{path} is no whole zip archive: {error}.", "Delete it and run again.") from None
+
+
+def _extract(path: Path, folder: Path) -> int:
     written = 0
-    with bundle:
+    with zipfile.ZipFile(path) as bundle:
         members = [(info, _inside(path, info)) for info in bundle.infolist()]
         files = [(info, inside) for info, inside in members if not info.is_dir()]
         for info, inside in tqdm(files, desc=f"Unpacking {path.name}", unit="file", ncols=79, disable=None):
@@ -145,32 +159,71 @@ def _fetch(root: Path, archive: Archive, url: str, retries: int, timeout: tuple[
     path = root / archive.name
     by_hand = f"Or get it from {url}, place it at {path} and run the same command again."
     _say(f"Fetching {url} ({archive.size / 1e6:.0f} MB)")
-    pooch.get_logger().setLevel("ERROR")
-    fetcher = pooch.create(
-        path=root,
-        base_url="",
-        registry={archive.name: f"md5:{archive.md5}"},
-        urls={archive.name: url},
-        retry_if_failed=retries,
-    )
+    for left in range(retries, -1, -1):
+        try:
+            with atomic_write(path) as part:
+                _receive(url, part, archive, timeout, by_hand)
+            return
+        except OSError as error:  # those of requests too
+            if not left or not isinstance(error, (requests.RequestException, _OtherBytesError)):
+                raise EmolightError(
+                    f"Cannot fetch {archive.name}: {_reason(error, timeout[1])}.",
+                    f"Check connection and disk and run again. {by_hand}",
+                ) from None
+        time.sleep(PAUSE * (retries - left + 1))
+
+
+def _md5() -> hashlib._Hash:
+    """The checksum that Zenodo publishes; also where the system forbids MD5 for secrets."""
+    return hashlib.md5(usedforsecurity=False)
+
+
+class _OtherBytesError(OSError):
+    """The server gave something else than the published archive."""
+
+
+def _receive(url: str, part: Path, archive: Archive, timeout: tuple[float, float], by_hand: str) -> None:
+    """Write what the server sends, at most as long as the archive, and hold it to the published checksum."""
     # requests offers every answer to the hook before it follows a redirect.
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=1 << 16,
-        timeout=timeout,
-        hooks={"response": _watch(by_hand)},
-    )
-    try:
-        fetcher.fetch(archive.name, downloader=downloader)
-    except ValueError:
-        raise EmolightError(
-            f"{url} gave other bytes than the published archive (MD5 {archive.md5}) {retries + 1} times.", by_hand
-        ) from None
-    except OSError as error:  # those of requests too
-        reason = error.strerror or type(error).__name__
-        raise EmolightError(
-            f"Cannot fetch {archive.name}: {reason}.", f"Check connection and disk and run again. {by_hand}"
-        ) from None
+    with requests.get(url, stream=True, timeout=timeout, hooks={"response": _watch(by_hand)}) as response:
+        response.raise_for_status()
+        bar = tqdm(total=archive.size, unit="B", unit_scale=True, ncols=79, leave=False, disable=None)
+        with part.open("wb") as sink, bar:
+            digest, received = _md5(), 0
+            for chunk in _chunks(response, timeout[1]):
+                received += len(chunk)
+                if received > archive.size:  # some never end
+                    break
+                digest.update(chunk)
+                sink.write(chunk)
+                bar.update(len(chunk))
+    if received > archive.size:
+        raise _OtherBytesError(f"the server gave more than the {archive.size} bytes of the published archive")
+    if received < archive.size:
+        raise _OtherBytesError(f"the server gave {received} bytes instead of {archive.size}")
+    if digest.hexdigest() != archive.md5:
+        raise _OtherBytesError(f"the server gave other bytes than the published archive (MD5 {archive.md5})")
+
+
+def _chunks(response: requests.Response, patience: float) -> Iterator[bytes]:
+    """The body as it comes; a server that drips is as dead as one that is silent."""
+    read = getattr(response.raw, "read1", response.raw.read)  # the former from urllib3 2.1 on
+    since, received = time.monotonic(), 0
+    while True:
+        try:
+            chunk = read(CHUNK, decode_content=True)
+        except urllib3.exceptions.TimeoutError:
+            raise requests.ReadTimeout from None
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError(error) from None
+        if not chunk:
+            return
+        yield chunk
+        received += len(chunk)
+        if time.monotonic() - since > patience:
+            if received < SLOWEST * patience:
+                raise requests.ReadTimeout
+            since, received = time.monotonic(), 0
 
 
 def _watch(by_hand: str) -> Callable[..., None]:
@@ -184,10 +237,24 @@ def _watch(by_hand: str) -> Callable[..., None]:
     return check
 
 
+def _reason(error: OSError, patience: float) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.ConnectTimeout):
+        return "the server cannot be reached in time"
+    if isinstance(error, requests.Timeout):
+        return f"nothing, or next to nothing, came for {patience:g} s"
+    if isinstance(error, requests.RequestException):
+        return "the connection was refused or broke"
+    return error.strerror or str(error)
+
+
 def _intact(path: Path, archive: Archive) -> bool:
     size = path.stat().st_size
-    if size == archive.size and pooch.file_hash(str(path), alg="md5") == archive.md5:
-        return True
+    if size == archive.size:
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, _md5).hexdigest() == archive.md5:
+                return True
     wrong = "its checksum is wrong" if size == archive.size else f"{size} bytes instead of {archive.size}"
     _say(f"{path}: {wrong}; it will be replaced")
     return False

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from emolight.errors import EmolightError, check_choice, nearest
-from emolight.files import write_text
+from emolight.files import remove_left_overs, write_text
 
 SUBSETS = ("train", "val", "test")
 COLUMNS = ("clip_id", "emotion", "actor", "subset", "protocol")
@@ -138,10 +138,19 @@ def load_or_make_split(
     Raises:
         EmolightError: as :func:`make_split` and :func:`read_split`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+    try:
         if not path.exists():
-            write_split(path, make_split(clips, protocol, fold, seed))
+            made = make_split(clips, protocol, fold, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+                remove_left_overs(path.parent, f".{path.name}.*.part")
+                if not path.exists():
+                    write_split(path, made)
+    except OSError as error:
+        raise EmolightError(
+            f"The split cannot be written to {path}: {error.strerror or error}.",
+            "Free the place, or choose another folder: --data.splits_dir DIR.",
+        ) from None
     expected = protocol_label(protocol, fold, seed)
     split = read_split(path, clips, complete=True)
     if set(split["protocol"]) != {expected}:

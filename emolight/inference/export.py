@@ -21,7 +21,7 @@ from emolight import __version__
 from emolight.data.audio import AudioError, Waveform, fix_length
 from emolight.errors import EmolightError
 from emolight.files import atomic_write
-from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx
+from emolight.inference.onnx_network import FIELDS, INSTALL, SEAL, load_onnx, seal
 from emolight.inference.predict import find_recordings
 from emolight.inference.recognizer import Contract, Network, Recognizer
 from emolight.inference.torch_network import load_torch
@@ -158,7 +158,7 @@ def _properties(contract: Contract, checkpoint: Path, int8: bool) -> dict[str, A
 
 
 def _write(model: Calibrated, contract: Contract, properties: dict[str, Any], path: Path) -> None:
-    """Save the model as one ONNX file."""
+    """Save the model as one ONNX file, with its checksum."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -177,6 +177,13 @@ def _write(model: Calibrated, contract: Contract, properties: dict[str, Any], pa
     program.model.graph.metadata_props.clear()
     program.model.metadata_props.update({name: json.dumps(value) for name, value in properties.items()})
     program.save(str(path), external_data=False)
+    _seal(path)
+
+
+def _seal(path: Path) -> None:
+    digest = seal(path.read_bytes())
+    with path.open("ab") as stream:
+        stream.write(digest)
 
 
 def _quantise(path: Path, batches: Iterable[Waveform]) -> None:
@@ -191,6 +198,7 @@ def _quantise(path: Path, batches: Iterable[Waveform]) -> None:
         def get_next(self) -> dict[str, Waveform] | None:
             return next(self.feed, None)
 
+    path.write_bytes(path.read_bytes()[:-SEAL])  # of the file in 32 bits
     nodes = onnx.load(path).graph.node
     first = next(n for n, node in enumerate(nodes) if node.op_type == "Conv" and "basis" not in node.input[1])
     logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that PyTorch's exporter has done
@@ -209,6 +217,7 @@ def _quantise(path: Path, batches: Iterable[Waveform]) -> None:
         )
     finally:
         logging.disable(logging.NOTSET)
+    _seal(path)
 
 
 def synthetic_batches(contract: Contract) -> Iterator[Waveform]:

@@ -14,12 +14,16 @@ from emolight.inference.recognizer import Contract, Network, Probabilities
 INSTALL = 'Type: pip install "emolight[export]"'
 FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training")
 """What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
+MARK = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""How the last 76 bytes begin: field 14 of a ModelProto, a property ``sha256`` of 64 hexadecimal digits."""
+SEAL = len(MARK) + 64
 
 
 def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
     """Load an exported model; see :func:`emolight.inference.recognizer.load`.
 
-    When the JSON that the export wrote beside the file is there, the file must have the SHA-256 it names.
+    The file must have the SHA-256 that stands at its end. When the JSON that the export wrote is there too, it must
+    be the JSON of this file.
 
     Args:
         path: the ``.onnx`` file.
@@ -42,7 +46,8 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         raise EmolightError(
             f"{path} cannot be read: {error.strerror}.", "Give a model.onnx of python -m emolight export."
         ) from None
-    _check_digest(path, content)
+    _check_seal(path, content)
+    _check_json(path, content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings speak of graph optimisation, which no user can change
@@ -61,8 +66,28 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
     return contract, network
 
 
-def _check_digest(path: Path, content: bytes) -> None:
-    """Refuse a file that is not the one its JSON was written for."""
+def seal(content: bytes) -> bytes:
+    """What belongs behind the bytes of an ONNX file: the property ``sha256``, of everything before it.
+
+    Fields of a protocol buffer may be appended; every program that reads ONNX reads the file with its seal.
+    """
+    return MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    again = "Copy it again, or export the checkpoint again."
+    if not content:
+        raise EmolightError(f"{path} is empty.", again)
+    if not content[-SEAL:].startswith(MARK):
+        raise EmolightError(
+            f"{path} has no checksum at its end: it is damaged or cut off, or is not an export of emolight.", again
+        )
+    if seal(content[:-SEAL]) != content[-SEAL:]:
+        raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", again)
+
+
+def _check_json(path: Path, content: bytes) -> None:
+    """Refuse the JSON of another file."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return
@@ -75,7 +100,7 @@ def _check_digest(path: Path, content: bytes) -> None:
     received = hashlib.sha256(content).hexdigest()
     if received != expected:
         raise EmolightError(
-            f"{path} has changed since its export: SHA-256 {received[:16]}…, but {beside.name} tells "
+            f"{beside} is of another file: {path.name} has the SHA-256 {received[:16]}…, and it tells "
             f"{str(expected)[:16]}….",
             "Copy both files again, or export the checkpoint again.",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         EmolightError: the file is missing or damaged, has no checksum, or is not a checkpoint of this project.
     """
+    check_is_file(path)
     path = Path(path)
-    if not path.is_file():
-        raise EmolightError(f"There is no checkpoint {path}.", BEST)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EmolightError(f"{path} cannot be read: {error.strerror or error}.", ANOTHER) from None
     _check_seal(path, content)
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -62,9 +65,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise EmolightError(f"{path} cannot be loaded: {reason}", ANOTHER) from None
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
-    if "training" not in checkpoint or not {"classes", "features"} <= checkpoint["hyper_parameters"].keys():
+    trained = checkpoint["hyper_parameters"]
+    if "training" not in checkpoint or not (
+        isinstance(trained, dict) and {"classes", "features"} <= trained.keys()
+    ):
         raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
     return checkpoint
+
+
+def check_is_file(path: str | Path) -> None:
+    """Raise :class:`EmolightError` unless ``path`` is a file; an address is never fetched."""
+    path = str(path)
+    if re.match(r"\w\w+:/", path):
+        raise EmolightError(f"'{path}' is an address; checkpoints are read from files.", "Fetch it yourself first.")
+    if Path(path).is_dir():
+        raise EmolightError(f"'{path}' is a folder, no checkpoint.", BEST)
+    if not Path(path).is_file():
+        raise EmolightError(f"There is no checkpoint {path}.", BEST)
 
 
 def _check_seal(path: Path, content: bytes) -> None:

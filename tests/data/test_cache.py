@@ -249,6 +249,20 @@ def test_leftovers_of_a_killed_builder_are_removed(root: Path) -> None:
     assert not list(cache_dir.glob("*.part"))
 
 
+def test_memory_of_hashes_that_a_killed_process_left_half_written_is_removed(root: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    cache_dir = root.parent / "cache"
+    cache_dir.mkdir()
+    gone, kept = (cache_dir / f".hashes-0123.json.{pid}.part" for pid in (dead.pid, os.getpid()))
+    for path in (gone, kept):
+        path.write_bytes(b"{")
+    opened(root)
+    assert not gone.exists()
+    assert kept.exists()
+    assert not (cache_dir / ".lock").exists()
+
+
 def test_folder_that_cannot_be_made_is_an_error_of_ours(root: Path) -> None:
     (root.parent / "cache").write_text("a file stands here")
     with pytest.raises(EmolightError, match=r"cannot be written.*\n.*--data\.cache_dir"):

@@ -188,10 +188,10 @@ def test_a_cut_connection_is_tried_again(tmp_path: Path, server: Server) -> None
     [
         (body(GOOD[:500], promised=len(GOOD)), "Cannot fetch"),
         (body(GOOD[:-1] + b"x"), "other bytes"),
-        (body(b"<html>log in</html>"), "other bytes"),
+        (body(b"<html>log in</html>"), f"19 bytes instead of {len(GOOD)}"),
         (status(404), "404"),
-        (status(503), "Cannot fetch"),
-        (stall, "Cannot fetch"),
+        (status(503), "the server answers 503"),
+        (stall, "next to nothing, came for 0.5 s"),
     ],
 )
 def test_a_failure_leaves_nothing_and_says_how_to_go_on(
@@ -267,8 +267,19 @@ def test_a_member_that_escapes_is_refused_before_anything_is_written(
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"not a zip")
-    with pytest.raises(EmolightError, match="no zip archive"):
+    with pytest.raises(EmolightError, match="no whole zip archive"):
         extract(tmp_path / "x.zip", tmp_path / "x")
+
+
+@pytest.mark.parametrize("place", [40, len(GOOD) // 2, len(GOOD) - 200])
+def test_a_damaged_zip_is_refused_and_no_clip_is_damaged(tmp_path: Path, place: int) -> None:
+    damaged = bytearray(GOOD)
+    damaged[place] ^= 255
+    (tmp_path / "x.zip").write_bytes(damaged)
+    with pytest.raises(EmolightError, match="no whole zip archive"):
+        extract(tmp_path / "x.zip", tmp_path / "x")
+    found = contents(tmp_path / "x") if (tmp_path / "x").exists() else {}
+    assert found.items() <= CLIPS.items()
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import sys
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +73,69 @@ def test_an_existing_split_is_reused_and_never_rewritten(article: pd.DataFrame, 
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     with pytest.raises(EmolightError, match=r"holds the split 'emobox6 fold 2', asked for 'emobox6 fold 3'"):
         load_or_make_split(path, article, "emobox6", 3)
+
+
+START: Barrier
+
+
+def share(barrier: Barrier) -> None:
+    """Give a process of a pool the moment at which all begin."""
+    global START
+    START = barrier
+
+
+def load_at_once(path: Path) -> tuple[int, int, bytes, list[str]]:
+    """What a process reads that finds no split when another finds none."""
+    clips = select(expected_clips(), list(ARTICLE_EMOTIONS), ["speech", "song"])
+    START.wait(60)
+    split = load_or_make_split(path, clips, "emobox6", 2)
+    return path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes(), split["subset"].tolist()
+
+
+def test_two_processes_that_make_it_at_once_share_one_file(article: pd.DataFrame, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    write_split(tmp_path / "split.csv", make_split(article, "emobox6", 2))
+    expected = (tmp_path / "split.csv").read_bytes()
+    with context.Pool(2, share, (context.Barrier(2),)) as pool:
+        for number in range(10):
+            path = tmp_path / str(number) / "split.csv"
+            first, second = pool.map(load_at_once, [path] * 2, chunksize=1)
+            assert first == second
+            assert first[2] == expected
+            assert sorted(other.name for other in path.parent.iterdir()) == [".split.csv.lock", "split.csv"]
+
+
+def test_what_a_killed_writer_left_is_removed(article: pd.DataFrame, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".split.csv.{dead.pid}.part"
+    left.write_bytes(b"clip_id,emo")
+    load_or_make_split(tmp_path / "split.csv", article, "emobox6", 2)
+    assert not left.exists()
+
+
+def test_a_split_edited_wrongly_is_refused_and_left_as_it_is(article: pd.DataFrame, tmp_path: Path) -> None:
+    path = edited(article, tmp_path / "split.csv", 6, "calm", "clam")
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    with pytest.raises(EmolightError, match=r"split\.csv, line 6: emotion 'clam'"):
+        load_or_make_split(path, article, "emobox6", 1)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_a_split_that_is_there_needs_no_place_to_write(
+    article: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_split(tmp_path / "split.csv", make_split(article, "emobox6", 2))
+    monkeypatch.setattr("filelock.FileLock", None)
+    load_or_make_split(tmp_path / "split.csv", article, "emobox6", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["split.csv"]
+
+
+@pytest.mark.parametrize("place", ["file/split.csv", "file/deeper/split.csv"])
+def test_a_place_that_cannot_be_written_is_named(article: pd.DataFrame, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EmolightError, match=r"cannot be written to .*\n.*--data\.splits_dir"):
+        load_or_make_split(tmp_path / place, article, "emobox6", 2)
 
 
 def test_a_split_without_protocol_column_is_a_custom_one(article: pd.DataFrame, tmp_path: Path) -> None:

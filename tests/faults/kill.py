@@ -60,11 +60,17 @@ def saved_epochs(run: Path) -> int:
 
 
 def wait_until(process: subprocess.Popen[bytes], seconds: float, writing: Path | None) -> bool:
-    """Wait for a moment, or, with a folder, until a checkpoint is being written there; False if the fit ended."""
+    """Wait for a moment, or, with a folder, until a checkpoint is being written there; False if the fit ended.
+
+    The process is left stopped in the middle of its writing.
+    """
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         if writing is not None and any(writing.glob(".*.part")):
-            return True
+            process.send_signal(signal.SIGSTOP)
+            if any(writing.glob(".*.part")):
+                return True
+            process.send_signal(signal.SIGCONT)  # it had just finished
         time.sleep(0.002)
     return process.poll() is None
 
@@ -89,7 +95,7 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
         while process.poll() is None and logged_epochs(run) <= before:
             time.sleep(0.05)
         writing = run / "checkpoints" if number % 2 else None
-        if not wait_until(process, 10 if writing else draw.uniform(0, 4), writing):
+        if not wait_until(process, 120 if writing else draw.uniform(0, 4), writing):
             raise EmolightError(f"The fit ended by itself with {process.returncode}.", log.read_text()[-2000:])
         found["while writing"] += any((run / "checkpoints").glob(".*.part"))
         process.send_signal(signal.SIGKILL)

@@ -1,6 +1,7 @@
-"""Many short fits in one process: memory and open files must stay flat.
+"""Many short fits, or trials of a sweep, in one process: memory and open files must stay flat.
 
 python tests/faults/soak.py --fits 200
+python tests/faults/soak.py --trials 200
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -34,36 +36,70 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def soak(fits: int, folder: Path) -> list[tuple[int, float, int]]:
-    """Fit ``fits`` times; returns (fit, megabytes, open files) every tenth time."""
-    os.chdir(folder)
-    corpus = folder / "corpus"
-    make_corpus(corpus, repetitions=1, duration=0.6)
-    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)]
-    found = []
+def measure(number: int, found: list[tuple[int, float, int]]) -> None:
+    """Every tenth time, add (number, megabytes, open files) to ``found``."""
+    gc.collect()
+    if number % 10 == 0:
+        found.append((number, resident_mb(), open_files()))
+        print(f"{number}: {found[-1][1]:.0f} MB, {found[-1][2]} open files", file=sys.__stdout__, flush=True)
+
+
+def soak_fits(fits: int, words: list[str]) -> list[tuple[int, float, int]]:
+    """Fit ``fits`` times."""
+    found: list[tuple[int, float, int]] = []
     for number in range(1, fits + 1):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            run(words)
-        shutil.rmtree(folder / "lightning_logs")
-        gc.collect()
-        if number % 10 == 0:
-            found.append((number, resident_mb(), open_files()))
-            print(f"{number} fits: {found[-1][1]:.0f} MB, {found[-1][2]} open files", flush=True)
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *words])
+        shutil.rmtree("lightning_logs")
+        measure(number, found)
+    return found
+
+
+def soak_trials(trials: int, words: list[str]) -> list[tuple[int, float, int]]:
+    """One worker of a sweep runs ``trials`` trials of the smallest network."""
+    Path("soak.yaml").write_text(
+        f"config: {CONFIGS / 'waveform.yaml'}\ntrials: {trials}\nepochs: 1\npruner: none\n"
+        "space: {model.learning_rate: {low: 3.0e-4, high: 5.0e-3, log: true}}\n"
+    )
+    from emolight.sweep.space import check_sweep, read_sweep
+    from emolight.sweep.storage import open_storage
+    from emolight.sweep.study import create_study, work
+    from emolight.sweep.trial import Plan, drop_checkpoints, run_trial
+    from emolight.sweep.workers import join_study
+
+    sweep = read_sweep(Path("soak.yaml"))
+    plan = Plan(sweep, tuple(words), check_sweep(sweep, words))
+    url = "sqlite:///study.db"
+    create_study(open_storage(url), sweep.name, ["maximize"], plan.definition, trials)
+    found: list[tuple[int, float, int]] = []
+
+    def objective(trial: Any) -> Any:
+        measure(trial.number, found)
+        return run_trial(plan, trial)
+
+    study = join_study(plan, url)
+    work(study, objective, lambda: drop_checkpoints(plan, study))
     return found
 
 
 def main() -> None:
     """Run the script; exit code 1 when memory grows by over 1 MB a fit after the first fifth, or files leak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fits", type=int, default=200)
-    options = parser.parse_args()
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--fits", type=int)
+    what.add_argument("--trials", type=int)
+    given = parser.parse_args()
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(options.fits, Path(folder))
+        os.chdir(folder)
+        corpus = Path(folder) / "corpus"
+        make_corpus(corpus, repetitions=1, duration=0.6)
+        words = [word for word in options(corpus) if given.fits or "max_epochs" not in word]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            found = soak_fits(given.fits, words) if given.fits else soak_trials(given.trials, words)
         os.chdir(before)
     start, end = found[len(found) // 5], found[-1]
     growth = (end[1] - start[1]) / max(1, end[0] - start[0])
-    print(f"growth {growth:.3f} MB a fit, {end[2] - start[2]:+d} open files, after {start[0]} fits")
+    print(f"growth {growth:.3f} MB each, {end[2] - start[2]:+d} open files, after {start[0]}")
     sys.exit(growth > 1 or end[2] > start[2])
 
 

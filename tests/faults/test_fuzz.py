@@ -275,6 +275,26 @@ def test_an_overlay_that_is_right_is_taken(tmp_path: Path) -> None:
     assert not check_overlay("data: {batch_syze: 8}", tmp_path / "wrong.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"name: \x80", "overlay.yaml is not valid YAML: 'utf-8' codec"),
+        (b"model:", "overlay.yaml: model is empty"),
+        (b"trainer: null", "overlay.yaml: trainer is empty"),
+        (b"data: 3", "overlay.yaml: data is '3'"),
+        (b"model: {features: [1]}", r"overlay.yaml: model.features is '\[1\]'"),
+        (b"data: {fold: x}", "data.fold is 'x'.\nExpected: int, null."),
+        (b"trainer: {devices: [null]}", r"trainer.devices is '\[None\]'.\nExpected: list\[int\], str, int."),
+        (b"a: &a [*a]", "not valid YAML: maximum recursion depth"),
+    ],
+)
+def test_what_the_fuzz_found_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "overlay.yaml").write_bytes(text)
+    with pytest.raises(EmolightError, match=message) as caught:
+        full_config(["--config", str(CONFIGS / "mfcc.yaml"), f"--config={tmp_path / 'overlay.yaml'}"])
+    said_in_lines(caught.value)
+
+
 def test_a_short_fuzz_of_the_loader_finds_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert fuzz_audio.main(["--inputs", "1000", "--seed", "1"]) == 0
     assert "1000 inputs of seed 1" in capfd.readouterr().out
@@ -297,7 +317,7 @@ def raises(error: BaseException) -> Callable[..., Any]:
     [
         (gives(np.full(100, 0.1, dtype=np.float32)), "accepted", ""),
         (raises(AudioError(fuzz_audio.PATH, "cut short: 30 of the 44 bytes")), "refused", "N of the N bytes"),
-        (raises(AudioError(fuzz_audio.PATH, "two\nlines")), "finding", "not one line"),
+        (raises(AudioError(fuzz_audio.PATH, "two\nlines")), "refused", "two lines"),
         (raises(EmolightError("Something.")), "finding", "not one line with path"),
         (raises(AudioError(fuzz_audio.PATH, "not readable (MemoryError)")), "finding", "more memory"),
         (raises(ValueError("not ours")), "finding", "ValueError: not ours"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ pytest.importorskip("onnxscript")
 from emolight.data.audio import fix_length  # noqa: E402
 from emolight.errors import EmolightError  # noqa: E402
 from emolight.inference import export  # noqa: E402
-from emolight.inference.onnx_network import load_onnx  # noqa: E402
+from emolight.inference.onnx_network import load_onnx, seal  # noqa: E402
 from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
 from emolight.models.checkpoint import save_checkpoint  # noqa: E402
@@ -120,11 +122,12 @@ def test_the_file_stands_alone_and_names_no_folder(exported: Path, copy: Path) -
 
 
 def test_properties_in_the_file_and_in_the_json(exported: Path) -> None:
-    inside = {prop.key: json.loads(prop.value) for prop in onnx.load(exported).metadata_props}
+    properties = {prop.key: prop.value for prop in onnx.load(exported).metadata_props}
+    inside = {name: value if name == "sha256" else json.loads(value) for name, value in properties.items()}
     beside = json.loads(exported.with_suffix(".json").read_text(encoding="utf-8"))
+    assert inside.pop("sha256")
     assert inside.items() <= beside.items()
-    assert "sha256" in beside
-    assert "sha256" not in inside
+    assert beside["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
     assert "CC BY-NC-SA 4.0" in inside["data_licence"]
     assert "30 dB" in inside["length_policy"]
     assert "the middle 1 s" in inside["length_policy"]
@@ -132,11 +135,36 @@ def test_properties_in_the_file_and_in_the_json(exported: Path) -> None:
     assert {item.version for item in onnx.load(exported).opset_import if not item.domain} == {inside["opset"]}
 
 
-def test_a_flipped_byte_is_refused(copy: Path) -> None:
-    content = bytearray(copy.read_bytes())
-    content[len(content) // 2] ^= 1
-    copy.write_bytes(content)
-    with pytest.raises(EmolightError, match="has changed since its export: SHA-256"):
+def check_damage(whole: bytes, path: Path) -> None:
+    """40 of 40 flipped bits and every cut are refused, with no JSON beside the file."""
+    path.write_bytes(whole)
+    load_onnx(path)
+    random = np.random.default_rng(0)
+    places = [*random.integers(len(whole), size=36), 0, len(whole) - 1, len(whole) - 70, len(whole) - 77]
+    for place, bit in zip(places, random.integers(8, size=40), strict=True):
+        with path.open("r+b") as stream:
+            for byte in (whole[place] ^ 1 << int(bit), whole[place]):
+                stream.seek(place)
+                stream.write(bytes([byte]))
+                stream.flush()
+                if byte != whole[place]:
+                    with pytest.raises(EmolightError, match=r"\.onnx (is damaged|has no checksum)"):
+                        load_onnx(path)
+    load_onnx(path)
+    for length in (len(whole) - 1, len(whole) - 76, len(whole) // 2, 50, 0):
+        os.truncate(path, length)
+        with pytest.raises(EmolightError, match=r"\.onnx (is empty|has no checksum)"):
+            load_onnx(path)
+
+
+def test_40_of_40_flipped_bits_and_cut_files_are_refused(exported: Path, tmp_path: Path) -> None:
+    check_damage(exported.read_bytes(), tmp_path / "alone.onnx")
+
+
+def test_the_json_of_another_file_is_refused(copy: Path) -> None:
+    beside = json.loads(copy.with_suffix(".json").read_text())
+    copy.with_suffix(".json").write_text(json.dumps({**beside, "sha256": "0" * 64}))
+    with pytest.raises(EmolightError, match=r"model\.json is of another file: model\.onnx has the SHA-256"):
         load_onnx(copy)
 
 
@@ -158,6 +186,9 @@ def test_damaged_foreign_and_missing_files_are_refused(copy: Path, tmp_path: Pat
     onnx.save(
         onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 18)]), foreign
     )
+    with pytest.raises(EmolightError, match="has no checksum at its end"):
+        load_onnx(foreign)
+    foreign.write_bytes(foreign.read_bytes() + seal(foreign.read_bytes()))
     with pytest.raises(EmolightError, match="is not a model of emolight: it does not tell classes"):
         load_onnx(foreign)
     with pytest.raises(EmolightError, match="cannot be read: No such file"):
@@ -259,6 +290,8 @@ def test_int8_is_smaller_and_keeps_the_labels(
     assert report["label_agreement"] >= 0.95
     assert 0 < report["int8_difference"] < 0.2
     assert output.stat().st_size < 0.4 * exported.stat().st_size
+    onnx.checker.check_model(onnx.load(output))
+    check_damage(output.read_bytes(), tmp_path / "alone.onnx")
     labels = [load(output).predict_file(recordings / f"{n}.wav").label for n in (0, 23)]
     assert labels == ["calm", "happy"]
 

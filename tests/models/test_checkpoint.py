@@ -73,9 +73,11 @@ def test_another_projects_checkpoint_is_refused(tmp_path: Path) -> None:
     save_checkpoint({"state_dict": {}}, path)
     with pytest.raises(EmolightError, match="not a Lightning checkpoint"):
         read_checkpoint(path)
-    save_checkpoint({"hyper_parameters": {}, "state_dict": {}}, path)
-    with pytest.raises(EmolightError, match="not a checkpoint of emolight"):
-        read_checkpoint(path)
+    hyper_parameters: list[Any] = [{}, [1, 2], None]
+    for trained in hyper_parameters:
+        save_checkpoint({"hyper_parameters": trained, "state_dict": {}, "training": {}}, path)
+        with pytest.raises(EmolightError, match="not a checkpoint of emolight"):
+            read_checkpoint(path)
     with pytest.raises(EmolightError, match="There is no checkpoint"):
         read_checkpoint(tmp_path / "none.ckpt")
 
