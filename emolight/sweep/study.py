@@ -260,7 +260,8 @@ def work(
             optuna.storages.fail_stale_trials(study)
             if not any(trial.state is TrialState.RUNNING for trial in counting(study).values()):
                 fill(study)
-            time.sleep(poll)
+            if not any(trial.state is TrialState.WAITING for trial in counting(study).values()):
+                time.sleep(poll)
         except Exception:
             # Whoever fails a trial that was lost puts its slot back.
             if study.taken is None or not study._storage.get_trial(study.taken).state.is_finished():
