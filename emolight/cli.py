@@ -28,20 +28,18 @@ from emolight.data.splits import describe_protocol
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, remove_left_overs
 from emolight.model_card import write_model_card
-from emolight.models.checkpoint import CheckpointFiles, check_is_file, read_checkpoint
+from emolight.models.checkpoint import CheckpointFiles, read_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.option_errors import check_groups, option_error
 from emolight.parser import EmolightParser, limit_imports
 from emolight.progress import progress
 from emolight.recorder import Recorder, speaker_dependent
-from emolight.resume import BestAndLast, ContinuedCSVLogger, newest_checkpoint, requeued_run, without_option
-from emolight.runs import CLAIMED, LOGS, claim_run_folder, read_run_config, remove_unused, run_folder_of
+from emolight.resume import BestAndLast, ContinuedCSVLogger
+from emolight.run_options import contradictions, insert_run_config
+from emolight.runs import CLAIMED, LOGS, claim_run_folder, remove_unused, run_folder_of
 from emolight.signals import OTHER_PROCESS_GONE, StopOnSignal
 from emolight.summary import print_summary
 from emolight.tensorboard import TensorBoardExtras
-
-FIXED_BY_RUN = ("emotions", "channels", "protocol", "fold", "split_seed", "sample_rate", "duration", "trim_db")
-"""Data settings that say what a checkpoint was trained and is scored on."""
 
 
 class EmolightCLI(LightningCLI):
@@ -117,19 +115,9 @@ class EmolightCLI(LightningCLI):
                     f"Type: python -m emolight {self.subcommand} --ckpt_path RUN/checkpoints/best.ckpt",
                 )
             return
-        checkpoint = read_checkpoint(config.ckpt_path)
         self.run = run_folder_of(Path(config.ckpt_path)) or Path(config.ckpt_path).parent
         given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
-        given = given[self.subcommand]
-        changed = differences(checkpoint["hyper_parameters"], given["model"], "model")
-        if (self.run / "config.yaml").is_file():
-            recorded = read_run_config(self.run)
-            fixed = {name: recorded["data"][name] for name in FIXED_BY_RUN if name in recorded["data"]}
-            changed += differences(fixed, given["data"], "data")
-            if self.subcommand == "fit":
-                # The one-cycle schedule is laid out over the epochs.
-                laid_out = {"max_epochs": recorded["trainer"].get("max_epochs")}
-                changed += differences(laid_out, given["trainer"], "trainer")
+        changed = contradictions(config.ckpt_path, self.run, given[self.subcommand], str(self.subcommand))
         if changed:
             raise EmolightError(
                 f"The checkpoint was trained with {changed[0]}.",
@@ -279,52 +267,6 @@ class SaveConfigOnFit(SaveConfigCallback):
         """Save when a fit begins; a resumed one has it."""
         if stage == "fit" and trainer.loggers and not (Path(str(trainer.log_dir)) / "config.yaml").is_file():
             super().setup(trainer, pl_module, stage)
-
-
-def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> list[str]:
-    """Texts such as ``model.learning_rate 0.001, received 0.5`` for settings that differ."""
-    texts: list[str] = []
-    for name, value in saved.items():
-        if name not in given or name == "seed":
-            continue
-        if isinstance(value, dict) and isinstance(given[name], dict):
-            texts += differences(value, given[name], f"{prefix}.{name}")
-        elif value != given[name]:
-            texts.append(f"{prefix}.{name} {value}, received {given[name]}")
-    return texts
-
-
-def insert_run_config(argv: list[str]) -> list[str]:
-    """With ``--ckpt_path`` or ``--resume``, start from the run's own ``config.yaml`` and ``split.csv``."""
-    command, *options = argv
-    _, checkpoint = without_option(options, "--ckpt_path")
-    if command == "fit":
-        if checkpoint is not None:
-            raise EmolightError(
-                f"`fit` does not take --ckpt_path {checkpoint}.", "Go on with a run: fit --resume RUN"
-            )
-        options, resumed = without_option(options, "--resume")
-        run = requeued_run(options) if resumed is None else Path(resumed)
-        if run is None:
-            return argv
-        path, _ = newest_checkpoint(run)
-        checkpoint = str(path)
-    if checkpoint is None:
-        return argv
-    check_is_file(checkpoint)
-    run = run_folder_of(Path(checkpoint))
-    if run is None:
-        if "--config" in options or "-c" in options:
-            return argv
-        raise EmolightError(
-            f"No config.yaml in the folders above {checkpoint}.",
-            "Keep it in its run folder, or pass --config as well.",
-        )
-    read_run_config(run)
-    inserted = ["--config", str(run / "config.yaml"), "--ckpt_path", checkpoint]
-    if (run / "split.csv").is_file():
-        inserted += ["--data.split_csv", str(run / "split.csv")]
-    return [command, *inserted, *options]
 
 
 def main(argv: list[str], callbacks: Sequence[pl.Callback] = ()) -> int:

@@ -21,6 +21,7 @@ from emolight.experiments.jobs import Job, run_jobs
 from emolight.experiments.summary import control_scores, print_result, splits_hash, summary_of, write_crossval
 from emolight.files import write_text
 from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result, task_of
+from emolight.run_options import differences
 from emolight.runs import LOGS, read_environment, read_run_config
 
 BASE = "base.yaml"
@@ -174,9 +175,7 @@ def _keep_base(folder: Path, config: dict[str, Any]) -> None:
         earlier = read_run_config(folder, BASE)
         given = {**config, "data": {key: value for key, value in config["data"].items() if key not in PLACES}}
         changed = [
-            text
-            for part in ("data", "model", "trainer")
-            for text in cli.differences(earlier[part], given[part], part)
+            text for part in ("data", "model", "trainer") for text in differences(earlier[part], given[part], part)
         ]
         if changed:
             raise EmolightError(

@@ -293,7 +293,7 @@ class EmotionClassifier(pl.LightningModule):
             fused=self.device.type == "cpu",  # a fifth of a training step less
         )
         # A fused step can unscale float16 gradients, and Lightning then refuses to clip them; a CPU scales none.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.hparams["learning_rate"],

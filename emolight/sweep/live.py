@@ -15,7 +15,7 @@ from rich.table import Table
 from emolight.progress import clock
 from emolight.sweep.space import Sweep
 from emolight.sweep.study import BUDGET, ERROR, FINISHED, SLOT, counting
-from emolight.sweep.trial import EPOCHS
+from emolight.sweep.watch import EPOCHS
 
 ROWS = 20
 """Of the table: those that run, and of the others the latest."""

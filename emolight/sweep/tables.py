@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from emolight.pages import Cell, Sheet, wall_time
 from emolight.sweep.found import Found, axis_name, is_share, number, short
 from emolight.sweep.study import ERROR
-from emolight.sweep.trial import EPOCHS, FOLDERS, SECONDS
+from emolight.sweep.trial import FOLDERS, SECONDS
+from emolight.sweep.watch import EPOCHS
 
 ABSENT = -1e99
 """Where a field without a value stands when its column is sorted."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import csv
 import gc
 import json
-import math
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
@@ -27,13 +24,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from emolight import cli
 from emolight.errors import EmolightError
 from emolight.experiments.crossval import PLACES, full_config, logs_of
-from emolight.models.classifier import load_classifier
 from emolight.sweep.processes import end_with_parent
-from emolight.sweep.space import METRICS, Sweep, options_of, plain, suggest
+from emolight.sweep.space import Sweep, options_of, plain, suggest
+from emolight.sweep.watch import EPOCHS, UAR, Progress, Watch
 
-UAR = METRICS[0]
-FOLDERS, SECONDS, EPOCHS = "folders", "seconds", "epochs"
-"""User attributes of a trial: its run folders, wall time, and epochs trained."""
+FOLDERS, SECONDS = "folders", "seconds"
+"""User attributes of a trial: its run folders and wall time."""
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "enable_progress_bar")
 """Trainer settings that say where a trial runs; they do not change what is searched."""
 
@@ -101,84 +97,6 @@ def make_plan(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
 def _words(sweep: Sweep, fit_options: Sequence[str]) -> list[str]:
     words = [word for path in sweep.config for word in ("--config", str(path))] + list(fit_options)
     return words if sweep.epochs is None else [*words, f"--trainer.max_epochs={sweep.epochs}"]
-
-
-class Progress:
-    """Tells Optuna of every epoch of a trial, over all its folds and seeds.
-
-    The step counts epochs from 0, as Optuna's pruners do, and goes on across folds and seeds. The value reported is
-    the mean of the best of this fit so far and of the finished fits' own: single epochs dip while the rate is high.
-
-    Args:
-        plan: of the sweep.
-        trial: that runs.
-    """
-
-    def __init__(self, plan: Plan, trial: optuna.Trial) -> None:
-        self.plan, self.trial = plan, trial
-        self.metric = next(name for name in plan.sweep.objectives if name.startswith("val/"))
-        self.best = max if plan.sweep.objectives[self.metric] == "maximize" else min
-        self.history: list[Mapping[str, float]] = []
-        self.finished: list[dict[str, float]] = []
-        self.epochs = 0
-        self.pruned = False
-
-    def epoch(self, metrics: Mapping[str, float]) -> bool:
-        """Take the metrics of an epoch; returns whether the trial is to be stopped.
-
-        Raises:
-            EmolightError: an objective is missing or not a number.
-        """
-        for name in self.plan.sweep.objectives:
-            if name.startswith("val/") and not math.isfinite(metrics.get(name, math.nan)):
-                logged = ", ".join(sorted(key for key in metrics if key.startswith("val/")))
-                what = f"is {metrics[name]}" if name in metrics else f"is missing among {logged or 'no metrics'}"
-                raise EmolightError(
-                    f"The objective {name} {what}.", "Choose another objective or narrow the space."
-                )
-        self.history.append(metrics)
-        self.epochs += 1
-        step = len(self.finished) * self.plan.epochs + len(self.history) - 1
-        if len(self.plan.sweep.objectives) > 1:  # Optuna cannot prune these, and takes no reports
-            self.trial.set_user_attr(EPOCHS, self.epochs)
-            return False
-        best = self.best(one[self.metric] for one in self.history)
-        known = [one[self.metric] for one in self.finished] + [best]
-        self.trial.report(statistics.fmean(known), step)
-        self.pruned = self.pruned or self.trial.should_prune()
-        return self.pruned
-
-    def end_fit(self, run: Path) -> None:
-        """Keep the metrics of the epoch that the run's checkpoint is of."""
-        if not self.history:
-            raise EmolightError(f"No epoch of {run} was validated.", "Let a trial train at least one epoch.")
-        # As Recorder does: `random` has no validation actors of its own to choose an epoch by.
-        last = str(self.plan.base["data"]["protocol"]).startswith("random")
-        best = self.history[-1] if last else max(self.history, key=lambda metrics: metrics[UAR])
-        self.finished.append({**best, **costs(run, self.plan.sweep.objectives)})
-        self.history = []
-
-    @property
-    def values(self) -> list[float]:
-        """The objectives, means over folds and seeds."""
-        return [statistics.fmean(one[name] for one in self.finished) for name in self.plan.sweep.objectives]
-
-
-class Watch(pl.Callback):
-    """Reports every validation epoch of a fit, and ends the fit when the trial is pruned.
-
-    A pruned fit ends as by early stopping: its run folder is whole, and the hyper-parameters tab has it.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            if self.progress.epoch(metrics):
-                trainer.should_stop = True
 
 
 def run_trial(plan: Plan, trial: optuna.Trial) -> float | list[float]:
@@ -307,36 +225,6 @@ def validated(path: Path) -> list[dict[str, float]]:
     whole = text[: text.rfind("\n") + 1]
     rows = csv.DictReader(whole.splitlines())
     return [{name: float(value) for name, value in row.items() if value} for row in rows if row.get(UAR)]
-
-
-def costs(run: Path, names: Sequence[str] | Mapping[str, str]) -> dict[str, float]:
-    """What a run's model costs: ``parameters``, and ``latency_ms`` for one clip on this machine (median of 20).
-
-    Args:
-        run: the run folder.
-        names: only those that are named are found out.
-    """
-    found: dict[str, float] = {}
-    if "parameters" not in names and "latency_ms" not in names:
-        return found
-    checkpoints = [path for name in ("best", "last") if (path := run / "checkpoints" / f"{name}.ckpt").is_file()]
-    if not checkpoints:
-        raise EmolightError(f"{run} has no checkpoint to measure.", "Leave trainer.enable_checkpointing at true.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_classifier(checkpoints[0]).to(device).eval()
-    if "parameters" in names:
-        found["parameters"] = float(sum(weights.numel() for weights in model.parameters()))
-    if "latency_ms" in names:
-        samples = round(model.hparams["duration"] * model.hparams["sample_rate"])
-        clip = torch.zeros(1, samples, device=device)
-        times: list[float] = []
-        with torch.inference_mode():
-            for _ in range(25):
-                began = time.perf_counter()
-                model(clip).cpu()  # waits for the device
-                times.append(1000 * (time.perf_counter() - began))
-        found["latency_ms"] = statistics.median(times[5:])
-    return found
 
 
 def _runs(folder: Path) -> list[Path]:

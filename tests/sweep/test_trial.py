@@ -20,7 +20,8 @@ from emolight.errors import EmolightError
 from emolight.sweep.definition import read_sweep
 from emolight.sweep.storage import open_storage
 from emolight.sweep.study import create_study, work
-from emolight.sweep.trial import Plan, Progress, drop_checkpoints, make_plan, run_trial, validated
+from emolight.sweep.trial import Plan, drop_checkpoints, make_plan, run_trial, validated
+from emolight.sweep.watch import Progress
 from emolight.sweep.workers import join_study
 from tests.small import CONFIGS, options
 
@@ -130,7 +131,7 @@ class FakeTrial:
 def test_steps_go_on_across_folds_with_the_mean_of_what_is_known(
     plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emolight.sweep.trial.costs", lambda *_: {})
+    monkeypatch.setattr("emolight.sweep.watch.costs", lambda *_: {})
     trial: Any = FakeTrial()
     progress = Progress(plan("folds: [1, 2]\nepochs: 2"), trial)
     for fold in ((0.2, 0.6), (0.4, 0.3)):
