@@ -8,6 +8,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -17,6 +19,8 @@ from emolight.models.frontend import Features, FrontEnd
 from emolight.recorder import Recorder
 
 WORST_CLIPS = 5
+LEADING = ("features.mode", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size")
+"""Parameters that stand first in TensorBoard's table, which shows five until more are ticked."""
 
 
 class TensorBoardExtras(pl.Callback):
@@ -72,9 +76,9 @@ class TensorBoardExtras(pl.Callback):
         self._add_embeddings(writer, pl_module, data)
         names = ("val/uar", "val/accuracy", "val/f1", "val/loss")
         metrics = {f"final/{name}": float(trainer.callback_metrics[name]) for name in names}
-        for summary in hparams_summaries(  # type: ignore[no-untyped-call]
-            _flat(dict(pl_module.hparams)) | _flat({"data": _of_data(data)}), metrics
-        ):
+        parameters = _flat(dict(pl_module.hparams)) | _flat({"data": _of_data(data)})
+        experiment, start, end = hparams_summaries(parameters, metrics)  # type: ignore[no-untyped-call]
+        for summary in (_leading(experiment), start, end):
             writer.file_writer.add_summary(summary)
         for name, value in metrics.items():
             writer.add_scalar(name, value, trainer.global_step)
@@ -137,6 +141,16 @@ def _waveforms(data: Any, rows: Any) -> Tensor:
 
 def _of_data(data: Any) -> dict[str, Any]:
     return {"protocol": data.split["protocol"].iloc[0], "batch_size": data.batch_size, "clips": len(data.clips)}
+
+
+def _leading(experiment: Summary) -> Summary:
+    """Put :data:`LEADING` first: TensorBoard sorts by the mark of parameters that differ, then by name."""
+    content = experiment.value[0].metadata.plugin_data
+    told = HParamsPluginData.FromString(content.content)
+    for info in told.experiment.hparam_infos:
+        info.differs = info.name in LEADING
+    content.content = told.SerializeToString()
+    return experiment
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

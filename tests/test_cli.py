@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import emolight
 from emolight.__main__ import run
@@ -91,7 +92,9 @@ def test_tensorboard_has_everything_and_stays_small(fitted: Path) -> None:
     assert len(events.Images("confusion")) == 2
     assert sum(tag.startswith("worst_clips/") for tag in tags["audio"]) == 5
     assert sum(tag.startswith("worst_spectrograms/") for tag in tags["images"]) == 5
-    assert any("hparams" in tag for tag in events.summary_metadata)
+    told = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    leading = {info.name for info in told.experiment.hparam_infos if info.differs}
+    assert leading == {"features.mode", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size"}
     metadata = next(fitted.rglob("metadata.tsv")).read_text().splitlines()
     assert metadata[0].split("\t")[:3] == ["clip_id", "emotion", "actor"]
     written = [path for path in fitted.rglob("*") if "tfevents" in path.name or path.suffix == ".tsv"]
