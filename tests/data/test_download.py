@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import stat
@@ -53,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         number = len(self.server.requests)
         self.server.requests.append(self.path)
-        self.server.answers[min(number, len(self.server.answers) - 1)](self)
+        with contextlib.suppress(ConnectionError):  # of a client that has given up
+            self.server.answers[min(number, len(self.server.answers) - 1)](self)
 
     def log_message(self, *_: object) -> None:
         pass
