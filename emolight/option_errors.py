@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import yaml
 
 from emolight.errors import EmolightError, nearest
 
+FIT_WORDS = ("config", "name", "seed_everything", "resume", "ckpt_path", "print_config", "data", "model", "trainer")
+"""What ``fit`` takes without a dot; all its other options have one."""
 GROUPS = ("data", "model", "model.augment", "model.features", "trainer")
 DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")
 CLASS = re.compile(r'Parser key "([^"]+)":.*?(?:class_path \'|Import path )([\w.]+)\'?:?\s*([^\n]*)', re.DOTALL)
@@ -26,6 +30,21 @@ UNION = re.compile(
 def option_names(parser: Any) -> list[str]:
     """The dotted names of all options of a parser, such as ``data.batch_size``."""
     return [action.dest for action in parser._actions if action.option_strings]
+
+
+def parse_own(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command whose unknown options go to ``fit``; returns its own options, and the words for ``fit``.
+
+    Raises:
+        EmolightError: an option that neither of them has, as far as that shows without PyTorch.
+    """
+    options, rest = parser.parse_known_args(argv)
+    for word in rest:
+        name = word.partition("=")[0]
+        if name.startswith("--") and "." not in name and name[2:] not in FIT_WORDS:
+            hint = nearest(name, parser._option_string_actions)
+            raise EmolightError(f"Unknown option '{name}'.", f"{hint}All options: {parser.prog} --help")
+    return options, rest
 
 
 def option_error(message: str, parser: Any, argv: list[str]) -> EmolightError:

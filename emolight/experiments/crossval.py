@@ -20,6 +20,7 @@ from emolight.evaluation.predictions import read_predictions
 from emolight.experiments.jobs import Job, run_jobs
 from emolight.experiments.summary import control_scores, print_result, splits_hash, summary_of, write_crossval
 from emolight.files import write_text
+from emolight.option_errors import parse_own
 from emolight.results import BEST_EPOCH, CROSSVAL, LAST_EPOCH, read_result, task_of
 from emolight.run_options import differences
 from emolight.runs import LOGS, read_environment, read_run_config
@@ -58,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     Raises:
         EmolightError: an option that ``fit`` does not have, or that this command sets itself.
     """
-    options, rest = parser.parse_known_args(argv)
+    options, rest = parse_own(parser, argv)
     if fixed := [word for word in rest if word.partition("=")[0] in SET_HERE]:
         raise EmolightError(
             f"{fixed[0]} cannot be given here: it changes from run to run.",

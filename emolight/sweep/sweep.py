@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emolight.errors import EmolightError
+from emolight.option_errors import parse_own
 from emolight.sweep.processes import exit_on_sigterm, stand_alone
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _sweep(argv: list[str]) -> int:
     )
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds for the whole command")
     parser.add_argument("--ray", metavar="ADDRESS", help="place the workers on this Ray cluster")
-    options, rest = parser.parse_known_args(argv)
+    options, rest = parse_own(parser, argv)
     stand_alone()
     sweep, fit_options = _read(options, rest)
 
@@ -186,7 +187,7 @@ def _worker(argv: list[str]) -> int:
         default=os.environ.get(STORAGE),
         help=f"of the study; default: the environment variable {STORAGE}",
     )
-    options, rest = parser.parse_known_args(argv)
+    options, rest = parse_own(parser, argv)
     if not options.storage:
         raise EmolightError("A worker needs the study's storage.", "Give --storage URL, as to `sweep`.")
     stand_alone()
@@ -202,7 +203,7 @@ def _worker(argv: list[str]) -> int:
 def _retrain(argv: list[str]) -> int:
     parser = _parser(" retrain", "Train the best configuration of a sweep: one run, or with --protocol every fold.")
     parser.add_argument("--protocol", help="cross-validate it, as `crossval` does, with its options")
-    options, rest = parser.parse_known_args(argv)
+    options, rest = parse_own(parser, argv)
     from emolight import cli
     from emolight.experiments import crossval
 
