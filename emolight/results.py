@@ -125,6 +125,7 @@ def _read_crossval(folder: Path) -> Result:
         about["task"],
         about["selection"],
         about["split"],
-        sum(count_openings(run) for run in runs),
+        # An ensemble has no runs; it notes those of its members.
+        about.get("openings", 0) + sum(count_openings(run) for run in runs),
         about["facts"],
     )

@@ -72,6 +72,7 @@ def about_ensemble(name: str, results: Sequence[Result]) -> dict[str, Any]:
         "seeds": sorted({int(seed) for seed in table["seed"]}) if "seed" in table else [0],
         "runs": [],
         "members": [str(one.folder) for one in results],
+        "openings": sum(one.openings for one in results),
         "facts": {
             "seconds": sum(one.facts.get("seconds", 0) for one in results),
             "commit": first.facts.get("commit"),

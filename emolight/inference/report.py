@@ -140,7 +140,7 @@ def protocol_words(study: Study) -> list[str]:
 def _openings_words(study: Study) -> str:
     result, counts, tested = study.result, study.openings, study.result.subset == "test"
     if result.kind == "ensemble":
-        return "Counted in the runs that the ensemble is made of, not here."
+        return f"{result.openings} × by the runs that the ensemble is made of."
     if result.protocol.startswith("random"):
         return "This protocol has no test set: the figures are of the validation clips."
     if not any(counts):

@@ -123,13 +123,15 @@ def test_ensemble_is_the_mean_of_probabilities() -> None:
 
 def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [
-        folder_of(here / "lightning_logs" / f"m{n}" / "crossval_emobox6", predictions(0.7, n)) for n in range(3)
+        folder_of(here / "lightning_logs" / f"m{n}" / "crossval_emobox6", predictions(0.7, n), openings=6)
+        for n in range(3)
     ]
     assert run(["ensemble", *map(str, folders)]) == 0
     result = read_result(here / "lightning_logs" / "ensemble" / "crossval_emobox6")
     assert result.kind == "ensemble"
     assert result.facts["mode"] == "mfcc + mfcc + mfcc"
     assert result.facts["seconds"] == 180
+    assert result.openings == 18
     single = max(scores(read_result(folder).table)["uar"] for folder in folders)
     assert scores(result.table)["uar"] > single
     assert "ensemble" in capsys.readouterr().out
