@@ -13,15 +13,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import ClasswiseWrapper, MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassRecall,
-)
+from torchmetrics import MeanMetric, MetricCollection
 
 from emolight.errors import EmolightError
+from emolight.evaluation.metrics import classification_metrics
 from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
 from emolight.models.averaging import MovingAverage
 from emolight.models.checkpoint import read_checkpoint
@@ -301,36 +296,6 @@ class EmotionClassifier(pl.LightningModule):
             pct_start=self.hparams["warmup"],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class UnweightedAverageRecall(MulticlassConfusionMatrix):
-    """UAR: the mean recall of the classes that occur.
-
-    ``MulticlassRecall(average="macro")`` counts a class that is predicted but never occurs as a recall of 0.
-    """
-
-    def compute(self) -> Tensor:
-        """UAR of all clips so far, of all processes."""
-        counts = super().compute()
-        occurring = counts.sum(dim=1) > 0
-        return (counts.diagonal()[occurring] / counts.sum(dim=1)[occurring]).mean()
-
-
-def classification_metrics(classes: Sequence[str], prefix: str) -> MetricCollection:
-    """UAR (unweighted average recall), accuracy, macro-F1 and the recall of each class."""
-    count = len(classes)
-    return MetricCollection(
-        {
-            "uar": UnweightedAverageRecall(count),
-            "accuracy": MulticlassAccuracy(count, average="micro"),
-            "f1": MulticlassF1Score(count, average="macro"),
-            "recall": ClasswiseWrapper(
-                MulticlassRecall(count, average="none"), labels=list(classes), prefix="recall_"
-            ),
-        },
-        prefix=prefix,
-        compute_groups=False,  # the wrapper around the recalls is not updated as a group's member
-    )
 
 
 def load_classifier(path: str | Path) -> EmotionClassifier:

@@ -14,7 +14,8 @@ import yaml
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import predictions_table, scores, write_predictions
 from emolight.evaluation.statistics import holm, mcnemar_clips, paired_difference, wilcoxon_actors
-from emolight.experiments.compare import find_results, main, make_groups, what_differs
+from emolight.experiments.compare import main
+from emolight.experiments.ranking import find_results, make_groups, what_differs
 from emolight.results import read_result
 
 EMOTIONS = ("calm", "happy", "sad")

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
-import sklearn.metrics
 import torch
 from torch.utils.data import DataLoader
 
@@ -16,7 +14,6 @@ from emolight.models.checkpoint import CheckpointFiles
 from emolight.models.classifier import (
     EmotionClassifier,
     Normalise,
-    classification_metrics,
     load_classifier,
 )
 from emolight.models.frontend import Features
@@ -127,30 +124,6 @@ def test_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
         weights.append(model.network.conv1.weight.detach().clone())  # type: ignore[union-attr, operator]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-
-
-def test_metrics_equal_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    label, guess = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
-    metrics = classification_metrics(CLASSES, "val/")
-    for part in (slice(0, 25), slice(25, 60)):
-        metrics.update(torch.from_numpy(guess[part]), torch.from_numpy(label[part]))
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    recalls = sklearn.metrics.recall_score(label, guess, average=None)
-    assert values == pytest.approx(
-        {
-            "val/uar": sklearn.metrics.balanced_accuracy_score(label, guess),
-            "val/accuracy": sklearn.metrics.accuracy_score(label, guess),
-            "val/f1": sklearn.metrics.f1_score(label, guess, average="macro"),
-            **{f"val/recall_{name}": recall for name, recall in zip(CLASSES, recalls, strict=True)},
-        }
-    )
-
-
-def test_uar_leaves_out_a_class_that_does_not_occur() -> None:
-    metrics = classification_metrics(CLASSES, "val/")
-    metrics.update(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 2]))
-    assert float(metrics.compute()["val/uar"]) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
