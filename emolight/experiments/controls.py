@@ -43,7 +43,7 @@ Labels = NDArray[np.integer]
 
 
 class ControlFeatures(NamedTuple):
-    """Features of every clip of a task, whatever the fold; both tables have the clip id as index.
+    """Features of clips, whatever their fold; both tables have the clip id as index.
 
     Attributes:
         duration: ``seconds`` of the trimmed recording, and their natural logarithm ``log_seconds``.
@@ -54,13 +54,19 @@ class ControlFeatures(NamedTuple):
     mfcc: pd.DataFrame
 
 
-def control_features(data: EmotionDataModule) -> ControlFeatures:
-    """The controls' features of all clips of ``data``, which is set up; compute them once for all folds.
+def control_features(data: EmotionDataModule, known: ControlFeatures | None = None) -> ControlFeatures:
+    """The controls' features of all clips of ``data``, which is set up, and of the ``known`` ones.
+
+    Args:
+        data: one fold of a task.
+        known: features of other folds; what they hold is not computed again. Folds may hold different clips.
 
     Raises:
         EmolightError: a sample rate at which mel bins are empty, or a cache that was removed.
     """
-    clip_ids = data.clips["clip_id"].tolist()
+    clip_ids = [one for one in data.clips["clip_id"] if known is None or one not in known.mfcc.index]
+    if known is not None and not clip_ids:
+        return known
     index = pd.Index(clip_ids, name="clip_id")
     front_end = FrontEnd(FEATURES, data.sample_rate)
     statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
@@ -68,10 +74,13 @@ def control_features(data: EmotionDataModule) -> ControlFeatures:
     rows += [f"change of {row}" for row in rows]
     names = [f"{statistic} {row}" for statistic in STATISTICS for row in rows]
     seconds = np.array([data.cache.durations[clip_id] for clip_id in clip_ids])
-    return ControlFeatures(
+    found = ControlFeatures(
         pd.DataFrame({"seconds": seconds, "log_seconds": np.log(seconds)}, index=index),
         pd.DataFrame(np.array(statistics), columns=names, index=index),
     )
+    if known is None:
+        return found
+    return ControlFeatures(pd.concat([known.duration, found.duration]), pd.concat([known.mfcc, found.mfcc]))
 
 
 def clip_statistics(waveform: Waveform, front_end: FrontEnd) -> Array:
@@ -104,7 +113,7 @@ def control_tables(
     Args:
         data: after ``setup``.
         subset: the evaluated clips: ``test``, or ``val`` under the random protocol.
-        features: of :func:`control_features` from any fold of the task; None computes them.
+        features: of :func:`control_features`, of these clips at least; None computes them.
 
     Returns:
         Control, one of :data:`CONTROLS`, to its predictions table. The majority class gives each class its share of

@@ -102,7 +102,7 @@ def control_scores(folds: list[dict[str, Any]], subset: str) -> list[dict[str, A
         data = EmotionDataModule(**options)
         data.prepare_data()
         data.setup()
-        features = control_features(data) if features is None else features
+        features = control_features(data, features)
         for name, table in control_tables(data, subset, features).items():
             parts.setdefault(name, []).append(table)
     return score_controls({name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()})

@@ -129,6 +129,16 @@ def test_features_may_be_in_any_order_and_of_more_clips(data: EmotionDataModule,
         pd.testing.assert_frame_equal(found[name], expected[name])
 
 
+def test_features_of_folds_with_other_clips_are_added_to_the_known(
+    data: EmotionDataModule, features: ControlFeatures
+) -> None:
+    first = ControlFeatures(*(table.iloc[::2] for table in features))
+    both = control_features(data, first)
+    for found, expected in zip(both, features, strict=True):
+        pd.testing.assert_frame_equal(found.loc[expected.index], expected)
+    assert control_features(data, both) is both
+
+
 def test_majority_predicts_the_most_frequent_training_class(
     data: EmotionDataModule, features: ControlFeatures
 ) -> None:

@@ -223,7 +223,8 @@ def test_transfer_keeps_one_channel_for_training_and_both_for_test(both_channels
 
 
 def test_transfer_writes_the_matrix(both_channels: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*command(both_channels, "--folds", "1", "--workers", "2"), "--data.channels=[speech, song]"]
+    """Of two folds: what one trains on, the other tests on, so that their clips differ."""
+    words = [*command(both_channels, *FOLDS_RUN, "--workers", "2"), "--data.channels=[speech, song]"]
     assert run(["transfer", *words]) == 0
     rows = pd.read_csv(here / "lightning_logs" / "mfcc" / "transfer_emobox6.csv")
     assert rows[["trained_on", "tested_on"]].apply(tuple, axis=1).tolist() == [
@@ -234,3 +235,5 @@ def test_transfer_writes_the_matrix(both_channels: Path, here: Path, capsys: pyt
     assert rows.iloc[2]["uar"] == pytest.approx(expected, abs=1e-6)
     assert "tested on song" in capsys.readouterr().out
     assert (here / "lightning_logs" / "mfcc" / "transfer_emobox6.png").is_file()
+    summary = json.loads((here / "lightning_logs" / "mfcc" / "transfer_emobox6_song" / "summary.json").read_text())
+    assert {one["name"] for one in summary["controls"]} == set(CONTROLS)
