@@ -17,19 +17,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import lightning
 import numpy as np
 import soundfile
 import torch
 import yaml
 
 from emolight.data.audio import Waveform
-from emolight.data.ravdess import ARTICLE_EMOTIONS
+from emolight.data.corpora.ravdess import ARTICLE
 from emolight.inference.export import export
 from emolight.inference.onnx_network import load_onnx
 from emolight.inference.torch_network import load_torch
 from emolight.models.checkpoint import save_checkpoint
 from emolight.models.classifier import EmotionClassifier
-from emolight.models.frontend import Features
 
 MAX_RATIO, MAX_COLD = 0.8, 1.5
 COLD = "import sys; from emolight import load; print(load(sys.argv[1]).predict_file(sys.argv[2]).label)"
@@ -39,11 +39,9 @@ def random_checkpoint(path: Path) -> Path:
     """A checkpoint of the shipped MFCC configuration that nothing was trained for."""
     config = yaml.safe_load((Path(__file__).resolve().parents[1] / "configs/mfcc.yaml").read_text(encoding="utf-8"))
     torch.manual_seed(0)
-    model = EmotionClassifier(
-        features=Features(**config["model"]["features"]), classes=ARTICLE_EMOTIONS, trim_db=30.0
-    )
+    model = EmotionClassifier(features=config["model"]["features"], classes=ARTICLE)
     state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "training": {}}
-    save_checkpoint({**state, "pytorch-lightning_version": "2.6.6"}, path)
+    save_checkpoint({**state, "pytorch-lightning_version": lightning.__version__}, path)
     return path
 
 
@@ -63,9 +61,10 @@ def cold_start(model: Path, sound: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--starts", type=int, default=5, help="cold starts of each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +82,7 @@ def main() -> None:
                 if repeat >= 10:
                     seconds[name].append(time.perf_counter() - start)
         cold: dict[str, list[float]] = {"ONNX Runtime": [], "PyTorch": []}
-        for _ in range(5):
+        for _ in range(options.starts):
             cold["ONNX Runtime"].append(cold_start(model, sound))
             cold["PyTorch"].append(cold_start(checkpoint, sound))
     medians = {name: statistics.median(values) for name, values in seconds.items()}

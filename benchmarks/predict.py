@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from emolight.data.audio import AudioError
-from emolight.inference.predict import find_recordings, hear
+from emolight.inference.predict import Result, find_recordings, predict_files
 from emolight.inference.recognizer import load
 from emolight.models.classifier import EmotionClassifier, load_classifier
 
 
 def usual_loop(model: EmotionClassifier, paths: list[str]) -> list[int]:
     """Class numbers, a clip at a time, for a checkpoint on MFCC."""
-    settings = model.front_end.features
+    settings = model.front_end.spec["init_args"]
     rate, length = model.hparams["sample_rate"], round(model.hparams["duration"] * model.hparams["sample_rate"])
     found = []
     for path in paths:
@@ -34,11 +34,8 @@ def usual_loop(model: EmotionClassifier, paths: list[str]) -> list[int]:
         image = librosa.feature.mfcc(
             y=wave,
             sr=rate,
-            n_mfcc=settings.n_mfcc,
-            n_mels=settings.n_mels,
-            n_fft=settings.n_fft,
-            hop_length=settings.hop_length,
             pad_mode="constant",
+            **{name: settings[name] for name in ("n_mfcc", "n_mels", "n_fft", "hop_length")},
         )
         with torch.no_grad():
             logits = model.network(model.normalise(torch.from_numpy(image.astype(np.float32))[None, None]))
@@ -54,20 +51,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    paths = find_recordings([options.folder])[: options.clips]
+    paths = find_recordings([options.folder])[0][: options.clips]
     recognizer, model = load(options.checkpoint), load_classifier(options.checkpoint)
     usual_loop(model, paths[:5])
-    list(hear(recognizer, paths[:64]))
+    list(predict_files(recognizer, paths[:64], whole=True))
     start = time.perf_counter()
     theirs = usual_loop(model, paths)
     middle = time.perf_counter()
-    answers = list(hear(recognizer, paths))
+    results = list(predict_files(recognizer, paths, whole=True))
     end = time.perf_counter()
-    ours = [
-        recognizer.classes.index(str(one.predictions[0].label))
-        for one in answers
-        if not isinstance(one, AudioError)
-    ]
+    if bad := [one for one in results if isinstance(one, AudioError)]:
+        raise bad[0]
+    ours = [recognizer.classes.index(str(one.prediction.label)) for one in results if isinstance(one, Result)]
     agree = np.mean(np.array(ours) == np.array(theirs))
     slow, fast = len(paths) / (middle - start), len(paths) / (end - middle)
     print(f"{len(paths)} clips, {options.threads} threads; labels agree on {agree:.1%}")

@@ -1,19 +1,18 @@
 """Speed of the front-end and of training, side by side with librosa and with a bare loop.
 
-python benchmarks/speed.py [--root DIR] [--threads N] [--clips N]
+python benchmarks/speed.py [--root DIR] [--threads N] [--clips N] [--epochs N]
 
-Without --root it makes a synthetic corpus (16 kHz, so that the notebook way has nothing to resample).
-Figures are medians of epochs, each timed just after as many bare steps; run it on an idle machine.
+Without --root, a folder of RAVDESS, it makes a synthetic corpus (16 kHz, so that the notebook way has nothing to
+resample). Figures are medians of epochs, each timed just after as many bare steps; run it on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,67 +23,66 @@ import yaml
 from clock import EpochClock
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from emolight.__main__ import run
 from emolight.data.audio import load_waveform
 from emolight.data.cache import open_cache
-from emolight.data.ravdess import ARTICLE_EMOTIONS, discover, select
-from emolight.data.synthetic import make_corpus
-from emolight.models.frontend import Features, FrontEnd
-from emolight.models.resnet import resnet18
+from emolight.data.datamodule import EmotionDataModule
+from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram
+from emolight.models.networks import ResNet18
+from emolight.models.parts import build
+from emolight.run import cli
 
 RATE, LENGTH, BATCH = 16000, 36000, 32
-MODES = ("spectrogram", "mel", "mfcc")
+FRONT_ENDS = {"spectrogram": Spectrogram, "mel": MelSpectrogram, "mfcc": MFCC}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SPEECH = {"channel": ["speech"]}
 
 
-def features_of(mode: str) -> Features:
-    """The features of the shipped configuration."""
-    config = yaml.safe_load((CONFIGS / f"{mode}.yaml").read_text(encoding="utf-8"))
-    return Features(**config["model"]["features"])
+def shipped(name: str) -> Any:
+    """The front-end of a shipped configuration."""
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return build(config["model"]["features"], Features)(RATE)
 
 
-def by_librosa(wave: np.ndarray, features: Features) -> np.ndarray:
-    power = np.abs(librosa.stft(wave, n_fft=512, hop_length=features.hop_length, pad_mode="constant")) ** 2
-    if features.mode == "spectrogram":
-        return librosa.power_to_db(power)[: FrontEnd(features, RATE).n_rows]
-    level = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE, n_fft=512, n_mels=features.n_mels))
-    return level if features.mode == "mel" else librosa.feature.mfcc(S=level, n_mfcc=features.n_mfcc)
+def by_librosa(wave: np.ndarray, like: Any) -> np.ndarray:
+    """The features ``[rows, N]`` of a clip, as a notebook computes them."""
+    sizes = {"n_fft": like.n_fft, "hop_length": like.hop_length}
+    power = np.abs(librosa.stft(wave, pad_mode="constant", **sizes)) ** 2
+    if not isinstance(like, MelSpectrogram):
+        return librosa.power_to_db(power)[like.first_bin : like.last_bin]
+    n_mels = like.mel.shape[1]
+    level = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=RATE, n_fft=like.n_fft, n_mels=n_mels))
+    return librosa.feature.mfcc(S=level, n_mfcc=like.rows) if isinstance(like, MFCC) else level
 
 
-def median_seconds(work: Callable[[], Any], clock: Callable[[], float], times: int = 9) -> float:
+def median_seconds(work: Callable[[], Any], times: int = 9) -> float:
+    """CPU seconds of ``work``."""
     work()
     seconds = []
     for _ in range(times):
-        start = clock()
+        start = time.process_time()
         work()
-        seconds.append(clock() - start)
+        seconds.append(time.process_time() - start)
     return statistics.median(seconds)
 
 
-def bare_steps(shape: tuple[int, ...], steps: int) -> Callable[[], None]:
-    """Optimiser steps of the same network on tensors in memory."""
-    network = resnet18(5).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    images = torch.randn(BATCH, *shape).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 5, (BATCH,))
-
-    def run_steps() -> None:
-        for _ in range(steps):
-            loss = torch.nn.functional.cross_entropy(network(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return run_steps
+def train(network: nn.Module, batches: Any, fused: bool) -> None:
+    """Plain optimiser steps."""
+    optimizer = torch.optim.AdamW(network.parameters(), fused=fused)
+    for images, labels in batches:
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 class Notebook(Dataset[Any]):
     """The usual way: load and transform each clip when it is asked for."""
 
-    def __init__(self, files: list[Path], features: Features) -> None:
-        self.files, self.features = files, features
+    def __init__(self, files: Sequence[str], like: Any) -> None:
+        self.files, self.like = files, like
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,48 +90,22 @@ class Notebook(Dataset[Any]):
     def __getitem__(self, item: int) -> Any:
         wave, _ = librosa.load(self.files[item], sr=RATE)
         wave, _ = librosa.effects.trim(wave, top_db=30)
-        image = by_librosa(librosa.util.fix_length(wave, size=LENGTH), self.features)
+        image = by_librosa(librosa.util.fix_length(wave, size=LENGTH), self.like)
         return torch.from_numpy(image.astype(np.float32))[None], item % 5
 
 
-def notebook_epoch(files: list[Path], features: Features) -> float:
-    network = resnet18(5)
-    optimizer = torch.optim.AdamW(network.parameters())
-    start = time.perf_counter()
-    for images, labels in DataLoader(Notebook(files, features), batch_size=BATCH, shuffle=True, drop_last=True):
-        loss = torch.nn.functional.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return time.perf_counter() - start
-
-
-def fit_epochs(mode: str, root: Path, steps: int, folder: Path, bare: Callable[[], None]) -> np.ndarray:
+def fit_epochs(mode: str, words: list[str], clock: EpochClock) -> np.ndarray:
     """Seconds of the training part of each epoch of `fit`, and of the bare steps before it, without the first."""
-    EpochClock.seconds.clear()
-    EpochClock.bare = staticmethod(bare)
-    run(
-        [
-            *("fit", "--config", str(CONFIGS / f"{mode}.yaml"), "--trainer.callbacks+=clock.EpochClock"),
-            *(
-                f"--data.root={root}",
-                f"--data.cache_dir={folder / 'cache'}",
-                f"--data.splits_dir={folder / 'splits'}",
-            ),
-            *("--data.channels=[speech]", f"--data.batch_size={BATCH}", "--data.synthetic=false"),
-            *(f"--trainer.limit_train_batches={steps}", "--trainer.max_epochs=8", "--trainer.limit_val_batches=1"),
-            *(f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"),
-        ]
-    )
-    return np.array(EpochClock.seconds[1:])
+    cli.main(["fit", "--config", str(CONFIGS / f"{mode}.yaml"), *words], callbacks=[clock])
+    return np.array(clock.seconds[1:])
 
 
-def cache_seconds(root: Path, folder: Path) -> tuple[float, float]:
-    """Seconds to build the waveform cache of a corpus, and to open it again."""
-    table, seconds = discover(root).table, []
+def cache_seconds(corpus: str, root: Path, folder: Path) -> tuple[float, float]:
+    """Seconds to build the waveform cache of all clips of a corpus, and to open it again."""
+    clips, seconds = EmotionDataModule(corpus, root=str(root), task="all").selection.clips, []
     for _ in range(2):
         start = time.perf_counter()
-        open_cache(root, table, folder / "fresh", RATE, 30.0, progress=False)
+        open_cache(clips, folder / "fresh", RATE, 30.0, progress=False)
         seconds.append(time.perf_counter() - start)
     return seconds[0], seconds[1]
 
@@ -143,54 +115,55 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clips", type=int, default=256)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    folder = Path(tempfile.mkdtemp())
-    root = arguments.root.resolve() if arguments.root else folder / "corpus"
-    if arguments.root is None:
-        make_corpus(root)
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    os.environ["EMOLIGHT_IMPORTS"] = EpochClock.__module__
-    clips = select(discover(root).table, list(ARTICLE_EMOTIONS), ["speech"])
-    files = [root / path for path in clips["path"]][: arguments.clips]
+    parser.add_argument("--epochs", type=int, default=8, help="two or more; the first does not count")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    corpus, root = ("RAVDESS", options.root.resolve()) if options.root else ("Synthetic", folder / "corpus")
+    clips = EmotionDataModule(corpus, root=str(root), task="article", filter=SPEECH).selection.clips
+    files = list(clips["file"])[: options.clips]
     steps = len(files) // BATCH
     waves = np.stack([librosa.util.fix_length(load_waveform(file, RATE), size=LENGTH) for file in files[:BATCH]])
+    words = [f"--data.corpus={corpus}", f"--data.root={root}", "--data.task=article", f"--data.filter={SPEECH}"]
+    words += [f"--data.cache_dir={folder / 'cache'}", f"--data.splits_dir={folder / 'splits'}"]
+    words += [f"--data.batch_size={BATCH}", f"--trainer.limit_train_batches={steps}", "--trainer.accelerator=cpu"]
+    words += [f"--trainer.max_epochs={options.epochs}", "--trainer.limit_val_batches=1"]
+    words += [f"--trainer.default_root_dir={folder}"]
 
     console = Console(width=110)
     front = Table(title=f"front-end, batch of {BATCH} against librosa clip by clip, 1 thread, CPU ms a clip")
-    train = Table(title=f"training, {steps} steps of {BATCH} clips, {arguments.threads} thread(s), seconds")
+    training = Table(title=f"training, {steps} steps of {BATCH} clips, {options.threads} thread(s), seconds")
     for name in ("mode", "librosa", "emolight", "times faster", "% of a training step"):
         front.add_column(name, justify="right")
     for name in ("mode", "input", "bare steps", "fit", "fit / bare", "notebook way", "notebook / fit"):
-        train.add_column(name, justify="right")
-    for mode in MODES:
-        features = features_of(mode)
-        whole = Features(mode=mode)  # type: ignore[arg-type]
+        training.add_column(name, justify="right")
+    for mode, kind in FRONT_ENDS.items():
         torch.set_num_threads(1)
-        tensor, front_end = torch.from_numpy(waves), FrontEnd(whole, RATE)
-        ours = median_seconds(lambda fe=front_end, x=tensor: fe(x), time.process_time) / BATCH
-        theirs = median_seconds(lambda f=whole: [by_librosa(wave, f) for wave in waves], time.process_time) / BATCH
-        torch.set_num_threads(arguments.threads)
-        shape = FrontEnd(features, RATE)(tensor).shape[1:]
-        seconds = fit_epochs(mode, root, steps, folder, bare_steps(tuple(shape), steps))
+        whole, tensor = kind(RATE), torch.from_numpy(waves)
+        ours = median_seconds(lambda front_end=whole, x=tensor: front_end(x)) / BATCH
+        theirs = median_seconds(lambda like=whole: [by_librosa(wave, like) for wave in waves]) / BATCH
+        torch.set_num_threads(options.threads)
+        images = shipped(mode)(tensor)
+        batches = [(images, torch.arange(BATCH) % 5)] * steps
+        bare_network = ResNet18(1, 5)
+        clock = EpochClock(lambda network=bare_network, some=batches: train(network, some, fused=True))
+        seconds = fit_epochs(mode, words, clock)
         fitted, bare = np.median(seconds, axis=0)
-        share = 100 * ours * BATCH / (bare / steps * arguments.threads)
+        share = 100 * ours * BATCH / (bare / steps * options.threads)
         front.add_row(mode, f"{1e3 * theirs:.2f}", f"{1e3 * ours:.2f}", f"{theirs / ours:.1f}", f"{share:.1f}")
-        notebook = notebook_epoch(files, features)
-        size = f"{shape[1]}×{shape[2]}"
-        train.add_row(
-            mode,
-            size,
-            f"{bare:.2f}",
-            f"{fitted:.2f}",
-            f"{np.median(seconds[:, 0] / seconds[:, 1]):.3f}",
-            f"{notebook:.2f}",
-            f"{notebook / fitted:.2f}",
-        )
+        start = time.perf_counter()
+        loader = DataLoader(Notebook(files, shipped(mode)), batch_size=BATCH, shuffle=True, drop_last=True)
+        train(ResNet18(1, 5), loader, fused=False)
+        notebook = time.perf_counter() - start
+        ratios = (f"{np.median(seconds[:, 0] / seconds[:, 1]):.3f}", f"{notebook:.2f}", f"{notebook / fitted:.2f}")
+        training.add_row(mode, f"{images.shape[2]}×{images.shape[3]}", f"{bare:.2f}", f"{fitted:.2f}", *ratios)
     console.print(front)
-    built, opened = cache_seconds(root, folder)
+    built, opened = cache_seconds(corpus, root, folder)
     console.print(f"waveform cache of {root.name}: built in {built:.1f} s, reopened and checked in {opened:.2f} s")
-    console.print(train)
+    console.print(training)
 
 
 if __name__ == "__main__":

@@ -3,70 +3,106 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from emolight import __version__
 from emolight.errors import EmolightError, nearest
+from emolight.run.words import meant
 
 COMMANDS = {
-    "fit": "train a classifier",
-    "validate": "score a checkpoint on its run's validation clips",
-    "test": "score a checkpoint on its run's test clips",
-    "crossval": "every fold and seed of a recipe, with intervals and controls",
-    "compare": "runs and cross-validations ranked, with paired tests",
-    "leakgap": "what a random split flatters: the same recipe under both",
-    "sweep": "Optuna over feature mode, learning rate and any other option",
-    "transfer": "train on speech and test on song, and the reverse",
-    "ensemble": "the mean of several runs' predictions",
-    "report": "one page on a run or a cross-validation",
-    "robustness": "a checkpoint under noise, band limits, reverberation ...",
-    "predict": "the emotion of recordings, by a trained model",
-    "export": "a checkpoint as ONNX, sound in, probabilities out",
-    "examples": "a page of right and wrong predictions of a run, to hear",
-    "demo": "try a model with your own voice in the browser",
-    "audit": "check a folder of RAVDESS recordings",
-    "download": "fetch the RAVDESS recordings from Zenodo (434 MB)",
+    "train": {
+        "fit": ("run.cli", "train a classifier"),
+        "sweep": ("sweep.sweep", "search feature mode, learning rate or any other option with Optuna"),
+    },
+    "evaluate": {
+        "validate": ("run.cli", "score a checkpoint on its run's validation clips"),
+        "test": ("run.cli", "score a checkpoint on its run's test clips, or on another corpus"),
+        "crossval": ("experiments.crossval", "every fold and seed of a recipe, with intervals and controls"),
+        "compare": ("experiments.compare", "runs and cross-validations ranked, with paired tests"),
+        "report": ("report.report", "one page on a run or a cross-validation, with clips to hear"),
+        "ensemble": ("experiments.ensemble", "the mean of several runs' predictions"),
+        "leakgap": ("experiments.leakgap", "what a random split flatters: the same recipe under both"),
+        "transfer": ("experiments.transfer", "train on one part or corpus, test on another"),
+        "robustness": ("experiments.robustness", "a checkpoint under noise, band limits, reverberation ..."),
+    },
+    "use": {
+        "predict": ("inference.predict", "the emotion of recordings, by a trained model"),
+        "export": ("inference.export", "a checkpoint as ONNX, sound in, probabilities out"),
+        "demo": ("inference.demo", "try a model with your own voice in the browser"),
+    },
+    "data": {
+        "audit": ("data.audit", "check a folder of recordings against what was published"),
+        "download": ("data.download", "fetch the recordings of a published corpus (RAVDESS: 434 MB)"),
+        "cache": ("data.cache_command", "show and prune decoded waveforms"),
+    },
 }
-
-ROOMS = {
-    "data": ("audit", "download"),
-    "experiments": ("crossval", "compare", "leakgap", "transfer", "ensemble"),
-    "sweep": ("sweep",),
+"""Group to command to the module whose ``main(argv)`` runs it, and what it does."""
+MODULES = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
+MEANT = {
+    **{"train": "fit", "resume": "fit", "evaluate": "test", "eval": "test", "score": "test", "infer": "predict"},
+    **{"tune": "sweep", "search": "sweep", "optimize": "sweep", "cv": "crossval", "kfold": "crossval"},
+    **{"examples": "report", "plot": "report", "serve": "demo", "app": "demo", "onnx": "export", "prepare": "download"},
 }
-"""Where a command's module lies; the others are in ``inference``."""
+"""What other tools call a command."""
+TO_FIT = ("crossval", "leakgap", "transfer", "sweep", "sweep worker", "sweep retrain")
+"""Commands that hand what they do not know over to ``fit``."""
+FREE = re.compile(
+    r"(model\.(features|network|augment)|data\.(corpus|filter|label_map)"
+    r"|trainer\.(logger|callbacks|strategy|profiler|plugins))\b.*"
+)
+"""Options with options of their own, which a class or a table knows."""
 
-HELP = f"""Speech emotion recognition experiments that can be trusted.
-
-usage: python -m emolight COMMAND [options]
-
-commands:
-{chr(10).join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())}
-
-  python -m emolight COMMAND --help    its options
-  python -m emolight --version
-
-start here:
-  python -m emolight fit --config configs/demo.yaml     synthetic voices, about 2 minutes
-  python -m emolight download data/ravdess              the recordings
-  python -m emolight fit --config configs/mfcc.yaml
-"""
+HELP = "\n".join(
+    [
+        "Speech emotion recognition experiments that can be trusted.",
+        "",
+        "usage: python -m emolight COMMAND [options]",
+        *(
+            line
+            for group, commands in COMMANDS.items()
+            for line in ("", group, *(f"  {name:<12}{about}" for name, (_, about) in commands.items()))
+        ),
+        "",
+        "  python -m emolight COMMAND --help    its options",
+        "  python -m emolight --version",
+        "",
+        "start here:",
+        "  python -m emolight fit --config configs/demo.yaml     synthetic voices, about 2 minutes",
+        "  python -m emolight fit --config configs/mfcc.yaml --data.corpus mine.csv",
+        "                                                        your recordings: path, emotion, speaker",
+        "  python -m emolight download data/ravdess              the RAVDESS recordings",
+        "",
+    ]
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 something is wrong with what was checked, 2 a mistake of the user's."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # text from outside is printed so that it cannot fail
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with _short_usage():
-            sys.exit(run(argv))
+            code = run(argv)
+        sys.stdout.flush()
+        sys.exit(code)
     except EmolightError as error:
         print(f"emolight: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # `| head` has closed the pipe; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         if error.filename is None:
             raise
@@ -91,11 +127,37 @@ def run(argv: list[str]) -> int:
         raise EmolightError(
             f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + shlex.join(argv)
         )
-    if command not in COMMANDS:
-        raise EmolightError(
-            f"Unknown command '{command}'.", f"{nearest(command, COMMANDS)}Valid: {', '.join(COMMANDS)}."
-        )
-    return _handler(command)(rest)
+    if command not in MODULES:
+        meant = f"Did you mean '{MEANT[command]}'? " if command in MEANT else nearest(command, MODULES)
+        raise EmolightError(f"Unknown command '{command}'.", f"{meant}Valid: {', '.join(MODULES)}.")
+    if _answered(command, rest):
+        return 0
+    module = MODULES[command]
+    words = [command, *rest] if module == "run.cli" else rest
+    handler: Callable[[list[str]], int] = import_module(f"emolight.{module}").main
+    return handler(words)
+
+
+def _answered(command: str, rest: Sequence[str]) -> bool:
+    """Print a help, or refuse a mistyped option, by ``help.json``, before anything slow is imported."""
+    path = Path(__file__).with_name("help.json")
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    name = f"{command} {rest[0]}" if rest and f"{command} {rest[0]}" in known else command
+    if name not in known:
+        return False
+    if {"-h", "--help"} & set(rest):
+        print(known[name]["help"], end="")
+        return True
+    options = known[name]["options"] + (known["fit"]["options"] if name in TO_FIT else [])
+    valid = [option.removeprefix("--") for option in options]
+    for word in rest:
+        option = word.partition("=")[0]
+        plain = option.removeprefix("--")
+        # A negative number, or one of argparse's prefixes of a plain command, is left to the parser.
+        if option.startswith("--") and plain and plain.removesuffix("+") not in valid and not FREE.fullmatch(plain):
+            hint = f"Did you mean '--{near}'? " if (near := meant(plain, valid)) else ""
+            raise EmolightError(f"Unknown option '{option}'.", f"{hint}All options: python -m emolight {name} --help")
+    return False
 
 
 @contextmanager
@@ -113,16 +175,6 @@ def _short_usage() -> Iterator[None]:
         yield
     finally:
         argparse.ArgumentParser.error = before  # type: ignore[method-assign]
-
-
-def _handler(command: str) -> Callable[[list[str]], int]:
-    if command in ("fit", "validate", "test"):
-        from emolight import cli
-
-        return lambda rest: cli.main([command, *rest])
-    package = next((room for room, commands in ROOMS.items() if command in commands), "inference")
-    handler: Callable[[list[str]], int] = import_module(f"emolight.{package}.{command}").main
-    return handler
 
 
 if __name__ == "__main__":

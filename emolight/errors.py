@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 from collections.abc import Iterable
 
 
@@ -34,3 +36,28 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
     names = list(valid)
     if name not in names:
         raise EmolightError(f"Unknown {what}: '{name}'.", f"{nearest(name, names)}Valid: {', '.join(names)}.")
+
+
+IMPORTS = "EMOLIGHT_IMPORTS"
+"""Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
+
+
+def trusted_module(what: str, name: str) -> None:
+    """Refuse a class of a module that nobody has vouched for: to import it is to execute it.
+
+    Trusted is this package, what was imported already, and what :data:`IMPORTS` names.
+
+    Args:
+        what: the option that names the class, for the error.
+        name: dotted name of the class.
+
+    Raises:
+        EmolightError: nothing of the module was executed.
+    """
+    top = name.partition(".")[0]
+    asked = [one.strip().partition(".")[0] for one in os.environ.get(IMPORTS, "").split(",")]
+    if top != "emolight" and top not in asked and name.rpartition(".")[0] not in sys.modules:
+        raise EmolightError(
+            f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
+            f"If it is yours and you trust it, set the environment variable {IMPORTS}={top}",
+        )

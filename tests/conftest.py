@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from emolight.data.synthetic import make_corpus
+from emolight.data.corpora.synthetic import make_corpus
 
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
 

@@ -1,210 +1,232 @@
-"""The LightningDataModule: from a folder of recordings to batches of waveforms."""
+"""The LightningDataModule: from a corpus to batches of waveforms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import re
+import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
-import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from emolight.data.audio import fix_length, profile
+from emolight.data.audio import profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.ravdess import ARTICLE_EMOTIONS, CHANNELS, discover, select, task_name
-from emolight.data.splits import load_or_make_split, protocol_label, read_split
-from emolight.data.synthetic import make_corpus
+from emolight.data.clips import ClipDataset, ShardSampler, as_it_is
+from emolight.data.corpus import UNKNOWN, Corpus
+from emolight.data.protocols import check_label, make_split
+from emolight.data.selection import Choice, Selection, corpora_of, select
+from emolight.data.splits import ALL_TEST, Split, load_or_make
 from emolight.errors import EmolightError
 
-
-class ClipDataset(Dataset[dict[str, Tensor]]):
-    """Clips of one subset as fixed-length waveforms, a batch at a time.
-
-    A longer clip is cropped, at random in training and in the middle otherwise; a shorter one gets zeros behind.
-
-    Args:
-        cache: the decoded waveforms.
-        clip_ids: ids of all clips of the task.
-        labels: class number of each.
-        rows: which of them belong to the subset.
-        length: samples of a waveform.
-        seed: base of the random crops; None crops in the middle. A crop follows from seed, epoch and clip alone.
-    """
-
-    def __init__(
-        self,
-        cache: WaveformCache,
-        clip_ids: Sequence[str],
-        labels: np.ndarray,
-        rows: np.ndarray,
-        length: int,
-        seed: int | None = None,
-    ) -> None:
-        self.cache, self.clip_ids, self.labels, self.rows = cache, clip_ids, labels, rows
-        self.length, self.seed = length, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64."""
-        rows = self.rows[items]
-        waveforms = np.empty((len(rows), self.length), dtype=np.float32)
-        for waveform, row in zip(waveforms, rows, strict=True):
-            clip = self.cache.waveform(self.clip_ids[row])
-            start = None
-            if self.seed is not None:
-                spare = max(0, len(clip) - self.length)
-                start = int(np.random.default_rng((self.seed, self.epoch, int(row))).integers(spare + 1))
-            waveform[:] = fix_length(clip, self.length, start)
-        return {
-            "waveform": torch.from_numpy(waveforms),
-            "label": torch.from_numpy(self.labels[rows]),
-            "index": torch.from_numpy(rows),
-        }
-
-
-class ShardSampler(Sampler[int]):
-    """This process's share of a subset, never padded: no clip is counted twice in a metric.
-
-    Training shuffles by (seed, epoch) and gives every process the same number of clips; evaluation keeps the
-    order and gives every clip to one process.
-    """
-
-    def __init__(self, size: int, rank: int, world_size: int, seed: int | None = None, epoch: int = 0) -> None:
-        self.size, self.rank, self.world_size, self.seed, self.epoch = size, rank, world_size, seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.arange(self.size)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-            order = order[: self.size - self.size % self.world_size]
-        return iter(order[self.rank :: self.world_size].tolist())
-
-    def __len__(self) -> int:
-        if self.seed is not None:
-            return self.size // self.world_size
-        return len(range(self.rank, self.size, self.world_size))
+SPLITS = Path("configs/splits")
+EVERY_CLIP = "test"
+"""A protocol that only scores: another corpus under a trained model."""
+MOST_WARNINGS, LONGEST_NAME = 20, 200
 
 
 class EmotionDataModule(pl.LightningDataModule):
-    """RAVDESS recordings, filtered to a task and split by a protocol.
+    """Recordings of any corpus, filtered to a task and split by a protocol.
 
     Args:
-        root: folder of the recordings, in any layout.
-        emotions: the classes, in the order of the network's outputs.
-        channels: ``speech``, ``song`` or both.
-        protocol: who is held out: emobox6, luna5, loso (by actor) or random (the article's split).
-        fold: fold of an actor protocol; null is its first.
-        split_seed: which random split.
+        corpus: RAVDESS, EMODB, CREMAD, TESS, SAVEE, NEMO or Synthetic; a CSV of your own; a class; or a list of these.
+        root: folder of the recordings (one for each corpus); null is the corpus' usual one, for a CSV its own folder.
+        task: a task of the corpus, such as article or full; null is its usual one.
+        emotions: the classes, in the order of the network's outputs; null takes the task's.
+        label_map: labels to rename, as {happiness: happy}.
+        filter: rows to keep by any column, as {channel: [speech]}.
+        speakers: unknown: nobody knows them, and every result is labelled speaker-dependent.
+        protocol: who is held out: one of the corpus' own, speakers5, loso, random or subset; null is its usual one.
+        fold: fold of the protocol; null is its first.
+        split_seed: which random split, and which five folds by speaker.
         split_csv: a split of your own instead of a protocol's.
-        splits_dir: where the protocols' splits are kept as CSV.
+        splits_dir: where splits are kept as CSV; null is configs/splits where there is a folder configs.
         sample_rate: Hz to which recordings are resampled.
         duration: seconds of a clip: longer ones are cropped, shorter ones padded.
         trim_db: silence at both ends, this many dB below the clip's loudest frame, is cut; null keeps it.
         batch_size: clips a batch and process.
         num_workers: loading processes; 0 is fastest here, since the cache is memory-mapped.
         cache_dir: where decoded waveforms are kept; null is the user's cache folder.
-        on_bad_clip: ``error`` refuses a corpus with unreadable clips, ``skip`` leaves them out and lists them.
-        synthetic: make the synthetic corpus at ``root`` when it is not there.
-        seed: base of shuffling and random crops; linked from ``seed_everything``.
+        on_bad_clip: error refuses a corpus with unreadable clips, skip leaves them out and lists them.
+        seed: base of shuffling and random crops; linked from seed_everything.
 
     Raises:
         EmolightError: from ``setup``, for a corpus, split or clip that cannot be used.
+
+    Example:
+        >>> data = EmotionDataModule("mine.csv", duration=3.0)  # doctest: +SKIP
+        >>> data.classes
+        ['angry', 'happy', 'sad']
     """
 
     def __init__(
         self,
-        root: str = "data/ravdess",
-        emotions: list[str] = list(ARTICLE_EMOTIONS),  # noqa: B006 - shown as the default by --help
-        channels: list[str] = list(CHANNELS),  # noqa: B006
-        protocol: Literal["emobox6", "luna5", "loso", "random"] = "emobox6",
+        corpus: str | dict[str, Any] | list[str | dict[str, Any]] = "RAVDESS",
+        root: str | list[str] | None = None,
+        task: str | None = None,
+        emotions: list[str] | None = None,
+        label_map: dict[str, str] | None = None,
+        filter: dict[str, list[str | int | float]] | None = None,
+        speakers: Literal["known", "unknown"] = "known",
+        protocol: str | None = None,
         fold: int | None = None,
-        split_seed: int = 0,
+        split_seed: NonNegativeInt = 0,
         split_csv: str | None = None,
-        splits_dir: str = "configs/splits",
+        splits_dir: str | None = None,
         sample_rate: int = 16000,
         duration: float = 2.25,
         trim_db: float | None = 30.0,
-        batch_size: int = 32,
-        num_workers: int = 0,
+        batch_size: PositiveInt = 32,
+        num_workers: NonNegativeInt = 0,
         cache_dir: str | None = None,
         on_bad_clip: Literal["error", "skip"] = "error",
-        synthetic: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("sample_rate", sample_rate, 1000),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise EmolightError(f"data.{name} is {value}; it must be at least {least}.", f"Change data.{name}.")
+        if not 1000 <= sample_rate <= 192_000:
+            raise EmolightError(f"data.sample_rate is {sample_rate}; take 1000 to 192000.", "16000 is usual.")
         if not 0.05 <= duration <= 60:
-            raise EmolightError(
-                f"data.duration is {duration:g} s; it must be from 0.05 to 60.", "Change data.duration."
-            )
-        self.root, self.emotions, self.channels = Path(root), emotions, channels
+            raise EmolightError(f"data.duration is {duration:g} s; it must be from 0.05 to 60.", "2.25 is usual.")
+        if trim_db is not None and not trim_db > 0:
+            raise EmolightError(f"data.trim_db is {trim_db:g}; it must be above 0.", "30 is usual; null cuts nothing.")
+        self.places = corpora_of(corpus, root)
+        self.choice = Choice(task, emotions, label_map, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
-        self.split_csv = Path(split_csv) if split_csv else None
-        self.splits_dir = Path(splits_dir)
-        self.sample_rate, self.duration, self.trim_db = sample_rate, duration, trim_db
+        self.split_csv = Path(split_csv).expanduser() if split_csv else None
+        self.splits_dir = Path(splits_dir).expanduser() if splits_dir else None
+        self.sample_rate, self.duration, self.trim_db = int(sample_rate), float(duration), trim_db
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.cache_dir = Path(cache_dir) if cache_dir else None
-        self.on_bad_clip, self.synthetic, self.seed = on_bad_clip, synthetic, seed
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.on_bad_clip, self.seed = on_bad_clip, seed
         self.clips: pd.DataFrame
-        self.split: pd.DataFrame
+        self.split: Split
         self.cache: WaveformCache
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The clips that are meant, whatever their subset."""
+        return select(self.places, self.choice)
+
+    @property
+    def classes(self) -> list[str]:
+        """Emotions in the order of the network's outputs."""
+        return self.selection.classes
+
+    @property
+    def corpora(self) -> list[Corpus]:
+        """The corpora."""
+        return self.selection.corpora
+
+    @property
+    def corpus_name(self) -> str:
+        """Names of the corpora, for tables."""
+        return self.selection.corpus.name
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task, for tables and files."""
+        return self.selection.task
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Columns of ``clips`` by which results are tabled."""
+        return tuple(name for name in self.selection.corpus.groups if name in self.selection.clips)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Why files or clips are left out, and how many."""
+        return self.selection.left_out
 
     @property
     def length(self) -> int:
         """Samples of a waveform in a batch."""
         return round(self.duration * self.sample_rate)
 
-    def prepare_data(self) -> None:
-        """Make the synthetic corpus if it was asked for; recordings are never downloaded unasked."""
-        if self.synthetic:
-            make_corpus(self.root)
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What a model must know of the data: ``classes``, ``sample_rate``, ``duration``, ``trim_db``."""
+        return {
+            "classes": list(self.classes),
+            "sample_rate": self.sample_rate,
+            "duration": self.duration,
+            "trim_db": self.trim_db,
+        }
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the clips, read or write the split, open the cache."""
+        """Find the clips, read or make the split, open the cache."""
         if hasattr(self, "cache"):
             return
-        found = discover(self.root).table
-        clips = select(found, self.emotions, self.channels)
-        self.cache = open_cache(self.root, found, self.cache_dir, self.sample_rate, self.trim_db)
-        bad = [clip_id for clip_id in clips["clip_id"] if clip_id in self.cache.problems]
-        split = self._load_split(clips)
+        self._check_memory()
+        clips = self.selection.clips
+        split = self.make_split()
+        used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
+        used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
+        if unused := len(clips) - len(used):
+            self.left_out["clips that are not in the split"] = unused
+            self.selection.notes.append(f"{unused} clips of the task are not in the split")
+        cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
+        bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
         if bad:
-            self._report_bad(bad)
-        usable = split[~split["clip_id"].isin(bad)]
-        self.clips = (
-            usable[["clip_id", "subset"]].merge(clips, on="clip_id").sort_values("clip_id", ignore_index=True)
-        )
-        self.split = split
+            self._report_bad([cache.problems[clip_id] for clip_id in bad])
+            used = used[~used["clip_id"].isin(bad)]
+            split = split.without(bad)
+        self.clips = used.sort_values("clip_id", ignore_index=True)
+        self.split, self.cache = split, cache
 
-    def _load_split(self, clips: pd.DataFrame) -> pd.DataFrame:
+    def make_split(self) -> Split:
+        """The split that is asked for; no recording is decoded for it.
+
+        Raises:
+            EmolightError: see :mod:`emolight.data.splits`.
+        """
+        clips, corpus = self.selection.clips, self.selection.corpus
         if self.split_csv is not None:
-            return read_split(self.split_csv, clips)
-        label = protocol_label(self.protocol, self.fold, self.split_seed)
-        path = self.splits_dir / f"{task_name(self.emotions, self.channels)}-{label.replace(' ', '-')}.csv"
-        return load_or_make_split(path, clips, self.protocol, self.fold, self.split_seed)
+            split = Split.read(self.split_csv, clips)
+        elif self.protocol == EVERY_CLIP:
+            split = Split(clips[["clip_id", "emotion", "speaker"]].assign(subset="test"), ALL_TEST)
+        else:
+            protocol = self.protocol or corpus.default_protocol
+            if self.protocol is None and protocol != "subset" and set(clips["speaker"]) == {UNKNOWN}:
+                protocol = "random"
+            made = make_split(clips, corpus, protocol, self.fold, self.split_seed)
+            voices = "-unknown-speakers" if self.choice.speakers == "unknown" else ""
+            name = re.sub(r"[^\w.+-]+", "-", f"{self.corpus_name}-{self.task_name}-{made.label}{voices}")
+            if len(name.encode()) > LONGEST_NAME:
+                name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+            folder = self.splits_dir or (SPLITS if SPLITS.parent.is_dir() else Path("lightning_logs/splits"))
+            split = load_or_make(folder / f"{name}.csv", made, clips)
+        check_label(split, corpus)
+        return split
 
-    def _report_bad(self, bad: list[str]) -> None:
-        reasons = [self.cache.problems[clip_id] for clip_id in bad]
+    def _check_memory(self) -> None:
+        """Loading processes hand their batches over in shared memory; where it is small they would wait for ever."""
+        shared = Path("/dev/shm")
+        if not self.num_workers or not shared.is_dir():
+            return
+        needed = 4 * self.num_workers * self.batch_size * self.length * 4
+        free = shutil.disk_usage(shared).free
+        if free < needed:
+            raise EmolightError(
+                f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
+                f"{free / 2**20:.0f} MB are free.",
+                "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
+            )
+
+    def _report_bad(self, reasons: list[str]) -> None:
         if self.on_bad_clip == "error":
             raise EmolightError(
-                f"{len(bad)} of the clips cannot be used, the first: {reasons[0]}",
+                f"{len(reasons)} of the clips cannot be used, the first: {reasons[0]}",
                 "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
             )
-        for reason in reasons:
+        self.left_out["clips that cannot be read"] = len(reasons)
+        self.selection.notes.append(f"{len(reasons)} clips cannot be read and are left out (data.on_bad_clip skip)")
+        for reason in reasons[:MOST_WARNINGS]:
             rank_zero_warn(f"left out: {reason}")
 
     def subset(self, name: str) -> np.ndarray:
@@ -213,7 +235,7 @@ class EmotionDataModule(pl.LightningDataModule):
 
     def dataset(self, rows: np.ndarray, seed: int | None = None) -> ClipDataset:
         """The clips of some rows of ``clips``; see :class:`ClipDataset` for ``seed``."""
-        codes = {name: number for number, name in enumerate(self.emotions)}
+        codes = {name: number for number, name in enumerate(self.classes)}
         labels = self.clips["emotion"].map(codes).to_numpy(dtype=np.int64)
         return ClipDataset(self.cache, self.clips["clip_id"].tolist(), labels, rows, self.length, seed)
 
@@ -221,8 +243,8 @@ class EmotionDataModule(pl.LightningDataModule):
         rows = self.subset(subset)
         if not len(rows):
             raise EmolightError(
-                f"Split '{self.split['protocol'].iloc[0]}' has no {subset} clips.",
-                "Use `validate` for the validation clips, or a protocol that holds actors out.",
+                f"Split '{self.split.label}' has no {subset} clips.",
+                "Use `validate` for the validation clips, or a protocol that holds speakers out.",
             )
         return self.dataset(rows, seed)
 
@@ -235,7 +257,7 @@ class EmotionDataModule(pl.LightningDataModule):
             # One clip alone has no variance for batch norm: in training the last, short batch goes.
             drop_last=sampler.seed is not None and len(sampler) > self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             pin_memory=pin,
         )
 
@@ -258,6 +280,11 @@ class EmotionDataModule(pl.LightningDataModule):
         dataset = self._dataset("test")
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Every clip, whatever its subset, in the order of ``clips``."""
+        dataset = self.dataset(np.arange(len(self.clips)))
+        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+
     def statistics_dataloader(self) -> DataLoader[Any]:
         """The training clips in order and not augmented, whole in every process, for the normalisation."""
         dataset = self._dataset("train")
@@ -267,23 +294,26 @@ class EmotionDataModule(pl.LightningDataModule):
         """What a checkpoint tells its users of the clips that it was trained on, in plain values.
 
         Returns:
-            ``corpus`` (``RAVDESS`` or ``synthetic``), ``protocol``, ``actors`` (numbers), ``hashes`` (of the files'
-            content), and ``ranges``: lowest and highest of each value of :func:`emolight.data.audio.profile`.
+            ``corpus``, ``about``, ``licence``, ``citation``, ``task`` and ``label`` of the split; ``speakers`` and
+            ``val_speakers``; ``hashes`` and ``val_hashes`` of the recordings' content; ``speaker_independent``; and
+            ``ranges``: lowest and highest of each value of :func:`emolight.data.audio.profile` in training.
         """
-        clips = self.clips.iloc[self.subset("train")]
-        profiles = [profile(self.cache.waveform(clip_id), self.sample_rate) for clip_id in clips["clip_id"]]
+        corpus, train, val = self.selection.corpus, self.subset("train"), self.subset("val")
+        of_train, of_val = (list(self.clips["clip_id"].iloc[rows]) for rows in (train, val))
+        profiles = [profile(self.cache.waveform(clip_id), self.sample_rate) for clip_id in of_train]
         return {
-            "corpus": "synthetic" if self.synthetic else "RAVDESS",
-            "protocol": str(self.split["protocol"].iloc[0]),
-            "actors": sorted(int(actor) for actor in clips["actor"].unique()),
-            "hashes": [self.cache.hashes[clip_id] for clip_id in clips["clip_id"]],
+            "corpus": corpus.name,
+            "about": corpus.about,
+            "licence": corpus.licence,
+            "citation": corpus.citation,
+            "task": self.task_name,
+            "label": self.split.label,
+            "speaker_independent": self.split.speaker_independent("val"),
+            "speakers": self.split.speakers("train"),
+            "val_speakers": self.split.speakers("val"),
+            "hashes": [self.cache.hashes[clip_id] for clip_id in of_train],
+            "val_hashes": [self.cache.hashes[clip_id] for clip_id in of_val],
             "ranges": {
-                name: [min(one[name] for one in profiles), max(one[name] for one in profiles)]
-                for name in profiles[0]
+                name: [min(one[name] for one in profiles), max(one[name] for one in profiles)] for name in profiles[0]
             },
         }
-
-
-def _as_it_is(batch: Any) -> Any:
-    """The dataset makes whole batches: nothing is left to collate."""
-    return batch

@@ -1,103 +1,92 @@
-"""``python -m emolight download``: the two audio archives of Zenodo record 1188976, checked and unpacked.
+"""``python -m emolight download``: the archives of a corpus, checked and unpacked.
 
-An archive that already lies in the folder is used when its checksum is right. One that this command fetched
-is deleted once it is unpacked, unless ``--keep-archives``; one that was there before stays.
+An archive that already lies in the folder is used when its checksum is right. One that this command fetched is
+deleted once it is unpacked, unless ``--keep-archives``; one that was there before stays.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 import shutil
 import stat
 import sys
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-import requests
-import urllib3
-from tqdm import tqdm
-
-from emolight.data.ravdess import CHANNELS, discover, parse_name
+from emolight.data.corpora import CORPORA, corpus_of
+from emolight.data.corpus import Archive, Corpus, walk
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, remove_left_overs
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-class Archive(NamedTuple):
-    """A published archive; it is unpacked into a folder of its own name without ``.zip``."""
-
-    channel: str
-    name: str
-    md5: str
-    size: int
-    """Bytes."""
-    clips: int
-
-
-ARCHIVES = (
-    Archive("speech", "Audio_Speech_Actors_01-24.zip", "bc696df654c87fed845eb13823edef8a", 208468073, 1440),
-    Archive("song", "Audio_Song_Actors_01-24.zip", "5411230427d67a21e18aa4d466e6d1b9", 225505317, 1012),
-)
-BASE_URL = "https://zenodo.org/records/1188976/files/"
 TIMEOUT = (15.0, 60.0)
 """Seconds to connect, and seconds without a byte, until a server counts as dead."""
-SLOWEST = 1000
-"""Bytes a second; a server that is slower over the time above counts as dead too."""
-PAUSE = 1.0
-"""Seconds before the second attempt; each further one waits as much longer."""
+WORK = ".download"
+"""Folder, below the root, of a download on its way; what a killed one left there goes with the next."""
 CHUNK = 1 << 16
 
 
 def download(
     root: str | Path,
-    archives: Sequence[Archive] = ARCHIVES,
-    base_url: str = BASE_URL,
-    allow_http: bool = False,
+    corpus: Corpus,
+    only: str = "",
     keep_archives: bool = False,
+    allow_http: bool = False,
     retries: int = 2,
     timeout: tuple[float, float] = TIMEOUT,
 ) -> None:
-    """Fetch and unpack ``archives`` below ``root`` in the published layout; what is complete is left alone.
+    """Fetch and unpack the archives of ``corpus`` below ``root``; what is complete is left alone.
 
     An archive counts as complete without being fetched again when all its clips are unpacked. Where the archive
     itself is at hand, clips of the wrong size are unpacked anew.
 
     Args:
         root: folder for the recordings; made when missing.
-        archives: what to fetch.
-        base_url: address of the files, with the closing slash.
-        allow_http: let ``base_url`` be plain http, for a server on this machine. A redirect to http never passes.
+        corpus: whose ``archives``.
+        only: take those whose name contains this, in any case.
         keep_archives: leave fetched archives in ``root``.
+        allow_http: take plain http from the archive's own address, for a server on this machine. A redirect to http
+            never passes.
         retries: further attempts after a broken connection or a wrong checksum.
         timeout: seconds to connect and seconds between bytes.
 
     Raises:
-        EmolightError: no connection, not found, wrong checksum, a redirect to http, an archive with a member
-            that would land outside its folder, or no room on the disk.
+        EmolightError: nothing to fetch, no connection, not found, wrong checksum, a redirect to http, an archive
+            with a member that would land outside its folder, or no room on the disk.
     """
-    root = Path(root)
-    if not base_url.startswith("https://") and not allow_http:
-        raise EmolightError(f"'{base_url}' is not an https address.", "Recordings are fetched by https only.")
+    root = Path(root).expanduser()
+    archives = [archive for archive in corpus.archives if only.lower() in archive.name.lower()]
+    if not corpus.archives:
+        raise EmolightError(
+            f"The recordings of {corpus.name} cannot be fetched by this command.",
+            f"Get them from the publisher ({corpus.citation or 'see there'}) and unpack them below {root}",
+        )
+    if not archives:
+        names = ", ".join(archive.name for archive in corpus.archives)
+        raise EmolightError(f"No archive of {corpus.name} is called '{only}'.", f"There are {names}.")
     if root.exists() and not root.is_dir():
         raise EmolightError(f"'{root}' is a file.", "Give the folder that the recordings shall go to.")
     for archive in archives:
-        folder, path = root / Path(archive.name).stem, root / archive.name
+        if not archive.url.startswith("https://") and not allow_http:
+            raise EmolightError(f"'{archive.url}' is not https.", "Recordings are fetched by https only.")
+        folder, path = root / archive.folder, root / archive.name
         before = path.exists()
-        remove_left_overs(root, f".{archive.name}.*.part")
         remove_left_overs(folder)
-        if not before and _clips(folder) >= archive.clips:
+        if not before and _clips(folder, corpus) >= archive.clips:
             _say(f"{folder}: all {archive.clips} clips are there already")
             continue
         if before and _intact(path, archive):
             _say(f"{path}: archive found, checksum right")
         else:
-            _fetch(root, archive, f"{base_url}{archive.name}?download=1", retries, timeout)
+            _fetch(path, archive, retries, timeout)
         try:
             count = extract(path, folder)
         except OSError as error:
@@ -105,7 +94,7 @@ def download(
                 f"Cannot unpack {path}: {error.strerror or error}.",
                 "Mend that (room, permissions) and run the same command again: it goes on from there.",
             ) from None
-        _say(f"{folder}: {count} files unpacked, {_clips(folder)} clips are there")
+        _say(f"{folder}: {count} files unpacked, {_clips(folder, corpus)} clips are there")
         if not before and not keep_archives:
             path.unlink(missing_ok=True)
 
@@ -121,25 +110,20 @@ def extract(path: Path, folder: Path) -> int:
     Raises:
         EmolightError: no zip file, or a member that would land outside ``folder``; nothing is written then.
     """
+    written = 0
     try:
-        return _extract(path, folder)
+        with zipfile.ZipFile(path) as bundle, _bar() as bar:
+            members = [(info, _inside(path, info)) for info in bundle.infolist()]
+            for info, inside in bar.track(members, description=f"Unpacking {path.name}"):
+                parts = inside.parts[1:] if inside.parts[0] == folder.name else inside.parts
+                target = folder.joinpath(*parts)
+                if info.is_dir() or (target.is_file() and target.stat().st_size == info.file_size):
+                    continue
+                with atomic_write(target) as part, bundle.open(info) as source, part.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+                written += 1
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise EmolightError(f"{path} is no whole zip archive: {error}.", "Delete it and run again.") from None
-
-
-def _extract(path: Path, folder: Path) -> int:
-    written = 0
-    with zipfile.ZipFile(path) as bundle:
-        members = [(info, _inside(path, info)) for info in bundle.infolist()]
-        files = [(info, inside) for info, inside in members if not info.is_dir()]
-        for info, inside in tqdm(files, desc=f"Unpacking {path.name}", unit="file", ncols=79, disable=None):
-            parts = inside.parts[1:] if inside.parts[0] == folder.name else inside.parts
-            target = folder.joinpath(*parts)
-            if target.is_file() and target.stat().st_size == info.file_size:
-                continue
-            with atomic_write(target) as part, bundle.open(info) as source, part.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-            written += 1
     return written
 
 
@@ -154,76 +138,48 @@ def _inside(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     return name
 
 
-def _fetch(root: Path, archive: Archive, url: str, retries: int, timeout: tuple[float, float]) -> None:
-    """Download to a temporary file beside the target, check it, rename it; nothing partial stays behind."""
-    path = root / archive.name
-    by_hand = f"Or get it from {url}, place it at {path} and run the same command again."
-    _say(f"Fetching {url} ({archive.size / 1e6:.0f} MB)")
-    for left in range(retries, -1, -1):
-        try:
-            with atomic_write(path) as part:
-                _receive(url, part, archive, timeout, by_hand)
-            return
-        except OSError as error:  # those of requests too
-            if not left or not isinstance(error, (requests.RequestException, _OtherBytesError)):
-                raise EmolightError(
-                    f"Cannot fetch {archive.name}: {_reason(error, timeout[1])}.",
-                    f"Check connection and disk and run again. {by_hand}",
-                ) from None
-        time.sleep(PAUSE * (retries - left + 1))
+class _Bar:
+    """What pooch wants of a progress bar, by rich."""
+
+    total = 0
+
+    def __init__(self, bar: Progress, archive: Archive) -> None:
+        self.bar, self.task = bar, bar.add_task(f"Fetching {archive.name}", total=archive.size)
+
+    def update(self, size: int) -> None:
+        self.bar.advance(self.task, size)
+
+    def reset(self) -> None:
+        self.bar.reset(self.task)
+
+    def close(self) -> None:
+        pass
 
 
-def _md5() -> hashlib._Hash:
-    """The checksum that Zenodo publishes; also where the system forbids MD5 for secrets."""
-    return hashlib.md5(usedforsecurity=False)
+def _fetch(path: Path, archive: Archive, retries: int, timeout: tuple[float, float]) -> None:
+    """Download into a folder beside the target, check the file, move it; nothing partial stays behind."""
+    import pooch
 
-
-class _OtherBytesError(OSError):
-    """The server gave something else than the published archive."""
-
-
-def _receive(url: str, part: Path, archive: Archive, timeout: tuple[float, float], by_hand: str) -> None:
-    """Write what the server sends, at most as long as the archive, and hold it to the published checksum."""
-    # requests offers every answer to the hook before it follows a redirect.
-    with requests.get(url, stream=True, timeout=timeout, hooks={"response": _watch(by_hand)}) as response:
-        response.raise_for_status()
-        bar = tqdm(total=archive.size, unit="B", unit_scale=True, ncols=79, leave=False, disable=None)
-        with part.open("wb") as sink, bar:
-            digest, received = _md5(), 0
-            for chunk in _chunks(response, timeout[1]):
-                received += len(chunk)
-                if received > archive.size:  # some never end
-                    break
-                digest.update(chunk)
-                sink.write(chunk)
-                bar.update(len(chunk))
-    if received > archive.size:
-        raise _OtherBytesError(f"the server gave more than the {archive.size} bytes of the published archive")
-    if received < archive.size:
-        raise _OtherBytesError(f"the server gave {received} bytes instead of {archive.size}")
-    if digest.hexdigest() != archive.md5:
-        raise _OtherBytesError(f"the server gave other bytes than the published archive (MD5 {archive.md5})")
-
-
-def _chunks(response: requests.Response, patience: float) -> Iterator[bytes]:
-    """The body as it comes; a server that drips is as dead as one that is silent."""
-    read = getattr(response.raw, "read1", response.raw.read)  # the former from urllib3 2.1 on
-    since, received = time.monotonic(), 0
-    while True:
-        try:
-            chunk = read(CHUNK, decode_content=True)
-        except urllib3.exceptions.TimeoutError:
-            raise requests.ReadTimeout from None
-        except urllib3.exceptions.HTTPError as error:
-            raise requests.ConnectionError(error) from None
-        if not chunk:
-            return
-        yield chunk
-        received += len(chunk)
-        if time.monotonic() - since > patience:
-            if received < SLOWEST * patience:
-                raise requests.ReadTimeout
-            since, received = time.monotonic(), 0
+    work = path.parent / WORK
+    by_hand = f"Or get it from {archive.url}, place it at {path} and run the same command again."
+    _say(f"Fetching {archive.url} ({archive.size / 1e6:.0f} MB)")
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        with _bar() as bar:
+            # requests offers every answer to the hook before it follows a redirect.
+            hooks = {"response": _watch(by_hand)}
+            fetch = pooch.HTTPDownloader(_Bar(bar, archive), chunk_size=CHUNK, timeout=timeout, hooks=hooks)
+            one = {"registry": {archive.name: archive.checksum}, "urls": {archive.name: archive.url}}
+            shelf = pooch.create(work, base_url="", retry_if_failed=retries, **one)
+            Path(shelf.fetch(archive.name, downloader=fetch)).replace(path)
+    except (OSError, ValueError) as error:  # the former of requests, too; the latter is pooch's wrong checksum
+        raise EmolightError(
+            f"Cannot fetch {archive.name}: {_reason(error, archive, timeout[1])}.",
+            f"Check connection and disk and run again. {by_hand}",
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _watch(by_hand: str) -> Callable[..., None]:
@@ -237,31 +193,38 @@ def _watch(by_hand: str) -> Callable[..., None]:
     return check
 
 
-def _reason(error: OSError, patience: float) -> str:
+def _reason(error: Exception, archive: Archive, patience: float) -> str:
+    import requests
+
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.ConnectTimeout):
-        return "the server cannot be reached in time"
-    if isinstance(error, requests.Timeout):
-        return f"nothing, or next to nothing, came for {patience:g} s"
     if isinstance(error, requests.RequestException):
-        return "the connection was refused or broke"
-    return error.strerror or str(error)
+        late = isinstance(error, requests.Timeout)
+        return f"nothing came for {patience:g} s" if late else "the connection was refused or broke"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"the server gave other bytes than the published archive ({archive.checksum})"
 
 
 def _intact(path: Path, archive: Archive) -> bool:
-    size = path.stat().st_size
-    if size == archive.size:
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, _md5).hexdigest() == archive.md5:
-                return True
-    wrong = "its checksum is wrong" if size == archive.size else f"{size} bytes instead of {archive.size}"
-    _say(f"{path}: {wrong}; it will be replaced")
+    from pooch.hashes import hash_matches
+
+    if path.stat().st_size == archive.size and hash_matches(str(path), archive.checksum):
+        return True
+    _say(f"{path}: its size or checksum is wrong; it will be replaced")
     return False
 
 
-def _clips(folder: Path) -> int:
-    return sum(parse_name(path.stem) is not None for path in folder.glob("Actor_*/*.wav"))
+def _clips(folder: Path, corpus: Corpus) -> int:
+    return sum(corpus.parse_path(path) is not None for path in walk(folder, Counter()))
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _say(text: str) -> None:
@@ -269,23 +232,18 @@ def _say(text: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``python -m emolight download``.
-
-    Returns:
-        0; mistakes raise :class:`EmolightError`.
-    """
+    """Run ``python -m emolight download``; returns 0, and mistakes raise :class:`EmolightError`."""
     parser = argparse.ArgumentParser(
         prog="python -m emolight download",
-        description="Fetch the RAVDESS recordings (434 MB, 1.2 GB unpacked; CC BY-NC-SA 4.0) from Zenodo.",
+        description="Fetch the recordings of a corpus from its publisher (RAVDESS: 434 MB, 1.2 GB unpacked).",
     )
     parser.add_argument("root", type=Path, help="folder for the recordings; archives found there are used")
-    parser.add_argument("--channels", nargs="+", choices=CHANNELS, default=CHANNELS, help="default: both")
+    parser.add_argument("--corpus", default="RAVDESS", help=f"default: RAVDESS; of {', '.join(CORPORA)}")
+    parser.add_argument("--only", default="", metavar="WORD", help="archives with this in their name, such as speech")
     parser.add_argument("--keep-archives", action="store_true", help="keep fetched archives after unpacking")
     options = parser.parse_args(argv)
-    wanted = [archive for archive in ARCHIVES if archive.channel in options.channels]
-    download(options.root, wanted, keep_archives=options.keep_archives)
-    counts = discover(options.root, strict=False).table["channel"].value_counts()
-    print(f"{options.root}: " + ", ".join(f"{counts.get(name, 0)} {name} clips" for name in CHANNELS))
-    part = f" --channels {' '.join(options.channels)}" if set(options.channels) < set(CHANNELS) else ""
-    print(f"Next: python -m emolight audit {shlex.quote(str(options.root))}{part}")
+    corpus, root = corpus_of(options.corpus), options.root.expanduser()
+    download(root, corpus, options.only, options.keep_archives)
+    print(f"{root}: {len(corpus.find(root, strict=False).table)} clips; licence: {corpus.licence}")
+    print(f"Next: python -m emolight audit {shlex.quote(str(root))} --corpus {options.corpus}")
     return 0

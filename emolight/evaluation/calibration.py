@@ -34,8 +34,8 @@ def fit_temperature(probabilities: Probabilities, labels: NDArray[np.integer]) -
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        told = calibrate(probabilities, np.exp(log_temperature))[rows, labels]
-        return float(-np.log(np.maximum(told, FLOOR)).mean())
+        of_label = calibrate(probabilities, np.exp(log_temperature))[rows, labels]
+        return float(-np.log(np.maximum(of_label, FLOOR)).mean())
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
-    return float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
+    return float(np.exp(best.x))

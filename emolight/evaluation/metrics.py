@@ -35,9 +35,7 @@ def classification_metrics(classes: Sequence[str], prefix: str) -> MetricCollect
             "uar": UnweightedAverageRecall(count),
             "accuracy": MulticlassAccuracy(count, average="micro"),
             "f1": MulticlassF1Score(count, average="macro"),
-            "recall": ClasswiseWrapper(
-                MulticlassRecall(count, average="none"), labels=list(classes), prefix="recall_"
-            ),
+            "recall": ClasswiseWrapper(MulticlassRecall(count, average="none"), labels=list(classes), prefix="recall_"),
         },
         prefix=prefix,
         compute_groups=False,  # the wrapper around the recalls is not updated as a group's member

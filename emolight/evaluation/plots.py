@@ -1,98 +1,113 @@
-"""The pictures of a run, drawn for a page: predictions, learning curves, example features.
+"""The figures of a predictions table and of training; those of sound come from :mod:`.pictures`.
 
-Colours are Okabe and Ito's, which the colour-blind tell apart. Every function returns a Figure without pyplot, so
-that drawing in training leaves no global state behind.
+Of several seeds every figure shows the mean over the seeds, as the tables do.
 """
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from emolight.evaluation.pictures import draw_features, draw_spectrogram, features_figure
 from emolight.evaluation.predictions import class_names, confusion, scores, scores_by, wilson_interval
-from emolight.files import atomic_write
+from emolight.evaluation.statistics import FEW_SPEAKERS, bootstrap, calibration_error
+from emolight.evaluation.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    GRID,
+    INK,
+    ORANGE,
+    VERMILLION,
+    WIDTH,
+    clean_axis,
+    legend_below,
+    new_figure,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+__all__ = [
+    "confusion_figure", "curves_figure", "draw_features", "draw_spectrogram", "features_figure", "matrix_figure",
+    "recall_figure", "reliability_figure", "save_figure", "speaker_figure",
+]  # fmt: skip
+
 SEX_COLOURS = {"female": ORANGE, "male": BLUE}
-INK, GREY, GRID = "#222222", "#767676", "#dddddd"
-DPI = 130
+MOST_SPEAKERS = 48
+"""Bars of a figure; of more speakers it shows the lowest and the highest."""
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure in inches; the title is wrapped to the width, which constrained layout does not do."""
-    from matplotlib.figure import Figure
+def matrix_figure(
+    percent: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
+) -> Figure:
+    """A matrix of percentages ``[R, C]`` as colours with a text in every cell; a cell that is NaN stays white.
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    lines = [textwrap.fill(line, int(width * 11)) for line in title.splitlines()]
-    figure.suptitle("\n".join(lines), fontsize=12)
+    The caller names the axes: ``figure.axes[0].set(xlabel=..., ylabel=...)``.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, PowerNorm
+
+    figure = new_figure(WIDTH, 1.7 + 0.62 * len(rows), title)
+    axis = figure.subplots()
+    # Light colours, on which black is legible; the root lifts a confusion of a few per cent off the white of none.
+    light = ListedColormap(colormaps["Blues"](np.linspace(0, 0.55, 256)))
+    axis.imshow(percent, cmap=light, norm=PowerNorm(0.6, 0, 100), aspect="auto")
+    for row, column in np.ndindex(percent.shape):
+        weight = "bold" if row == column and list(rows) == list(columns) else "normal"
+        axis.text(column, row, texts[row][column], ha="center", va="center", fontsize=10, fontweight=weight)
+    axis.set_xticks(range(len(columns)), columns, fontsize=10)
+    axis.set_yticks(range(len(rows)), rows, fontsize=10)
+    axis.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color=GRID, linewidth=1)
+    axis.tick_params(which="both", length=0)
+    axis.spines[:].set_visible(False)
+    if sum(map(len, columns)) > 40:
+        for label in axis.get_xticklabels():
+            label.set(rotation=35, horizontalalignment="right", rotation_mode="anchor")
     return figure
 
 
-def _clean(axis: Any, grid: str = "y") -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis=grid, color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-
-
-def _percent_axis(axis: Any) -> None:
-    axis.set_ylim(0, 112)
-    axis.set_yticks(range(0, 101, 20))
-
-
-def ink_on(colour: tuple[float, ...]) -> str:
-    """Black or white, whichever has the higher contrast on an RGB colour of 0 to 1 (WCAG 2.1 luminance)."""
-    rgb = np.asarray(colour[:3])
-    linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
-
-
 def confusion_figure(table: pd.DataFrame, title: str) -> Figure:
-    """The confusion matrix of a predictions table: counts, and percentages of each true class."""
+    """The confusion matrix of a predictions table: percentages of each true class above the clips."""
     names, counts = class_names(table), confusion(table)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    figure = _figure(9.6, 3.0 + 0.3 * len(names), title)
-    axes = figure.subplots(1, 2, sharey=True)
-    panels = ((counts.astype(float), "clips"), (percent, "% of the clips of each true emotion"))
-    for axis, (values, what) in zip(axes, panels, strict=True):
-        top = max(1.0, float(values.max())) if what == "clips" else 100.0
-        image = axis.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            text = "–" if np.isnan(value) else f"{value:.0f}"
-            colour = ink_on((1.0, 1.0, 1.0)) if np.isnan(value) else ink_on(image.cmap(image.norm(value)))
-            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
-        axis.set_title(what, fontsize=11)
-        axis.set_xticks(range(len(names)), names, rotation=0 if len(names) < 6 else 35, rotation_mode="anchor")
-        axis.set_xlabel("predicted")
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        if len(names) >= 6:
-            for text in axis.get_xticklabels():
-                text.set_horizontalalignment("right")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylabel("true")
+    digits = 0 if np.array_equal(counts, counts.round()) else 1
+    texts = [
+        ["–" if np.isnan(share) else f"{share:.1f}\n({clips:.{digits}f})" for share, clips in zip(*line, strict=True)]
+        for line in zip(percent, counts, strict=True)
+    ]
+    figure = matrix_figure(percent, texts, names, names, title)
+    mean = ", mean over the seeds" if digits else ""
+    figure.axes[0].set_xlabel(f"predicted: % of each true emotion (clips{mean})", fontsize=10)
+    figure.axes[0].set_ylabel("true", fontsize=10)
     return figure
 
 
 def recall_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Recall of each class that occurs, with Wilson's 95 % interval by clips, the UAR and chance."""
+    """Recall of each class that occurs with a 95 % interval, the UAR and chance.
+
+    The interval is by speaker from 6 speakers on; of fewer it is Wilson's by clip. The axis says which.
+    """
     found, counts, names = scores(table), confusion(table), class_names(table)
     shown = list(found["recall"])
-    totals = {name: int(counts[names.index(name)].sum()) for name in shown}
-    figure = _figure(8, 4.2, title)
+    totals = {name: round(counts[names.index(name)].sum()) for name in shown}
+    by_speaker = table["speaker"].nunique() >= FEW_SPEAKERS
+    if by_speaker:
+        intervals = bootstrap(table)
+        ends = {name: tuple(intervals[f"recall {name}"]) for name in shown}
+    else:
+        ends = {name: wilson_interval(found["recall"][name] * totals[name], totals[name]) for name in shown}
+    figure = new_figure(WIDTH, 4.2, title)
     axis = figure.subplots()
     for place, name in enumerate(shown):
-        recall = 100 * found["recall"][name]
-        low, high = (100 * end for end in wilson_interval(counts.diagonal()[names.index(name)], totals[name]))
+        recall, (low, high) = 100 * found["recall"][name], (100 * end for end in ends[name])
         axis.bar(place, recall, width=0.66, color=BLUE)
         # By rounding, the ends of the interval may lie inside a recall of 0 or 1.
         reach = [[max(0.0, recall - low)], [max(0.0, high - recall)]]
@@ -106,139 +121,138 @@ def recall_figure(table: pd.DataFrame, title: str) -> Figure:
         axis.axhline(uar, color=VERMILLION, linewidth=1.8, linestyle="--", label=f"UAR {uar:.1f} %"),
         axis.axhline(chance, color=GREY, linewidth=1.8, linestyle=":", label=f"chance {chance:.1f} %"),
     ]
-    _clean(axis)
-    _percent_axis(axis)
+    clean_axis(axis)
+    axis.set(ylim=(0, 112), yticks=range(0, 101, 20))
     axis.set_xticks(range(len(shown)), [f"{name}\nn = {totals[name]}" for name in shown])
-    axis.tick_params(axis="x", length=0)
-    axis.set_ylabel("recall (%), 95 % interval")
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
+    axis.tick_params(axis="x", length=0, labelsize=10 if len(shown) <= 6 else 9)
+    axis.set_ylabel(f"recall (%), 95 % interval by {'speaker' if by_speaker else 'clip'}")
+    legend_below(figure, lines)
     return figure
 
 
-def actor_figure(table: pd.DataFrame, title: str, metric: str = "uar") -> Figure:
-    """One score for each actor, coloured by sex.
+def speaker_figure(table: pd.DataFrame, title: str, metric: str = "uar") -> Figure:
+    """One score for each speaker, coloured by ``sex`` where the table has it.
 
     Args:
         table: predictions table.
         title: above the figure.
-        metric: ``uar`` or ``wa``.
+        metric: ``uar`` or ``accuracy``.
     """
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
-    by_actor = scores_by(table, "actor")
-    sexes = table.groupby("actor")["sex"].first()
-    values = 100 * by_actor[metric].to_numpy(dtype=float)
-    figure = _figure(max(7.6, 0.36 * len(values) + 1.2), 4.0, title)
+    rows = scores_by(table, "speaker")
+    everyone, mean = len(rows), 100 * float(rows[metric].mean())
+    sexes: Mapping[Any, str] = table.groupby("speaker")["sex"].first().to_dict() if "sex" in table else {}
+    handles: list[Any] = []
+    for sex in sorted({sex for sex in sexes.values() if sex in SEX_COLOURS}):
+        of_sex = 100 * rows.loc[[sexes[who] == sex for who in rows.index], metric].mean()
+        handles.append(Patch(color=SEX_COLOURS[sex], label=f"{sex}, mean {of_sex:.1f} %"))
+    same = rows["n"].nunique() == 1
+    label = f"speaker ({rows['n'].iloc[0]} clips each)" if same else "speaker (clips)"
+    if everyone > MOST_SPEAKERS:
+        ordered, half = rows.sort_values(metric), MOST_SPEAKERS // 2
+        rows = pd.concat([ordered[:half], ordered[-half:]])
+        label += f": the {half} lowest and the {half} highest of {everyone}"
+    values = 100 * rows[metric].to_numpy(dtype=float)
+    figure = new_figure(WIDTH, 1.7 + 0.235 * len(values), title)
     axis = figure.subplots()
     places = np.arange(len(values))
-    colours = [SEX_COLOURS.get(sex, GREY) for sex in sexes]
-    axis.bar(places, values, width=0.72, color=colours)
-    for place, (value, colour) in enumerate(zip(values, colours, strict=True)):
-        # At the foot of the bar, where the mean line does not strike them out; a very low bar has no room.
-        high, ink = (2.0, ink_on(to_rgb(colour))) if value >= 10 else (value + 2, INK)
-        axis.text(place, high, f"{value:.0f}", ha="center", fontsize=9, color=ink)
-    mean = float(values.mean())
-    handles: list[Any] = [
-        axis.axhline(mean, color=INK, linewidth=1.5, linestyle="--", label=f"mean of actors {mean:.1f} %")
-    ]
-    for sex in sorted(set(sexes)):
-        label = f"{sex}, mean {values[(sexes == sex).to_numpy()].mean():.1f} %"
-        handles.append(Patch(color=SEX_COLOURS.get(sex, GREY), label=label))
-    _clean(axis)
-    _percent_axis(axis)
-    axis.set_xlim(-0.8, len(values) - 0.2)
-    same = by_actor["n"].nunique() == 1
-    axis.set_xticks(places, [str(who) if same else f"{who}\n{n}" for who, n in by_actor["n"].items()])
-    axis.set_xlabel(f"actor ({by_actor['n'].iloc[0]} clips each)" if same else "actor, and clips")
-    axis.tick_params(axis="x", length=0)
-    axis.set_ylabel("UAR (%)" if metric == "uar" else "accuracy (%)")
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    plain = GREY if handles else BLUE
+    axis.barh(places, values, height=0.72, color=[SEX_COLOURS.get(sexes.get(who, ""), plain) for who in rows.index])
+    for place, value in enumerate(values):
+        axis.text(
+            value + 1,
+            place,
+            f"{value:.1f}",
+            va="center",
+            fontsize=9,
+            color=INK,
+            bbox={"fc": "white", "ec": "none", "pad": 0.6},
+            zorder=3,
+        )
+    line = axis.axvline(mean, color=INK, linewidth=1.5, linestyle="--", label=f"mean of speakers {mean:.1f} %")
+    clean_axis(axis, "x")
+    axis.set(xlim=(0, 110), xticks=range(0, 101, 20), ylim=(len(values) - 0.4, -0.6))
+    axis.set_yticks(places, [str(who) if same else f"{who} ({n})" for who, n in rows["n"].items()], fontsize=9)
+    axis.tick_params(axis="y", length=0)
+    axis.set_title(label, loc="left", fontsize=10)
+    axis.set_xlabel("UAR (%)" if metric == "uar" else "accuracy (%)")
+    legend_below(figure, [line, *handles], 3)
     return figure
 
 
-def curves_figure(metrics: pd.DataFrame) -> Figure:
-    """Learning curves from Lightning's ``metrics.csv``: loss, and validation UAR and accuracy.
+def curves_figure(metrics: pd.DataFrame | Sequence[pd.DataFrame], title: str = "learning curves") -> Figure:
+    """Learning curves: losses above, validation UAR and accuracy below.
 
     Args:
-        metrics: a row a logging event, with gaps; ``epoch`` counts from 0 and is shown from 1. Columns that are
-            missing are left out. Of an epoch that was logged twice, as after a resume, the last counts.
+        metrics: Lightning's ``metrics.csv`` of a run: a row a logging event, with gaps; ``epoch`` counts from 0 and
+            is shown from 1. Of an epoch that was logged twice, as after a resume, the last counts. Of several runs
+            each is a thin line, and their mean a thick one as far as all of them go.
+        title: above the figure.
     """
     from matplotlib.ticker import MaxNLocator
 
-    events = metrics.dropna(subset=["epoch"]) if "epoch" in metrics else pd.DataFrame({"epoch": []})
-    by_epoch = events.replace([np.inf, -np.inf], np.nan).groupby("epoch").last()  # last() skips the gaps
-    by_epoch.index = by_epoch.index.astype(int) + 1
-    figure = _figure(9.6, 4.0, "learning curves")
-    axes = figure.subplots(1, 2)
-    uar = by_epoch["val/uar"].dropna() if "val/uar" in by_epoch else pd.Series(dtype=float)
+    tables = [metrics] if isinstance(metrics, pd.DataFrame) else list(metrics)
+    runs = []
+    for table in tables:
+        events = table.dropna(subset=["epoch"]) if "epoch" in table else pd.DataFrame({"epoch": []})
+        by_epoch = events.replace([np.inf, -np.inf], np.nan).groupby("epoch").last()  # last() skips the gaps
+        by_epoch.index = by_epoch.index.astype(int) + 1
+        runs.append(by_epoch)
+    many = len(runs) > 1
+    figure = new_figure(WIDTH, 5.6, title)
+    axes = figure.subplots(2, 1, sharex=True)
     losses = {"train/loss": ("training", BLUE, "o-"), "val/loss": ("validation", VERMILLION, "s--")}
     shares = {"val/uar": ("UAR", GREEN, "o-"), "val/accuracy": ("accuracy", INK, "s--")}
-    panels = (("loss", 1, losses), ("validation (%)", 100, shares))
-    for axis, (what, scale, curves) in zip(axes, panels, strict=True):
-        _clean(axis)
-        size = 4 if len(by_epoch) <= 40 else 0
-        for column, (label, colour, style) in curves.items():
-            if column in by_epoch and by_epoch[column].notna().any():
-                curve = scale * by_epoch[column].dropna()
+    for axis, what, scale, kinds in ((axes[0], "loss", 1, losses), (axes[1], "validation (%)", 100, shares)):
+        clean_axis(axis)
+        for column, (label, colour, style) in kinds.items():
+            curves = [scale * run[column].dropna() for run in runs if column in run and run[column].notna().any()]
+            for curve in curves:
                 # A curve of a single point needs its marker whatever the number of epochs.
-                marker = size if len(curve) > 1 else 6
-                axis.plot(curve.index, curve, style, color=colour, label=label, markersize=marker, linewidth=1.8)
-        axis.set_xlabel("epoch")
+                size = 6 if len(curve) == 1 else 4 if len(curve) <= 40 and not many else 0
+                thin = {"linewidth": 0.8, "alpha": 0.45} if many else {"linewidth": 1.8, "label": label}
+                axis.plot(curve.index, curve, style, color=colour, markersize=size, **thin)
+            if curves and many:
+                mean = pd.concat(curves, axis=1).dropna().mean(axis=1)
+                axis.plot(mean.index, mean, style[1:], color=colour, linewidth=2.6, label=f"{label}, mean")
         axis.set_ylabel(what)
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing logged", ha="center", color=GREY, transform=axis.transAxes)
-            axis.set(xticks=[], yticks=[])
+            axis.set_yticks([])
             continue
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.set_xlim(by_epoch.index.min() - 0.5, by_epoch.index.max() + 0.5)
-        if len(uar):
-            best = f"highest UAR {100 * uar.max():.1f} %, epoch {uar.idxmax()}"
-            axis.axvline(uar.idxmax(), color=GREY, linestyle=":", label=best if scale == 100 else None)
-        axis.legend(edgecolor="none", framealpha=0.9)
+        if not many and scale == 100 and "val/uar" in runs[0] and len(uar := runs[0]["val/uar"].dropna()):
+            highest = f"highest UAR {100 * uar.max():.1f} %, epoch {uar.idxmax()}"
+            axis.axvline(uar.idxmax(), color=GREY, linestyle=":", label=highest)
+        # Above the axes, where it covers no curve.
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=10, borderaxespad=0)
+    axes[1].set_xlabel("epoch")
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
-def features_figure(
-    images: Mapping[str, np.ndarray], hop_seconds: float, y_label: str, title: str, value_label: str = ""
-) -> Figure:
-    """Feature images in a grid with one colour bar.
+def reliability_figure(table: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy against confidence, and how many predictions each bin has.
 
-    Args:
-        images: heading, such as the emotion, to features ``[F, N]``; at least one.
-        hop_seconds: time from one frame to the next.
-        y_label: what the F rows are.
-        title: above the figure.
-        value_label: what the colours are, such as ``dB``.
+    Source:
+        Guo et al., *On Calibration of Modern Neural Networks*, 2017, figure 1.
     """
-    rows = 1 if len(images) <= 3 else 2
-    columns = -(-len(images) // rows)
-    finite = np.concatenate([image[np.isfinite(image)].ravel() for image in images.values()])
-    # One loud coefficient, as the first of an MFCC, must not take the whole range of colours.
-    low, high = (float(end) for end in np.percentile(finite, (1, 99))) if finite.size else (0.0, 0.0)
-    high = high if high > low else low + 1
-    figure = _figure(max(5.4, 2.4 * columns + 1.2), 2.2 * rows + 0.9, title)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axis, (name, image) in zip(axes.flat, images.items(), strict=False):
-        height, frames = image.shape
-        # Frame k is centred on k hops.
-        extent = (-0.5 * hop_seconds, (frames - 0.5) * hop_seconds, -0.5, height - 0.5)
-        drawn = axis.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
-        axis.set_title(name, fontsize=11)
-    for axis in axes.flat[len(images) :]:
-        axis.set_visible(False)
-    for axis in axes.flat[: len(images)][-columns:]:  # the lowest of each column, also above an empty place
-        axis.tick_params(labelbottom=True)
-    for axis in axes[-1]:
-        axis.set_xlabel("time (s)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(y_label)
-    figure.colorbar(drawn, ax=axes, label=value_label, extend="both", fraction=0.04, pad=0.02)
+    found = calibration_error(table)
+    bins = found["bins"]
+    low, width = [100 * one["low"] for one in bins], [100 * (one["high"] - one["low"]) for one in bins]
+    confidence, accuracy = ([100 * one[name] for one in bins] for name in ("confidence", "accuracy"))
+    figure = new_figure(4.8, 5.2, title)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+    handles = [
+        *top.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.8, label="perfect"),
+        *top.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.6, markersize=6, label="measured"),
+        top.vlines(confidence, confidence, accuracy, color=VERMILLION, linewidth=2.4, alpha=0.75,
+                   label=f"gap, {100 * found['ece']:.1f} points in the mean (ECE)"),
+    ]  # fmt: skip
+    bottom.bar(low, [one["n"] for one in bins], width=width, align="edge", color=BLUE, edgecolor="white")
+    for axis in (top, bottom):
+        clean_axis(axis)
+    top.set(ylabel="right (%)", xlim=(0, 100), ylim=(-3, 103))
+    bottom.set(ylabel="predictions", xlabel="confidence: probability of the prediction (%)")
+    legend_below(figure, handles, 2)
     return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write the figure atomically, at 130 dpi, in the format of the suffix (``.png``, or ``.pdf`` for a paper)."""
-    path = Path(path)
-    with atomic_write(path) as part:
-        figure.savefig(part, format=path.suffix.removeprefix(".") or "png", dpi=DPI)

@@ -1,40 +1,50 @@
-"""The predictions table: a row a clip with its label, its prediction and every probability; and what it scores."""
+"""The predictions table: a row a clip with its speaker, label, prediction and probabilities; and what it scores.
+
+A table may hold several predictions of a clip, one for each ``seed``. Every score is then the mean over the seeds:
+of scores, recalls and counts alike. It is never the score of their mean probabilities, which is an ensemble.
+"""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from numpy.typing import NDArray
 
 from emolight.errors import EmolightError, nearest
 from emolight.files import write_text
 
-CLIP_COLUMNS = ("clip_id", "actor", "sex", "channel", "intensity", "statement", "repetition")
-INTEGERS = ("actor", "statement", "repetition")
 OF_MANY = ("fold", "seed")
-"""Columns more where a table holds the clips of several folds and seeds."""
+"""Columns of whole numbers more where a table holds the clips of several folds and seeds."""
+NEEDED = ("clip_id", "speaker", "label", "prediction")
 PREFIX = "prob_"
+METRICS = ("uar", "accuracy", "macro_f1")
 SUM_TOLERANCE = 1e-3
 
+Counts = NDArray[np.float64]
+"""Confusion counts ``[..., S, C, C]``: seed, true class, predicted class."""
 
-def predictions_table(clips: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray) -> pd.DataFrame:
+
+def predictions_table(
+    clips: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, groups: Sequence[str] = ()
+) -> pd.DataFrame:
     """Put clips and probabilities together.
 
     Args:
         clips: N rows of the clip table, in the order of ``probabilities``.
         classes: the C emotions, in the order of the model's outputs.
         probabilities: ``[N, C]``, each row summing to 1.
+        groups: columns of the clip table that are kept, as text; one that it lacks is left out.
 
     Returns:
-        Sorted by clip id: ``clip_id, actor, sex, channel, intensity, statement, repetition, label, prediction``,
-        then ``prob_<emotion>`` for every class in class order.
+        Sorted by clip id: ``clip_id, speaker``, the groups, ``label, prediction``, then ``prob_<emotion>`` for
+        every class in class order.
 
     Raises:
         ValueError: the shapes do not fit, or a clip's emotion is not a class.
@@ -45,7 +55,9 @@ def predictions_table(clips: pd.DataFrame, classes: Sequence[str], probabilities
         raise ValueError(f"probabilities have shape {shape}, expected {(len(clips), len(names))} (clips, classes)")
     if unknown := set(clips["emotion"]) - set(names):
         raise ValueError(f"emotions that are not a class: {', '.join(sorted(unknown))}")
-    table = clips[list(CLIP_COLUMNS)].reset_index(drop=True)
+    kept = [name for name in dict.fromkeys(("clip_id", "speaker", *groups)) if name in clips]
+    table = clips[kept].reset_index(drop=True)
+    table = table.astype(str).mask(table.isna(), "")
     table["label"] = clips["emotion"].to_numpy()
     table["prediction"] = np.array(names)[probabilities.argmax(axis=1)]
     table[[PREFIX + name for name in names]] = probabilities.astype(np.float64)
@@ -55,6 +67,12 @@ def predictions_table(clips: pd.DataFrame, classes: Sequence[str], probabilities
 def class_names(table: pd.DataFrame) -> list[str]:
     """The classes of a predictions table, in class order."""
     return [name.removeprefix(PREFIX) for name in table.columns if name.startswith(PREFIX)]
+
+
+def group_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that the corpus knows besides, such as ``sex``, in the table's order."""
+    fixed = {*NEEDED, *OF_MANY}
+    return [name for name in table.columns if name not in fixed and not name.startswith(PREFIX)]
 
 
 def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
@@ -67,127 +85,167 @@ def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read what :func:`write_predictions` wrote, or a table of the same columns from another system.
 
-    Columns that the table does not need are left out, ``fold`` and ``seed`` stay; rows come back sorted by clip id.
-    With a ``seed`` a clip may stand once for each.
+    Rows come back sorted by clip id. Speakers and groups are text: ``01`` stays ``01``. With a ``seed`` a clip may
+    stand once for each.
 
     Raises:
-        EmolightError: no such file or not such a table; with the line number: a missing column, an unknown label or
-            prediction, a clip that stands twice, a number that is none, probabilities that do not sum to 1.
+        EmolightError: no such file or not such a table; with the line number: an unknown label or prediction, a
+            clip that stands twice, a number that is none, probabilities that do not sum to 1.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise EmolightError(f"There is no predictions file {path}.", "Run fit, validate or test to write one.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            header, *lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EmolightError(f"{path} is not a CSV file: {error}.", "Give a predictions_<subset>.csv.") from None
-    columns = header[1]
-    classes = [name.removeprefix(PREFIX) for name in columns if name.startswith(PREFIX)]
-    needed = [*CLIP_COLUMNS, "label", "prediction"]
-    missing = [name for name in needed if name not in columns]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first of too many fields as an index
+            raise ValueError("line 2 has more fields than the header")
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    except (UnicodeDecodeError, ValueError) as error:
+        raise EmolightError(f"{path} is not a CSV file: {error}", "Give a predictions_<subset>.csv.") from None
+    classes = class_names(table)
+    missing = [name for name in NEEDED if name not in table]
     if missing or len(classes) < 2:
         what = f"no column {', '.join(missing)}" if missing else f"{len(classes)} columns prob_<emotion>"
-        raise EmolightError(
-            f"{path}, line 1: {what}.", f"Needed: {', '.join(needed)}, and prob_<emotion> for each of the classes."
-        )
-    if not lines:
+        fix = f"Needed: {', '.join(NEEDED)}, and prob_<emotion> for each of the classes."
+        raise EmolightError(f"{path}, line 1: {what}.", fix)
+    table = table[(table != "").any(axis=1)]
+    if table.empty:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
-    many = [name for name in OF_MANY if name in columns]
-    rows: list[dict[str, Any]] = []
-    first_line: dict[tuple[str, int], int] = {}
-    for number, fields in lines:
-        where = f"{path}, line {number}"
-        if len(fields) != len(columns):
-            raise EmolightError(f"{where}: {len(fields)} fields, the header has {len(columns)}.", "Mend the line.")
-        row = _check_row(where, dict(zip(columns, fields, strict=True)), classes, many)
-        earlier = first_line.setdefault((row["clip_id"], row.get("seed", 0)), number)
-        if earlier != number:
-            raise EmolightError(
-                f"{where}: clip '{row['clip_id']}' stands already in line {earlier}.", "Take one line out."
-            )
-        rows.append(row)
-    return pd.DataFrame(rows).sort_values(["clip_id", *many], ignore_index=True)
+    return _checked(path, table, classes)
 
 
-def _check_row(where: str, fields: dict[str, str], classes: list[str], many: list[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: fields[name] for name in (*CLIP_COLUMNS, *many, "label", "prediction")}
+def _checked(path: Path, texts: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """The table of texts with its numbers as numbers; its index counts lines from the second."""
+
+    def refuse(wrong: pd.Series[bool], what: str, column: str, fix: str = "Mend the line.") -> None:
+        """Name the first line that is ``wrong``; ``VALUE`` in the texts is its field."""
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            where, value = f"{path}, line {texts.index[place] + 2}", str(texts[column].iloc[place])
+            hint = nearest(value, classes) if fix.startswith("By") else ""
+            raise EmolightError(f"{where}: {what.replace('VALUE', value)}", hint + fix)
+
+    table, many, columns = (
+        texts.copy(),
+        [name for name in OF_MANY if name in texts],
+        [PREFIX + name for name in classes],
+    )
+    for name in ("clip_id", "speaker"):
+        refuse(texts[name] == "", f"there is no {name}.", name)
     for name in ("label", "prediction"):
-        if row[name] not in classes:
-            raise EmolightError(
-                f"{where}: unknown {name} '{row[name]}'.",
-                f"{nearest(row[name], classes)}By the header the classes are {', '.join(classes)}.",
-            )
-    for name in (*INTEGERS, *many):
-        try:
-            row[name] = int(row[name])
-        except ValueError:
-            raise EmolightError(f"{where}: {name} '{row[name]}' is no whole number.", "Mend the line.") from None
-    for name in (PREFIX + emotion for emotion in classes):
-        try:
-            row[name] = float(fields[name])
-        except ValueError:
-            row[name] = math.nan
-        if not 0 <= row[name] <= 1:
-            raise EmolightError(
-                f"{where}: {name} is '{fields[name]}', expected a number from 0 to 1.",
-                "Mend the line; where the model gave it, its training diverged.",
-            )
-    total = sum(row[PREFIX + emotion] for emotion in classes)
-    if abs(total - 1) > SUM_TOLERANCE:
-        raise EmolightError(f"{where}: the probabilities sum to {total:.6f}, not to 1.", "Normalise the line.")
-    return row
+        fix = f"By the header the classes are {', '.join(classes)}."
+        refuse(~texts[name].isin(classes), f"unknown {name} 'VALUE'.", name, fix)
+    for name in many:
+        refuse(~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} 'VALUE' is no whole number.", name)
+        table[name] = texts[name].astype("int64")
+    for name in columns:
+        table[name] = pd.to_numeric(texts[name], errors="coerce").astype("float64")
+        fix = "Mend the line; where the model gave it, its training diverged."
+        refuse(~table[name].between(0, 1), f"{name} is 'VALUE', expected a number from 0 to 1.", name, fix)
+    total = table[columns].sum(axis=1)
+    texts = texts.assign(**{PREFIX: total.map("{:.6f}".format)})
+    refuse(
+        (total - 1).abs() > SUM_TOLERANCE,
+        "the probabilities sum to VALUE, not to 1.",
+        PREFIX,
+        "Normalise the line.",
+    )
+    twice = table.duplicated(["clip_id", *(name for name in many if name == "seed")])
+    refuse(twice, "clip 'VALUE' stands twice.", "clip_id", "Take one line out.")
+    return table.sort_values(["clip_id", *many], ignore_index=True)
+
+
+def unit_counts(table: pd.DataFrame, unit: str | None = None) -> Counts:
+    """Confusion counts of each unit and seed, ``[U, S, C, C]``: units and seeds sorted, true and predicted class.
+
+    Args:
+        table: predictions table; without a column ``seed`` S is 1.
+        unit: column of what is counted, such as ``speaker`` or ``clip_id``; None counts all: ``[S, C, C]``.
+    """
+    names = class_names(table)
+    label, prediction = (pd.Categorical(table[name], names).codes for name in ("label", "prediction"))
+    if min(label.min(initial=0), prediction.min(initial=0)) < 0:
+        raise ValueError(f"a label or prediction is none of the classes {', '.join(names)}")
+    everything = np.zeros(len(table), dtype=int), np.zeros(1)
+    seed, seeds = pd.factorize(table["seed"], sort=True) if "seed" in table else everything
+    place, units = pd.factorize(table[unit], sort=True) if unit else everything
+    counts = np.zeros((len(units), len(seeds), len(names), len(names)))
+    np.add.at(counts, (place, seed, label, prediction), 1)
+    return counts if unit else counts[0]
+
+
+def recalls_of(counts: Counts) -> NDArray[np.float64]:
+    """Recall of each class ``[..., S, C]`` of confusion counts ``[..., S, C, C]``; NaN where it does not occur."""
+    right, true = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1)
+    recalls: NDArray[np.float64] = np.divide(right, true, out=np.full(right.shape, np.nan), where=true > 0)
+    return recalls
+
+
+def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
+    """UAR, accuracy and macro-F1 of confusion counts ``[..., S, C, C]``: means over the S seeds, ``[...]``.
+
+    UAR (unweighted average recall) is over the classes that occur as label, macro-F1 over those that occur as label
+    or prediction.
+    """
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    seen, total = counts.sum(axis=-1) + counts.sum(axis=-2), counts.sum(axis=(-2, -1))
+    f1 = np.divide(2 * right, seen, out=np.full(right.shape, np.nan), where=seen > 0)
+    accuracy = np.divide(right.sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    with warnings.catch_warnings():  # a seed without clips, as a group may have, has no score
+        warnings.simplefilter("ignore", RuntimeWarning)
+        of_seeds = (np.nanmean(recalls_of(counts), axis=-1), accuracy, np.nanmean(f1, axis=-1))
+        return {name: np.nanmean(values, axis=-1) for name, values in zip(METRICS, of_seeds, strict=True)}
 
 
 def scores(table: pd.DataFrame) -> dict[str, Any]:
-    """The figures that a paper quotes, as fractions.
+    """The figures that a paper quotes, as fractions; means over the seeds.
 
     Returns:
-        ``uar``: unweighted average recall, the mean over the classes that occur as label; ``wa``: accuracy;
-        ``macro_f1``: mean over the classes that occur as label or prediction; ``recall``: emotion to recall,
-        for the classes that occur; ``n``: clips.
+        ``uar``, ``accuracy`` and ``macro_f1`` as :func:`metrics_of`; ``recall``: emotion to recall, for the classes
+        that occur; ``n``: clips.
     """
-    label, prediction = table["label"], table["prediction"]
-    occurring = [name for name in class_names(table) if (label == name).any()]
-    recall = recall_score(label, prediction, labels=occurring, average=None, zero_division=0)
+    counts = unit_counts(table)
+    recall = recalls_of(counts)
+    occurring = [place for place in range(recall.shape[1]) if np.isfinite(recall[:, place]).any()]
+    names = class_names(table)
     return {
-        "uar": float(np.mean(recall)),
-        "wa": float(accuracy_score(label, prediction)),
-        "macro_f1": float(f1_score(label, prediction, average="macro", zero_division=0)),
-        "recall": {name: float(value) for name, value in zip(occurring, recall, strict=True)},
-        "n": len(table),
+        **{name: float(value) for name, value in metrics_of(counts).items()},
+        "recall": {names[place]: float(np.nanmean(recall[:, place])) for place in occurring},
+        "n": int(table["clip_id"].nunique()),
     }
 
 
 def scores_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Scores of each group of clips.
+    """Scores of each group of clips, means over the seeds.
 
     Args:
         table: predictions table.
-        column: ``actor``, ``sex``, ``channel`` or ``intensity``.
+        column: ``speaker``, ``fold`` or one of :func:`group_columns`.
 
     Returns:
-        Index the groups, sorted; columns ``n``, ``uar`` (over the classes that occur in the group), ``wa``.
+        Index the groups, numbers by their value and texts after them; columns ``n`` (clips), ``uar`` (over the
+        classes that occur in the group), ``accuracy``.
     """
-    groups = {group: scores(rows) for group, rows in table.groupby(column)}
-    index = pd.Index(list(groups), name=column)
-    return pd.DataFrame([{key: found[key] for key in ("n", "uar", "wa")} for found in groups.values()], index=index)
+    groups: dict[Any, dict[str, Any]] = {group: scores(rows) for group, rows in table.groupby(column)}
+    names = sorted(groups, key=lambda name: (int(name) if str(name).isdecimal() else math.inf, str(name)))
+    rows = [{key: groups[name][key] for key in ("n", "uar", "accuracy")} for name in names]
+    return pd.DataFrame(rows, index=pd.Index(names, name=column))
 
 
-def confusion(table: pd.DataFrame) -> np.ndarray:
-    """Clips counted, ``[C, C]`` integers: rows the true class, columns the predicted one, in class order."""
-    counts: np.ndarray = confusion_matrix(table["label"], table["prediction"], labels=class_names(table))
+def confusion(table: pd.DataFrame) -> Counts:
+    """Clips counted, ``[C, C]``: rows the true class, columns the predicted one; the mean over the seeds."""
+    counts: Counts = unit_counts(table).mean(axis=0)
     return counts
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209), as fractions.
 
-    It takes clips as independent. Clips of one actor are not: to compare systems, resample actors.
+    It takes clips as independent. Clips of one speaker are not: to compare systems, resample speakers.
 
     Args:
-        correct: successes.
+        correct: successes; of several seeds their mean.
         n: trials; of none nothing is known, and the interval is 0 to 1.
         z: quantile of the normal distribution, 1.96 for 95 %.
     """

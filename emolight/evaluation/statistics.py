@@ -1,12 +1,14 @@
 """Intervals, tests and calibration errors of predictions tables.
 
-A table may hold several predictions of a clip, one for each ``seed``: recalls and accuracies are then means over
-the seeds, and a resample draws actors (or clips) with all their seeds. Clips of one actor are not independent, so
-the intervals that count resample actors; the ones by clip stand beside them to show how much too narrow they are.
+A table may hold several predictions of a clip, one for each ``seed``. Values, intervals and tests are of one
+quantity: the mean over the seeds. A resample draws speakers (or clips) with all their seeds. Clips of one speaker
+are not independent, so the intervals that count resample speakers; the ones by clip stand beside them to show how
+much too narrow they are.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +16,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emolight.evaluation.predictions import PREFIX, class_names, scores
+from emolight.evaluation.predictions import (
+    METRICS,
+    PREFIX,
+    Counts,
+    class_names,
+    group_columns,
+    metrics_of,
+    recalls_of,
+    scores,
+    scores_by,
+    unit_counts,
+)
 
 RESAMPLES = 10_000
-METRICS = ("uar", "wa", "macro_f1")
-GROUPS = ("fold", "actor", "sex", "intensity", "statement", "channel")
 CHUNK = 2000
 """Resamples at a time, which bounds the memory."""
+FEW_SPEAKERS = 6
+"""Below so many speakers an interval by speaker is too narrow, and no test by speaker can fall below 5 %."""
+GROUP_SIZES = (2, 12)
+"""How many values a column has by which results are tabled."""
+EXACT = 30
+"""Up to so many speakers all 2^n signs are counted."""
 
-Counts = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
@@ -33,67 +50,49 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A score minus another's, as a fraction, with its interval by actor."""
+    """A score minus another's, as a fraction, with its interval by speaker."""
 
     value: float
     interval: Interval
 
 
-def unit_counts(table: pd.DataFrame, unit: str) -> Counts:
-    """Confusion counts of each unit, ``[U, C, C]``: true class, predicted class; units sorted.
+def few_speakers(count: int) -> str:
+    """The warning that belongs beside every interval by speaker from so few; empty where there are enough."""
+    if count >= FEW_SPEAKERS:
+        return ""
+    voices = "one speaker" if count == 1 else f"only {count} speakers"
+    return f"From {voices} the intervals by speaker are too narrow: score {FEW_SPEAKERS} or more, as by all folds."
+
+
+def resampled_counts(
+    counts: Counts, resamples: int = RESAMPLES, seed: int = 0, times: NDArray[np.integer] | None = None
+) -> Counts:
+    """Confusion counts ``[R, S, C, C]`` of bootstrap samples: units of ``counts`` ``[U, S, C, C]`` drawn anew.
 
     Args:
-        table: predictions table.
-        unit: column of what is resampled, ``actor`` or ``clip_id``.
+        counts: of :func:`unit_counts`.
+        resamples: R.
+        seed: of the drawing; of two tables the same units are drawn.
+        times: for how many units each of ``counts`` stands; None for one each.
     """
-    names = class_names(table)
-    codes = {name: number for number, name in enumerate(names)}
-    units, place = np.unique(table[unit].to_numpy(), return_inverse=True)
-    counts = np.zeros((len(units), len(names), len(names)))
-    np.add.at(counts, (place, table["label"].map(codes), table["prediction"].map(codes)), 1)
-    return counts
-
-
-def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
-    """UAR, WA and macro-F1 of confusion counts ``[..., C, C]``.
-
-    UAR is over the classes that occur, macro-F1 over those that occur or are predicted, as in
-    :func:`~emolight.evaluation.predictions.scores`.
-    """
-    right = np.diagonal(counts, axis1=-2, axis2=-1)
-    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
-    recall = np.divide(right, true, out=np.full_like(right, np.nan), where=true > 0)
-    seen = true + predicted
-    f1 = np.divide(2 * right, seen, out=np.full_like(right, np.nan), where=seen > 0)
-    total = counts.sum(axis=(-2, -1))
-    return {
-        "uar": np.nanmean(recall, axis=-1),
-        "wa": right.sum(axis=-1) / total,
-        "macro_f1": np.nanmean(f1, axis=-1),
-    }
-
-
-def resampled_counts(counts: Counts, resamples: int = RESAMPLES, seed: int = 0) -> Counts:
-    """Confusion counts ``[R, C, C]`` of bootstrap samples: units of ``counts`` [U, C, C] drawn with replacement."""
-    units, classes = counts.shape[0], counts.shape[1]
-    flat = counts.reshape(units, -1)
+    times = np.ones(len(counts), dtype=int) if times is None else times
+    flat, units = counts.reshape(len(counts), -1), int(times.sum())
     random = np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - start)
-        weights = random.multinomial(units, np.full(units, 1 / units), size=size)
+        weights = random.multinomial(units, times / units, size=min(CHUNK, resamples - start))
         parts.append(weights.astype(np.float64) @ flat)
-    return np.concatenate(parts).reshape(resamples, classes, classes)
+    return np.concatenate(parts).reshape(resamples, *counts.shape[1:])
 
 
 def bootstrap(
-    table: pd.DataFrame, unit: str = "actor", resamples: int = RESAMPLES, seed: int = 0
+    table: pd.DataFrame, unit: str = "speaker", resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of ``uar``, ``wa`` and ``macro_f1``, and of ``recall <emotion>``.
+    """95 % percentile intervals of ``uar``, ``accuracy`` and ``macro_f1``, and of ``recall <emotion>``.
 
     Args:
         table: predictions table.
-        unit: column of what is resampled: ``actor`` for the interval that counts, ``clip_id`` beside it. Of a
+        unit: column of what is resampled: ``speaker`` for the interval that counts, ``clip_id`` beside it. Of a
             single one nothing is known, and the interval is 0 to 1.
         resamples: bootstrap samples.
         seed: of the drawing.
@@ -101,39 +100,25 @@ def bootstrap(
     Source:
         Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13; clustered by ``unit``.
     """
-    counts = unit_counts(table, unit)
-    drawn = resampled_counts(counts, resamples, seed)
+    counts, times = unit_counts(table, unit), None
+    units = len(counts)
+    if unit == "clip_id":  # many are alike: a draw of kinds is as good and a hundred times as fast
+        counts, times = np.unique(counts, axis=0, return_counts=True)
+    drawn = resampled_counts(counts, resamples, seed, times)
     values = metrics_of(drawn)
-    true = drawn.sum(axis=2)
-    right = np.diagonal(drawn, axis1=1, axis2=2)
-    recall = np.divide(right, true, out=np.full_like(right, np.nan), where=true > 0)
+    with warnings.catch_warnings():  # a resample without a class has no recall of it
+        warnings.simplefilter("ignore", RuntimeWarning)
+        recall = np.nanmean(recalls_of(drawn), axis=1)
     for number, name in enumerate(class_names(table)):
         if np.isfinite(recall[:, number]).any():
             values[f"recall {name}"] = recall[:, number]
-    return {name: percentiles(value) if len(counts) > 1 else Interval(0.0, 1.0) for name, value in values.items()}
+    return {name: percentiles(value) if units > 1 else Interval(0.0, 1.0) for name, value in values.items()}
 
 
-def percentiles(values: NDArray[np.float64]) -> Interval:
+def percentiles(values: Values) -> Interval:
     """The middle 95 % of resampled values."""
     low, high = np.nanpercentile(values, (2.5, 97.5))
     return Interval(float(low), float(high))
-
-
-def paired_difference(
-    one: pd.DataFrame, other: pd.DataFrame, metric: str = "uar", resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
-    """``metric`` of ``one`` minus that of ``other`` on the same actors, resampled together.
-
-    Raises:
-        ValueError: the tables are of different clips.
-    """
-    check_paired(one, other)
-    value = metrics_of(unit_counts(one, "actor").sum(axis=0))[metric]
-    value = value - metrics_of(unit_counts(other, "actor").sum(axis=0))[metric]
-    drawn = [
-        metrics_of(resampled_counts(unit_counts(table, "actor"), resamples, seed))[metric] for table in (one, other)
-    ]
-    return Difference(float(value), percentiles(drawn[0] - drawn[1]))
 
 
 def check_paired(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -142,53 +127,66 @@ def check_paired(one: pd.DataFrame, other: pd.DataFrame) -> None:
         raise ValueError("the tables are of different clips")
 
 
-def wilcoxon_actors(one: pd.DataFrame, other: pd.DataFrame) -> float:
-    """p of Wilcoxon's signed-rank test on the two UARs of every actor; 1 when all are equal.
+def paired_difference(
+    one: pd.DataFrame, other: pd.DataFrame, metric: str = "uar", resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    """``metric`` of ``one`` minus that of ``other`` on the same speakers, resampled together.
 
-    Source:
-        Wilcoxon, *Individual comparisons by ranking methods*, 1945.
+    Raises:
+        ValueError: the tables are of different clips.
     """
-    from scipy.stats import wilcoxon
-
     check_paired(one, other)
-    difference = metrics_of(unit_counts(one, "actor"))["uar"] - metrics_of(unit_counts(other, "actor"))["uar"]
-    difference = difference.round(12)  # what is equal but for rounding must not count as a difference
-    return float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
+    counts = [unit_counts(table, "speaker") for table in (one, other)]
+    first, second = (float(metrics_of(of_table.sum(axis=0))[metric]) for of_table in counts)
+    drawn = [metrics_of(resampled_counts(of_table, resamples, seed))[metric] for of_table in counts]
+    return Difference(first - second, percentiles(drawn[0] - drawn[1]))
 
 
-def mcnemar_clips(one: pd.DataFrame, other: pd.DataFrame) -> float:
-    """p of McNemar's exact test on clips that one table has right and the other wrong.
+def speaker_shares(table: pd.DataFrame) -> Values:
+    """What each speaker adds to the table's UAR, ``[U]``: their sum is the UAR, a mean over the seeds.
 
-    With several seeds, a clip is right by the mean of its probabilities.
-
-    Source:
-        McNemar, *Note on the sampling error of the difference between correlated proportions*, 1947; exact, by
-        the binomial distribution.
+    Of two tables of the same clips, :func:`sign_flip` of the differences tests the very difference that
+    :func:`paired_difference` gives, with any number of seeds: each speaker's clips change sides together. McNemar's
+    test would take the clips of a speaker as independent, and knows one prediction of each.
     """
-    from scipy.stats import binomtest
-
-    check_paired(one, other)
-    right = [_right(table) for table in (one, other)]
-    first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
-
-
-def _right(table: pd.DataFrame) -> NDArray[np.bool_]:
-    merged = mean_over_seeds(table) if table["clip_id"].duplicated().any() else table.sort_values("clip_id")
-    result: NDArray[np.bool_] = (merged["label"] == merged["prediction"]).to_numpy()
+    counts = unit_counts(table, "speaker")
+    true = counts.sum(axis=(0, 3))  # [S, C]
+    right = np.diagonal(counts, axis1=2, axis2=3)
+    shares = np.divide(right, true, out=np.zeros_like(right), where=true > 0)
+    result: Values = (shares.sum(axis=2) / (true > 0).sum(axis=1)).mean(axis=1)
     return result
 
 
-def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip, sorted by clip id: the mean probabilities of its rows, and the class that they favour."""
-    columns = [PREFIX + name for name in class_names(table)]
-    rest = [name for name in table.columns if name not in (*columns, "prediction", "seed", "fold")]
-    groups = table.groupby("clip_id")
-    merged = groups[rest].first().reset_index(drop=True)
-    means = groups[columns].mean().reset_index(drop=True)
-    merged["prediction"] = np.array(class_names(table))[means.to_numpy().argmax(axis=1)]
-    merged[columns] = means
-    return merged
+def sign_flip(differences: Values, resamples: int = 100_000) -> float:
+    """Two-sided p of the sum of ``differences`` [U] when each could as well have the other sign.
+
+    Exact up to 30 units; with more by ``resamples`` random signs.
+
+    Source:
+        Fisher, *The Design of Experiments*, 1935, section 21; for comparisons of systems Dror et al., *The
+        Hitchhiker's Guide to Testing Statistical Significance in NLP*, ACL 2018.
+    """
+    differences = differences[np.abs(differences) > 1e-12]  # what is equal but for rounding
+    count, reached = len(differences), float(abs(differences.sum())) - 1e-12
+    if count == 0:
+        return 1.0
+    if count > EXACT:
+        random = np.random.default_rng(0)
+        hits = 0
+        for start in range(0, resamples, CHUNK):
+            signs = random.integers(0, 2, (min(CHUNK, resamples - start), count)) * 2.0 - 1
+            hits += int((np.abs(signs @ differences) >= reached).sum())
+        return (hits + 1) / (resamples + 1)
+    halves = []
+    for part in (differences[: count // 2], differences[count // 2 :]):
+        sums = np.zeros(1)
+        for value in part:
+            sums = np.concatenate([sums - value, sums + value])
+        halves.append(np.sort(sums))
+    first, second = halves
+    # Sums of both halves that reach as far upwards; as many reach as far downwards.
+    upwards = len(second) - np.searchsorted(second, reached - first)
+    return float(min(1.0, 2 * upwards.sum() / 2.0**count))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -206,58 +204,58 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
+def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The ensemble of the seeds: one row a clip, sorted, with mean probabilities and the class that they favour.
+
+    It is another system than its members, mostly a better one: for clips to look at, not for scores.
+    """
+    columns = [PREFIX + name for name in class_names(table)]
+    rest = [name for name in table.columns if name not in (*columns, "prediction", "seed", "fold")]
+    order = [name for name in table.columns if name not in ("seed", "fold")]
+    if not table["clip_id"].duplicated().any():
+        return table[order].sort_values("clip_id", ignore_index=True)
+    groups = table.groupby("clip_id")
+    merged = groups[rest].first().reset_index(drop=True)
+    means = groups[columns].mean().reset_index(drop=True)
+    merged["prediction"] = np.array(class_names(table))[means.to_numpy().argmax(axis=1)]
+    merged[columns] = means
+    return merged[order]
+
+
 def calibration_error(table: pd.DataFrame, bins: int = 15) -> dict[str, Any]:
-    """How far the probabilities are from what happens.
+    """How far the probabilities are from what happens; each prediction of every seed counts.
 
     Args:
         table: predictions table.
         bins: equal bins of confidence, the probability of the prediction.
 
     Returns:
-        ``ece``: expected calibration error, the mean gap between confidence and accuracy, weighted by clips;
+        ``ece``: expected calibration error, the mean gap between confidence and accuracy, weighted by predictions;
         ``brier``: mean squared distance of the probabilities from the one-hot label, 0 to 2; ``bins``: for each
-        that has clips ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
+        that has predictions ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
 
     Source:
         Naeini et al. 2015 (ECE); Brier 1950, the form over all classes.
     """
     names = class_names(table)
     probabilities = table[[PREFIX + name for name in names]].to_numpy(dtype=float)
-    labels = table["label"].map(names.index).to_numpy()
-    predictions = table["prediction"].map(names.index).to_numpy()
-    rows = np.arange(len(table))
-    confidence, right = probabilities[rows, predictions], labels == predictions
+    labels, predictions = (pd.Categorical(table[name], names).codes for name in ("label", "prediction"))
+    confidence, right = probabilities[np.arange(len(table)), predictions], labels == predictions
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    found = []
+    rows = []
     for number in np.unique(place):
         inside = place == number
-        found.append(
-            {
-                "low": number / bins,
-                "high": (number + 1) / bins,
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-                "n": int(inside.sum()),
-            }
-        )
-    ece = sum(one["n"] * abs(one["confidence"] - one["accuracy"]) for one in found) / len(table)
+        row = {"low": number / bins, "high": (number + 1) / bins, "confidence": float(confidence[inside].mean())}
+        rows.append({**row, "accuracy": float(right[inside].mean()), "n": int(inside.sum())})
+    ece = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / len(table)
     truth = np.eye(len(names))[labels]
-    return {"ece": float(ece), "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()), "bins": found}
+    return {"ece": float(ece), "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()), "bins": rows}
 
 
 def group_scores(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
-    """``group``, ``n`` clips, ``uar`` and ``wa`` of each group of clips, means over the seeds, sorted by group.
-
-    Args:
-        table: predictions table.
-        column: one of :data:`GROUPS`. UAR is over the emotions that occur in the group.
-    """
-    found = []
-    for group, rows in table.groupby(column):
-        values = metrics_of(unit_counts(rows, column)[0])
-        clips = int(rows["clip_id"].nunique())
-        found.append({"group": group, "n": clips, "uar": float(values["uar"]), "wa": float(values["wa"])})
-    return found
+    """``group``, ``n`` clips, ``uar`` and ``accuracy`` of each group, in the order of :func:`scores_by`."""
+    rows = scores_by(table, column).rename_axis("group").reset_index().to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -268,29 +266,31 @@ def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]
         resamples: bootstrap samples of the intervals.
 
     Returns:
-        ``clips``, ``actors``; ``pooled``: metric (``uar``, ``wa``, ``macro_f1``, ``recall <emotion>``) to
-        ``value``, ``by_actor`` and ``by_clip``, the two intervals as ``[low, high]``; ``seeds``: seed to its
-        metrics; ``seed_mean`` and ``seed_std`` (n - 1; null for one seed); ``groups``: column to
+        ``clips``, ``speakers``: how many; ``pooled``: metric (``uar``, ``accuracy``, ``macro_f1``,
+        ``recall <emotion>``) to ``value``, the mean over the seeds, and ``by_speaker`` and ``by_clip``, the two
+        intervals as ``[low, high]``; ``seeds``: seed to its metrics; ``seed_mean`` and ``seed_std`` (n - 1; null
+        for one seed); ``groups``: ``fold``, ``speaker`` and every group column of 2 to 12 values to
         :func:`group_scores`; ``calibration`` as :func:`calibration_error`.
     """
-    values = {name: float(value) for name, value in metrics_of(unit_counts(table, "actor").sum(axis=0)).items()}
-    values |= {f"recall {name}": value for name, value in scores(table)["recall"].items()}
-    by_actor, by_clip = bootstrap(table, "actor", resamples), bootstrap(table, "clip_id", resamples)
+    found = scores(table)
+    values = {name: found[name] for name in METRICS}
+    values |= {f"recall {name}": value for name, value in found["recall"].items()}
+    by_speaker, by_clip = (bootstrap(table, unit, resamples) for unit in ("speaker", "clip_id"))
     seeds = table.groupby("seed") if "seed" in table else [(0, table)]
     of_seed = {str(seed): {name: scores(rows)[name] for name in METRICS} for seed, rows in seeds}
     each = {name: [one[name] for one in of_seed.values()] for name in METRICS}
+    few, most = GROUP_SIZES
+    columns = [name for name in group_columns(table) if few <= table[name].nunique() <= most]
     return {
-        "clips": int(table["clip_id"].nunique()),
-        "actors": int(table["actor"].nunique()),
+        "clips": found["n"],
+        "speakers": int(table["speaker"].nunique()),
         "pooled": {
-            name: {"value": value, "by_actor": list(by_actor[name]), "by_clip": list(by_clip[name])}
+            name: {"value": value, "by_speaker": list(by_speaker[name]), "by_clip": list(by_clip[name])}
             for name, value in values.items()
         },
         "seeds": of_seed,
-        "seed_mean": {name: float(np.mean(found)) for name, found in each.items()},
-        "seed_std": {
-            name: float(np.std(found, ddof=1)) if len(found) > 1 else None for name, found in each.items()
-        },
-        "groups": {column: group_scores(table, column) for column in GROUPS if column in table},
+        "seed_mean": {name: float(np.mean(one)) for name, one in each.items()},
+        "seed_std": {name: float(np.std(one, ddof=1)) if len(one) > 1 else None for name, one in each.items()},
+        "groups": {name: group_scores(table, name) for name in ("fold", "speaker", *columns) if name in table},
         "calibration": calibration_error(table),
     }

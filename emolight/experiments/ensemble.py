@@ -1,4 +1,4 @@
-"""``python -m emolight ensemble``: the mean of several systems' probabilities, clip by clip."""
+"""``python -m emolight ensemble``: the mean of several systems' calibrated probabilities, clip by clip."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import PREFIX, class_names
+from emolight.evaluation.predictions import PREFIX, class_names, group_columns
 from emolight.evaluation.statistics import mean_over_seeds
+from emolight.experiments.results import Result, read_result
 from emolight.experiments.summary import print_result, summary_of, write_crossval
-from emolight.results import Result, read_result
-from emolight.runs import LOGS
+from emolight.run.folder import LOGS
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def about_ensemble(name: str, results: Sequence[Result]) -> dict[str, Any]:
-    """What :data:`~emolight.results.CROSSVAL` says of an ensemble.
+    """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble; it names its ``members``.
 
     Raises:
         EmolightError: the results are not of one protocol.
@@ -61,26 +61,26 @@ def about_ensemble(name: str, results: Sequence[Result]) -> dict[str, Any]:
     return {
         "name": name,
         "kind": "ensemble",
-        "subset": first.subset,
-        "protocol": first.protocol,
-        "task": first.task,
+        **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "selection", "split")},
+        "speaker_independent": all(one.speaker_independent for one in results),
         "emotions": class_names(table),
-        "channels": sorted(set(table["channel"])),
-        "selection": first.selection,
-        "split": first.split,
+        "groups": group_columns(table),
         "folds": sorted({int(fold) for fold in table["fold"]}) if "fold" in table else [0],
         "seeds": sorted({int(seed) for seed in table["seed"]}) if "seed" in table else [0],
         "runs": [],
-        "members": [str(one.folder) for one in results],
+        "members": [{"name": one.name, "folder": str(one.folder)} for one in results],
         "openings": sum(one.openings for one in results),
         "facts": {
-            "seconds": sum(one.facts.get("seconds", 0) for one in results),
-            "commit": first.facts.get("commit"),
-            "precision": first.facts.get("precision"),
-            "mode": " + ".join(one.facts["mode"] for one in results),
-            "root": first.facts["root"],
+            "seconds": sum(one.facts.get("seconds") or 0 for one in results),
+            **{key: first.facts.get(key) for key in ("commit", "precision", "root", "speakers", "meaning")},
+            **{key: " + ".join(_short(one.facts[key]) for one in results) for key in ("features", "network")},
         },
     }
+
+
+def _short(spec: Any) -> str:
+    """The class that a configuration names."""
+    return str(spec["class_path"] if isinstance(spec, dict) else spec).rpartition(".")[2]
 
 
 def main(argv: list[str]) -> int:
@@ -88,6 +88,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m emolight ensemble",
         description="Average the calibrated probabilities of runs or cross-validations of one protocol.",
+        allow_abbrev=False,
     )
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
@@ -97,8 +98,10 @@ def main(argv: list[str]) -> int:
     results = [read_result(folder) for folder in options.results]
     about = about_ensemble(options.name, results)
     table = mean_of([one.table for one in results])
-    logs = next((folder for folder in options.results[0].parents if folder.name == LOGS.name), LOGS)
+    logs = next((folder for folder in results[0].folder.parents if folder.name == LOGS.name), LOGS)
     folder = logs / options.name / f"crossval_{about['protocol'].replace(' ', '_')}"
-    write_crossval(folder, about, table, summary_of(options.results[0])["controls"])
-    print_result(read_result(folder), summary_of(folder))
+    write_crossval(folder, about, table, summary_of(results[0].folder)["controls"])
+    result = read_result(folder)
+    print_result(result, summary_of(folder))
+    print(f"of:     {', '.join(one['name'] for one in result.facts['members'])}")
     return 0

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +17,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from emolight.data.audio import fix_length
-from emolight.data.synthetic import make_corpus
+from emolight.data.corpora import Synthetic
+from emolight.data.corpora.synthetic import make_corpus
 from emolight.errors import EmolightError
-from emolight.evaluation.plots import BLUE, DPI, GREEN, GRID, INK, ORANGE, VERMILLION
-from emolight.inference.examples import spectrogram
-from emolight.inference.recognizer import Clip, Prediction, Recognizer, load
+from emolight.evaluation.style import BLUE, GREY, clean_axis, new_figure
+from emolight.inference.prediction import Clip, Prediction, judged_piece
+from emolight.inference.recognizer import Recognizer, load
+from emolight.inference.timeline import draw_timeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SECONDS = 60
 MAX_BYTES = 20 * 2**20
-WINDOW, HOP = 1.0, 0.25
-COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-"""Okabe and Ito's, one an emotion."""
+Drawing = Callable[[Any, Any], Any]
+"""Draws on an axis the features of samples ``[T]``; returns what a colour bar needs, labelled."""
 
 
-def read_clip(recognizer: Recognizer, path: str | Path) -> Clip:
-    """Prepare an uploaded recording, whole.
+def judge(recognizer: Recognizer, path: str | Path, draw: Drawing | None = None) -> tuple[Prediction, Figure]:
+    """What the page says and shows of an uploaded recording.
+
+    Args:
+        recognizer: the model.
+        path: the recording.
+        draw: see :func:`features_of`.
 
     Raises:
         EmolightError: it is larger than 20 MB, longer than 60 s, or cannot be used.
@@ -47,14 +53,13 @@ def read_clip(recognizer: Recognizer, path: str | Path) -> Clip:
         # By its header first: 20 MB of OGG or MP3 may unpack to hours.
         _check_seconds(soundfile.info(str(path)).duration)
     try:
-        clip = recognizer.load_clip(path, trim=False)
+        clip = recognizer.load_clip(path)
     except EmolightError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        raise EmolightError(
-            f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file."
-        ) from None
+        raise EmolightError(f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file.") from None
     _check_seconds(len(clip.waveform) / recognizer.contract.sample_rate)
-    return clip
+    (prediction,) = recognizer.predict_clips([clip])
+    return prediction, picture(recognizer, clip, prediction, draw)
 
 
 def _check_seconds(seconds: float) -> None:
@@ -62,64 +67,60 @@ def _check_seconds(seconds: float) -> None:
         raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
 
 
-def hear(recognizer: Recognizer, path: str | Path) -> Prediction:
-    """What the page says of a recording; errors as :func:`read_clip`."""
-    read_clip(recognizer, path)
-    return recognizer.predict_file(path)
-
-
-def picture(recognizer: Recognizer, features: Any, path: str | Path) -> Figure:
-    """Waveform and probabilities over time of the whole recording, and the features of the piece that counts.
-
-    Args:
-        recognizer: the model.
-        features: from a waveform ``[T]`` to an image, its extent and the names of its rows and colours.
-        path: the recording.
-    """
-    from matplotlib.figure import Figure
-
-    whole, rate = read_clip(recognizer, path).waveform, recognizer.contract.sample_rate
-    piece = fix_length(recognizer.load_clip(path).waveform, recognizer.contract.length)
-    figure = Figure(figsize=(4.8, 8.4), dpi=DPI, layout="constrained", facecolor="white")
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1.5, 1.5])
-    top.plot(np.arange(len(whole)) / rate, whole, color=INK, linewidth=0.5)
-    top.set(title="waveform", ylabel="amplitude", xlim=(0, len(whole) / rate))
-    windows = recognizer.predict_windows(Clip(whole), WINDOW, HOP)
-    centres = [sum(one.times or (0, 0)) / 2 for one in windows]
-    for name, colour in zip(recognizer.classes, COLOURS, strict=False):
-        values = [100 * one.probabilities[name] for one in windows]
-        middle.plot(centres, values, color=colour, label=name, marker="o", markersize=3)
-    title = f"probability over time, each from {WINDOW:g} s alone:\nless sure than the whole"
-    middle.set(title=title, ylabel="%", xlabel="time (s)", xlim=(0, len(whole) / rate), ylim=(0, 102))
-    middle.legend(ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25))  # off the curves
-    image, extent, (rows, unit) = features(piece)
-    drawn = bottom.imshow(image, origin="lower", aspect="auto", extent=extent, cmap="magma")
-    bottom.set(title="what the network sees,\nsilence at the ends cut", ylabel=rows, xlabel="time (s)")
-    figure.colorbar(drawn, ax=bottom, label=unit, orientation="horizontal", aspect=40)
-    for axis in (top, middle):
-        axis.grid(color=GRID, linewidth=0.8)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in (top, middle, bottom):
-        axis.title.set_fontsize(11)
+def picture(recognizer: Recognizer, clip: Clip, prediction: Prediction, draw: Drawing | None) -> Figure:
+    """The waveform and the piece that is judged, its features, and a long recording's probabilities over time."""
+    contract = recognizer.contract
+    piece, start = judged_piece(contract, clip, prediction)
+    rate, seconds = contract.sample_rate, len(clip.waveform) / contract.sample_rate
+    end = start + len(piece) / rate if prediction.windows else min(start + contract.duration, clip.sound[1] / rate)
+    heights = [1.0, *([1.5] if prediction.windows else []), *([1.5] if draw else [])]
+    figure = new_figure(4.8, 1.0 + 1.9 * sum(heights))
+    axes = list(np.atleast_1d(figure.subplots(len(heights), 1, height_ratios=heights)))
+    top = axes[0]
+    top.axvspan(start, end, color=BLUE, alpha=0.15, linewidth=0)
+    top.plot(np.arange(len(clip.waveform)) / rate, clip.waveform, color=BLUE, linewidth=0.5)
+    top.set(title="your recording; the shaded part is judged", ylabel="amplitude", xlim=(0, seconds))
+    top.set_xlabel("time (s)" if not prediction.windows else "")
+    clean_axis(top, "both")
+    if prediction.windows:
+        verdict = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+        top.set_title(f"your recording; shaded: where it is most {verdict}")
+        drawn = draw_timeline(axes[1], prediction, recognizer.classes)
+        silent = any(one.silent for one in prediction.windows)
+        axes[1].set_title("each moment; the verdict is the mean" + (" (grey: no sound)" if silent else ""))
+        figure.colorbar(drawn, ax=axes[1], label="probability (%)", orientation="horizontal", aspect=40)
+    if draw:
+        drawn = draw(axes[-1], piece)
+        axes[-1].set_title(f"what the network sees of the shaded part:\n{contract.title}")
+        axes[-1].set_xlabel(f"time (s) from second {start:.2f} on")
+        if end - start < contract.duration and not prediction.windows:
+            axes[-1].axvline(end - start, color=GREY, linestyle="--")
+            axes[-1].set_xlabel("time (s); zeros after the dashed line")
+        figure.colorbar(drawn, ax=axes[-1], label=drawn.get_label(), orientation="horizontal", aspect=40)
+    for axis in axes:
+        axis.title.set_fontsize(10.5)
     return figure
 
 
-def features_of(model: Path, recognizer: Recognizer) -> Any:
-    """The feature image of a checkpoint; of an exported model, which holds it inside, a plain spectrogram."""
-    if model.suffix != ".onnx":
-        from emolight.inference.explain import feature_image
-        from emolight.models.classifier import load_classifier
+def features_of(model: Path) -> Drawing | None:
+    """Draws a checkpoint's own features; None for an exported model, and where the network takes raw samples."""
+    if model.suffix == ".onnx":
+        return None
+    from emolight.evaluation.pictures import draw_features
+    from emolight.inference.explain import feature_image
+    from emolight.inference.torch_network import checkpoint_of
+    from emolight.models.classifier import load_classifier
 
-        classifier = load_classifier(model)
-        if classifier.front_end.features.mode != "waveform":
-            return lambda wave: feature_image(classifier, wave)
-    rate = recognizer.contract.sample_rate
+    classifier = load_classifier(checkpoint_of(model.expanduser()))
+    front_end = classifier.front_end
 
-    def plain(wave: Any) -> Any:
-        names = ("frequency (Hz), a plain spectrogram", "dB")
-        return spectrogram(wave), (0, len(wave) / rate, 0, rate / 2), names
+    def draw(axis: Any, wave: Any) -> Any:
+        image, unit = feature_image(classifier, wave)
+        drawn = draw_features(axis, image, front_end.sample_rate, front_end.hop_length, front_end.axis)
+        drawn.set_label(unit)
+        return drawn
 
-    return plain
+    return draw if front_end.image else None
 
 
 def main(argv: list[str]) -> int:
@@ -127,10 +128,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m emolight demo", description="Try a trained model with your own voice in the browser."
     )
-    parser.add_argument("model", type=Path, help="a checkpoint (.ckpt) or an exported model (.onnx)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to bind; default: %(default)s, this machine alone"
-    )
+    parser.add_argument("model", type=Path, help="a run folder, a checkpoint (.ckpt), or an exported model (.onnx)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; default: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     options = parser.parse_args(argv)
     _quiet_gradio()
@@ -144,8 +143,7 @@ def main(argv: list[str]) -> int:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         from emolight.inference import demo_page  # reads the environment, so not before
 
-        examples = _examples(Path(folder) / "examples")
-        page = demo_page.build(recognizer, features_of(options.model, recognizer), examples)
+        page = demo_page.build(recognizer, features_of(options.model), _examples(Path(folder) / "examples"))
         page.launch(
             server_name=options.host,
             server_port=options.port,
@@ -182,19 +180,15 @@ def _check_port(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except (OSError, OverflowError) as error:
-        raise EmolightError(
-            f"Cannot listen at {host}:{port}: {error}.", "Choose another --port or --host."
-        ) from None
+        raise EmolightError(f"Cannot listen at {host}:{port}: {error}.", "Choose another --port or --host.") from None
 
 
 def _examples(folder: Path) -> list[str]:
     """A synthetic clip of each emotion, named by it."""
-    make_corpus(folder / "corpus", actors=2, repetitions=1)
-    found = []
-    for path in sorted((folder / "corpus").rglob("*-01-01-01-0[12].wav"))[::2]:
-        from emolight.data.ravdess import parse_name
-
-        fields = parse_name(path.stem)
-        assert fields is not None
-        found.append(path.rename(folder / f"synthetic {fields['emotion']}.wav"))
-    return [str(path) for path in found]
+    make_corpus(folder / "corpus", 2, repetitions=1)
+    found = {}
+    for path in sorted((folder / "corpus").rglob("*.wav")):
+        clip = Synthetic().parse(path.stem) or {}
+        if clip["emotion"] not in found:
+            found[clip["emotion"]] = path.rename(folder / f"synthetic {clip['emotion']}.wav")
+    return [str(path) for path in found.values()]

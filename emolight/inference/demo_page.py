@@ -16,26 +16,25 @@ KEPT_SECONDS = 300
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 """Gradio's own theme asks a font server."""
 ABOUT = """
-**What this is.** A neural network that learned from {corpus}: two English sentences, acted. It tells which of
-{count} acted emotions a recording sounds like most.
+**What this is.** A neural network that learned from recordings: {about}. It tells which of {count} emotions a
+recording sounds like most.
 
-**What it is not.** It knows no feelings, no other languages, no spontaneous speech, no children, and little of
-noise and telephones. Where a recording is unlike its training, a warning says so. Nobody should be judged by it.
+**What it is not.** It knows no feelings, and nothing of languages, rooms and ways to speak that it did not learn
+from. Where a recording is unlike its training, a warning says so. Nobody should be judged by it.
 
 **Your voice** stays on the machine that runs this page. It is deleted when you record anew, when you leave, or
 after five minutes.
 
-**Licence.** RAVDESS is licensed for non-commercial use (CC BY-NC-SA 4.0).
+**Licence** of those recordings: {licence}.
 """
-CORPORA = {"RAVDESS": "RAVDESS, 24 North American actors", "synthetic": "synthetic voices, which are no people's"}
 
 
-def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
+def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]) -> Any:
     """The page, as Gradio's Blocks.
 
     Args:
         recognizer: the model.
-        features: see :func:`picture`.
+        draw: see :func:`emolight.inference.demo.features_of`.
         examples: sound files to try.
     """
     uploads: dict[str, str] = {}
@@ -52,18 +51,19 @@ def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
         if path not in sound.keep_in_cache:
             uploads[str(request.session_hash)] = path
         try:
-            prediction = demo.hear(recognizer, path)
-            figure = demo.picture(recognizer, features, path)
+            prediction, figure = demo.judge(recognizer, path, draw)
         except EmolightError as error:
             return f"⚠️ {' '.join(str(error).splitlines())}", None, gr.update(visible=False)
-        heard = f"sounds **{prediction.label}**" if prediction.label else "**no answer**: not sure enough"
-        lines = [f"This {heard} ({prediction.confidence:.0%})."]
+        verdict = f"This sounds **{prediction.label}**" if prediction.label else "**No answer**: not sure enough"
+        lines = [f"{verdict} ({prediction.confidence:.0%}{', ' + prediction.how if prediction.how else ''})."]
         lines += [f"- ⚠️ {text}" for text in prediction.warnings]
         return "\n".join(lines), prediction.probabilities, gr.update(value=figure, visible=True)
 
-    corpus = CORPORA.get(str(recognizer.contract.training.get("corpus")), "recordings that it does not name")
+    training = recognizer.contract.training
+    about = training.get("about") or "a corpus that it does not name"
+    licence = str(training.get("licence") or "unknown").rstrip(".")
     with gr.Blocks(title="emolight", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
-        gr.Markdown("# emolight\nWhich acted emotion does a voice sound like?")
+        gr.Markdown("# emolight\nWhich emotion does a voice sound like?")
         with gr.Row():
             with gr.Column(min_width=300):
                 sound = gr.Audio(
@@ -78,8 +78,8 @@ def build(recognizer: Recognizer, features: Any, examples: list[str]) -> Any:
             with gr.Column(min_width=300):
                 text = gr.Markdown("Record or upload a sentence.", elem_id="answer")
                 bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
-        drawn = gr.Plot(show_label=False, format="png", visible=False, elem_id="picture")
-        gr.Markdown(ABOUT.format(corpus=corpus, count=len(recognizer.classes)))
-        sound.change(answer, sound, [text, bars, drawn], api_visibility="private")
+        plot = gr.Plot(show_label=False, format="png", visible=False, elem_id="picture")
+        gr.Markdown(ABOUT.format(about=about, licence=licence, count=len(recognizer.classes)))
+        sound.change(answer, sound, [text, bars, plot], api_visibility="private")
         page.unload(forget)
     return page

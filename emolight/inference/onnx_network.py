@@ -12,7 +12,7 @@ from emolight.errors import EmolightError
 from emolight.inference.recognizer import Contract, Network, Probabilities
 
 INSTALL = 'Type: pip install "emolight[export]"'
-FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training")
+FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training", "title")
 """What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
 MARK = b"\x72\x4a\x0a\x06sha256\x12\x40"
 """How the last 76 bytes begin: field 14 of a ModelProto, a property ``sha256`` of 64 hexadecimal digits."""
@@ -22,8 +22,7 @@ SEAL = len(MARK) + 64
 def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
     """Load an exported model; see :func:`emolight.inference.recognizer.load`.
 
-    The file must have the SHA-256 that stands at its end. When the JSON that the export wrote is there too, it must
-    be the JSON of this file.
+    The file must have the SHA-256 that stands at its end.
 
     Args:
         path: the ``.onnx`` file.
@@ -47,7 +46,6 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
             f"{path} cannot be read: {error.strerror}.", "Give a model.onnx of python -m emolight export."
         ) from None
     _check_seal(path, content)
-    _check_json(path, content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings speak of graph optimisation, which no user can change
@@ -86,31 +84,11 @@ def _check_seal(path: Path, content: bytes) -> None:
         raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", again)
 
 
-def _check_json(path: Path, content: bytes) -> None:
-    """Refuse the JSON of another file."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return
-    try:
-        expected = json.loads(beside.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise EmolightError(
-            f"{beside} does not tell the SHA-256 of {path.name}.", "Export the checkpoint again, or move it away."
-        ) from None
-    received = hashlib.sha256(content).hexdigest()
-    if received != expected:
-        raise EmolightError(
-            f"{beside} is of another file: {path.name} has the SHA-256 {received[:16]}…, and it tells "
-            f"{str(expected)[:16]}….",
-            "Copy both files again, or export the checkpoint again.",
-        )
-
-
 def _contract(path: Path, meta: dict[str, str]) -> Contract:
     missing = [name for name in FIELDS if name not in meta]
     if missing:
         raise EmolightError(
-            f"{path} is not a model of emolight: it does not tell {', '.join(missing)}.",
+            f"{path} is not a model of emolight: it lacks the properties {', '.join(missing)}.",
             "Give a model.onnx of python -m emolight export.",
         )
     try:

@@ -1,294 +1,253 @@
-"""``python -m emolight predict``: what a model says of recordings, a line a clip."""
+"""``python -m emolight predict``: what a model says of recordings, a row a recording and a row a window."""
 
 from __future__ import annotations
 
 import argparse
-import csv
+import contextlib
 import glob
 import io
-import json
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, TextIO
+from typing import Any
 
-from tqdm import tqdm
-
-from emolight.data.audio import AudioError, load_waveform
-from emolight.data.ravdess import parse_name
+from emolight.data.audio import AudioError
+from emolight.data.corpora import recognise
+from emolight.data.corpus import OTHER_MEDIA, READ, walk
 from emolight.errors import EmolightError
 from emolight.files import write_text
-from emolight.inference.recognizer import Clip, Prediction, Recognizer, load
+from emolight.inference.predict_writers import WRITERS, shown
+from emolight.inference.prediction import Clip, Prediction
+from emolight.inference.recognizer import Recognizer, load
 
-SUFFIXES = {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav"}
 STDIN = "-"
-BAR = 20
-"""Characters of a bar that stands for probability 1."""
+CONVERT = "Convert them first: ffmpeg -i FILE FILE.wav"
+BATCH_BYTES = 2**24
+"""Of sound files that are decoded together, the last one aside: an hour of speech takes no less."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A recording and what was said of it: one prediction, or one a window."""
+class Result:
+    """A recording and what the model says of it."""
 
     path: str
     clip: Clip
-    predictions: list[Prediction]
+    prediction: Prediction
+
+    @property
+    def name(self) -> str:
+        """The recording's name without folder and suffix."""
+        return "standard input" if self.path == STDIN else PurePath(self.path).stem
 
     @property
     def truth(self) -> str | None:
-        """The emotion that a RAVDESS file name tells."""
-        fields = parse_name(PurePath(self.path).stem)
-        return None if fields is None else str(fields["emotion"])
+        """The emotion, where the file name follows the grammar of a published corpus."""
+        known = recognise(self.path)
+        return str(known[1]["emotion"]) if known else None
 
 
-def find_recordings(words: Sequence[str]) -> list[str]:
+def find_recordings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files that the words of a command line mean: files, folders (searched for sound files), globs, ``-``.
 
+    Returns:
+        Paths to read; and the sound and video files in folders that are of formats which cannot be read.
+
     Raises:
-        EmolightError: a word means nothing that exists.
+        EmolightError: a word means nothing that exists, or a folder has nothing to read.
     """
     found: list[str] = []
+    unreadable: list[str] = []
     for word in words:
-        place = Path(word)
+        place = Path(word).expanduser()
         if word == STDIN or place.is_file():
-            found.append(word)
+            found.append(word if word == STDIN else str(place))
             continue
+        inside: list[str] = []
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-            some = [str(path) for path in inside if path.is_file() and not path.name.startswith("._")]
+            files = sorted(place / path for path in walk(place, Counter()) if not path.name.startswith("._"))
+            inside = [str(path) for path in files if path.suffix.lower() in READ and path.is_file()]
+            unreadable += [str(path) for path in files if path.suffix.lower() in OTHER_MEDIA]
         else:
-            some = sorted(path for path in glob.glob(word, recursive=True) if Path(path).is_file())
-        if not some:
-            kind = "No sound file is in the folder" if place.is_dir() else "There is no file"
-            raise EmolightError(
-                f"{kind} '{word}'.", "Give sound files, folders, globs, or - for a WAV on standard input."
-            )
-        found += some
-    return list(dict.fromkeys(found))
+            inside = sorted(path for path in glob.glob(str(place), recursive=True) if Path(path).is_file())
+        if not inside:
+            fix = "Give sound files, folders, globs, or - for a WAV on standard input."
+            problem = f"There is no file '{word}'."
+            if place.is_dir():
+                has = f": it has {_count(unreadable)}" if unreadable else ""
+                problem = f"No sound file that can be read is in the folder '{word}'{has}."
+            raise EmolightError(problem, CONVERT if place.is_dir() and unreadable else fix)
+        found += inside
+    return list(dict.fromkeys(found)), unreadable
 
 
-def hear(
-    recognizer: Recognizer,
-    paths: Sequence[str],
-    window: float | None = None,
-    hop: float | None = None,
-    batch_size: int = 32,
-) -> Iterator[Heard | AudioError]:
+def _count(paths: Iterable[str]) -> str:
+    """``3 × .m4a, 1 × .mp4``."""
+    suffixes = Counter(PurePath(path).suffix.lower() for path in paths)
+    return ", ".join(f"{number} × {suffix}" for suffix, number in sorted(suffixes.items()))
+
+
+def predict_files(
+    recognizer: Recognizer, paths: Sequence[str], batch_size: int = 32, **windows: Any
+) -> Iterator[Result | AudioError]:
     """Predict recordings in order, decoding the next batch while the network computes.
 
     Args:
         recognizer: the model.
         paths: files; ``-`` is standard input.
-        window: seconds of a window; None makes one prediction of each recording.
-        hop: seconds from one window to the next; None is half the window.
-        batch_size: clips in one pass of the network.
+        batch_size: recordings in one pass of the network; large ones come in smaller batches.
+        windows: see :class:`Recognizer`.
 
     Yields:
-        In the order of ``paths``: what was heard, or why a recording cannot be used.
+        In the order of ``paths``: what the model says, or why a recording cannot be used.
     """
-    decode = partial(_decode, recognizer, trim=window is None)
-    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(2) as pool:
-        coming = ahead.submit(lambda: list(pool.map(decode, batches[0]))) if batches else None
-        for number, batch in enumerate(batches):
-            assert coming is not None
-            clips = coming.result()
-            if number + 1 < len(batches):
-                coming = ahead.submit(lambda some=batches[number + 1]: list(pool.map(decode, some)))  # type: ignore[misc]
+    batches = _batches(paths, batch_size)
+    with ThreadPoolExecutor(2) as pool:
+
+        def start(batch: list[str]) -> list[Future[Clip | AudioError]]:
+            return [pool.submit(_decode, recognizer, path) for path in batch]
+
+        coming = start(batches[0]) if batches else []
+        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            clips = [future.result() for future in coming]
+            coming = start(following)
             usable = [clip for clip in clips if isinstance(clip, Clip)]
-            if window is None:
-                answers = iter([[prediction] for prediction in recognizer.predict_clips(usable)])
-            else:
-                step = window / 2 if hop is None else hop
-                answers = iter([recognizer.predict_windows(clip, window, step, batch_size) for clip in usable])
+            predictions = iter(recognizer.predict_clips(usable, **windows))
             for path, clip in zip(batch, clips, strict=True):
-                yield clip if isinstance(clip, AudioError) else Heard(path, clip, next(answers))
+                yield clip if isinstance(clip, AudioError) else Result(path, clip, next(predictions))
 
 
-def _decode(recognizer: Recognizer, path: str, trim: bool) -> Clip | AudioError:
+def _batches(paths: Sequence[str], most: int) -> list[list[str]]:
+    batches: list[list[str]] = []
+    room = 0
+    for path in paths:
+        if room <= 0 or len(batches[-1]) == most:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(path)
+        with contextlib.suppress(OSError, ValueError):  # decoding says what is wrong
+            room -= 0 if path == STDIN else Path(path).stat().st_size
+    return batches
+
+
+def _decode(recognizer: Recognizer, path: str) -> Clip | AudioError:
     try:
         if path == STDIN:
-            return recognizer.load_clip("standard input", sys.stdin.buffer.read(), trim)
-        return recognizer.load_clip(path, trim=trim)
+            return recognizer.load_clip("standard input", sys.stdin.buffer.read())
+        return recognizer.load_clip(path)
     except AudioError as error:
         return error
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m emolight predict",
+        description="Predict the emotion of recordings with a trained model. A recording that is clearly longer "
+        "than those of the training is judged by windows.",
+    )
+    add = parser.add_argument
+    add("model", type=Path, help="a run folder, a checkpoint (.ckpt), or an exported model (.onnx)")
+    add("paths", nargs="+", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
+    add("--format", choices=list(WRITERS), help="default: by the suffix of --output, else text")
+    add("--output", type=Path, metavar="FILE", help="write there (.csv, .jsonl, .json, .txt) instead of printing")
+    add("--window", type=float, metavar="S", help="windows of S seconds of every recording; default: as trained")
+    add("--hop", type=float, metavar="S", help="seconds from one window to the next; default: half a window")
+    add("--whole", action="store_true", help="judge only the middle of long recordings, too")
+    add("--timeline", type=Path, metavar="PNG", help="draw the probabilities of one recording over time")
+    add("--abstain-below", type=float, default=0.0, metavar="P", help="no label below this confidence")
+    add("--explain", type=Path, metavar="DIR", help="draw there what the model saw in every recording")
+    add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
+    add("--batch-size", type=int, default=32, help="recordings at once; default: %(default)s")
+    return parser
+
+
 def main(argv: list[str]) -> int:
     """Run the command; returns 1 when a recording could not be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight predict", description="Predict the emotion of recordings with a trained model."
-    )
-    parser.add_argument("model", type=Path, help="a checkpoint (.ckpt) or an exported model (.onnx)")
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input"
-    )
-    parser.add_argument(
-        "--format", choices=("text", "csv", "jsonl"), help="default: by the suffix of --output, else text"
-    )
-    parser.add_argument("--output", type=Path, help="write there instead of printing")
-    parser.add_argument("--window", type=float, metavar="S", help="predict windows of S seconds of long recordings")
-    parser.add_argument("--hop", type=float, metavar="S", help="seconds from one window to the next; default: half")
-    parser.add_argument(
-        "--abstain-below", type=float, default=0.0, metavar="P", help="no label below this confidence"
-    )
-    parser.add_argument("--explain", type=Path, metavar="DIR", help="draw a picture of every clip there")
-    parser.add_argument(
-        "--draw", type=Path, metavar="PNG", help="draw a table of the clips, label against prediction"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=32, help="clips at once; default: %(default)s")
-    options = parser.parse_args(argv)
-    if options.batch_size < 1:
-        raise EmolightError(f"--batch-size is {options.batch_size}; it must be at least 1.", "32 is usual.")
-    if options.hop is not None and options.window is None:
-        raise EmolightError("--hop is given without --window.", "Add --window, for example --window 2.5.")
-    if (options.explain or options.draw) and options.window is not None:
-        raise EmolightError("--explain and --draw show whole clips, not windows.", "Leave out --window.")
-    suffix = options.output.suffix.lower() if options.output else ""
-    form = options.format or {".csv": "csv", ".jsonl": "jsonl"}.get(suffix, "text")
-    paths = find_recordings(options.paths)
+    options = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    form = _check(options)
+    paths, unreadable = find_recordings(options.paths)
+    if options.timeline and len(paths) != 1:
+        raise EmolightError(f"--timeline draws one recording; {len(paths)} are given.", "Name one of them.")
     recognizer = load(options.model, options.device, options.abstain_below)
-    if options.explain:
-        from emolight.inference.explain import write_explanations
-
-        write_explanations(options.model, [], options.explain)  # refuses now what it would refuse in the end
     warnings.showwarning = lambda message, *_: print(f"emolight: {message}", file=sys.stderr)
-
-    out = io.StringIO() if options.output else sys.stdout
-    kinds: dict[str, type[_Text] | type[_Csv] | type[_Json]] = {"text": _Text, "csv": _Csv, "jsonl": _Json}
-    writer = kinds[form](out, recognizer.classes)
-    heard, bad = [], 0
-    keep = bool(options.explain or options.draw)
-    shown = len(paths) > options.batch_size and sys.stderr.isatty()
-    answers = hear(recognizer, paths, options.window, options.hop, options.batch_size)
-    for answer in tqdm(answers, total=len(paths), unit="clip", disable=not shown):
-        with tqdm.external_write_mode():  # lines go above the bar
-            if isinstance(answer, AudioError):
-                print(f"emolight: {answer}", file=sys.stderr)
+    windows = {"window": options.window, "hop": options.hop, "whole": options.whole}
+    if options.timeline and options.hop is None:
+        windows["hop"] = (options.window or recognizer.contract.duration) / 2  # of a short recording, too
+    text = io.StringIO()
+    writer = WRITERS[form](text if options.output else sys.stdout, recognizer.classes)
+    draw = _pictures(options, recognizer)
+    bad = 0
+    try:
+        results = predict_files(recognizer, paths, options.batch_size, **windows)
+        for result in _progress(results, len(paths), bool(options.output) or not sys.stdout.isatty()):
+            if isinstance(result, AudioError):
+                print(f"emolight: {result}", file=sys.stderr)
                 bad += 1
                 continue
-            writer.write(answer)
-        if keep:
-            heard.append(answer)
-    writer.close()
+            writer.write(result.path, result.truth, result.prediction)
+            draw(result)
+        writer.close()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `| head`: whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     if options.output:
-        write_text(options.output, out.getvalue())  # type: ignore[union-attr]
-    if options.draw:
-        _draw(heard, recognizer, options.draw)
-    if options.explain:
-        names = ["standard input" if one.path == STDIN else PurePath(one.path).stem for one in heard]
-        items = [(name, one.clip, one.predictions[0]) for name, one in zip(names, heard, strict=True)]
-        write_explanations(options.model, items, options.explain)
-    return 1 if bad else 0
+        write_text(options.output, text.getvalue().encode("utf-8", "backslashreplace").decode())
+        print(f"predictions of {len(paths) - bad} of {len(paths)} recordings, as {form}: {options.output}")
+    if unreadable:
+        names = ", ".join(shown(path) for path in unreadable[:20])
+        names += f" and {len(unreadable) - 20} more" if len(unreadable) > 20 else ""
+        print(f"emolight: not read: {_count(unreadable)}: {names}\n{CONVERT}", file=sys.stderr)
+    return 1 if bad or unreadable else 0
 
 
-def _draw(heard: Sequence[Heard], recognizer: Recognizer, path: Path) -> None:
-    """The grid of right and wrong predictions of each emotion, of the clips whose names tell their label."""
-    from emolight.evaluation.plots import save_figure
-    from emolight.inference.examples import RATE, Example, Row, draw
-
-    labelled = [one for one in heard if one.truth in recognizer.classes and one.path != STDIN]
-    if not labelled:
+def _check(options: argparse.Namespace) -> str:
+    """The format; EmolightError for options that contradict each other, before anything is loaded."""
+    if options.batch_size < 1:
+        raise EmolightError(f"--batch-size is {options.batch_size}; it must be at least 1.", "32 is usual.")
+    if options.whole and (options.window or options.hop or options.timeline):
+        raise EmolightError("--whole judges one piece of a recording, and no windows.", "Leave out --whole.")
+    suffix = options.output.suffix.lower() if options.output else ".txt"
+    form = options.format or {".txt": "text"}.get(suffix, suffix[1:])
+    if form not in WRITERS:
         raise EmolightError(
-            "--draw compares labels, but no clip has one of the model's emotions in its name.",
-            "Give RAVDESS recordings, such as 03-01-05-01-01-01-12.wav.",
+            f"--output is '{options.output}'; its suffix names no format.",
+            "Valid suffixes: .csv, .jsonl, .json, .txt; or say --format.",
         )
-
-    def example(one: Heard) -> Example:
-        told, label = one.predictions[0], str(one.truth)
-        wave = load_waveform(one.path, RATE, recognizer.contract.trim_db)
-        said = told.label or "no answer"
-        return Example(one.path, label, said, told.confidence, told.probabilities[label], "", wave)
-
-    labelled.sort(key=lambda one: -one.predictions[0].confidence)
-    rows = []
-    for emotion in recognizer.classes:
-        of_emotion = [one for one in labelled if one.truth == emotion]
-        right = [one for one in of_emotion if one.predictions[0].label == emotion]
-        wrong = [one for one in of_emotion if one.predictions[0].label != emotion]
-        if of_emotion:
-            shown = ([example(one) for one in kind[:2]] for kind in (right, wrong))
-            rows.append(Row(emotion, len(of_emotion), len(right), *shown))
-    save_figure(draw(rows, 2, "label → prediction, the most confident of each kind"), path)
+    return str(form)
 
 
-class _Csv:
-    """Rows as CSV, a probability a column."""
+def _pictures(options: argparse.Namespace, recognizer: Recognizer) -> Callable[[Result], None]:
+    """Draws the pictures of a result that were asked for."""
+    if options.explain:
+        from emolight.inference.explain import Explainer
 
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        columns = ["path", "start", "end", "prediction", "confidence", "label"]
-        self.table = csv.writer(out, lineterminator="\n")
-        self.table.writerow([*columns, *(f"prob_{name}" for name in classes), "warnings"])
+        explainer = Explainer(options.model, options.explain)
+    if options.timeline:
+        from emolight.inference.timeline import write_timeline
 
-    def write(self, heard: Heard) -> None:
-        """Write a row a prediction."""
-        for one in heard.predictions:
-            start, end = one.times or ("", "")
-            values = [f"{value:.6f}" for value in one.probabilities.values()]
-            row = [heard.path, start, end, one.label or "", f"{one.confidence:.6f}", heard.truth or ""]
-            self.table.writerow([*row, *values, "; ".join(one.warnings)])
+    def draw(result: Result) -> None:
+        if options.explain:
+            explainer.write(result.name, result.truth, result.clip, result.prediction)
+        if options.timeline:
+            write_timeline(result.prediction, recognizer.classes, result.name, options.timeline)
 
-    def close(self) -> None:
-        """Nothing follows the rows."""
+    return draw
 
 
-class _Json:
-    """One JSON object a line."""
+def _progress(results: Iterable[Result | AudioError], count: int, wanted: bool) -> Iterator[Result | AudioError]:
+    """A bar on the terminal while the rows go elsewhere."""
+    if count < 2 or not wanted or not sys.stderr.isatty():
+        yield from results
+        return
+    from rich.console import Console
+    from rich.progress import track
 
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        self.out = out
-
-    def write(self, heard: Heard) -> None:
-        """Write an object a prediction."""
-        for one in heard.predictions:
-            row: dict[str, Any] = {"path": heard.path}
-            if one.times:
-                row |= {"start": one.times[0], "end": one.times[1]}
-            row |= {"prediction": one.label, "confidence": round(one.confidence, 6), "label": heard.truth}
-            row["probabilities"] = {name: round(value, 6) for name, value in one.probabilities.items()}
-            print(json.dumps({**row, "warnings": one.warnings}), file=self.out)
-
-    def close(self) -> None:
-        """Nothing follows the objects."""
-
-
-class _Text:
-    """Lines for people; with bars for every emotion on a terminal."""
-
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        self.out, self.bars = out, out.isatty()
-        self.width = max(len(name) for name in classes)
-        self.right = self.labelled = 0
-
-    def write(self, heard: Heard) -> None:
-        """Write a line a prediction, and what warns of it."""
-        for one in heard.predictions:
-            when = f"  {one.times[0]:.2f}-{one.times[1]:.2f} s" if one.times else ""
-            mark = ""
-            if heard.truth is not None and heard.truth not in one.probabilities:
-                mark = f"  it is {heard.truth}, which the model does not know"
-            elif heard.truth is not None and one.label is not None and not one.times:
-                right = heard.truth == one.label
-                self.labelled += 1
-                self.right += right
-                mark = "  right" if right else f"  wrong: it is {heard.truth}"
-            label = one.label or "no answer"
-            print(f"{heard.path}{when}  {label} {one.confidence:.0%}{mark}", file=self.out)
-            for name, value in one.probabilities.items() if self.bars else ():
-                print(f"  {name:<{self.width}} {'█' * round(BAR * value):<{BAR}} {value:4.0%}", file=self.out)
-            for text in one.warnings:
-                print(f"  warning: {text}", file=self.out)
-
-    def close(self) -> None:
-        """How many of the labelled clips were right."""
-        if self.labelled:
-            share = self.right / self.labelled
-            print(
-                f"{self.right} of {self.labelled} clips with a label in their name: {share:.1%} right",
-                file=self.out,
-            )
+    yield from track(results, "recordings", total=count, console=Console(stderr=True), transient=True)

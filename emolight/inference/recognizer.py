@@ -1,11 +1,9 @@
-"""A trained model that hears recordings: the same preparation of the sound for a checkpoint and an ONNX file."""
+"""A trained model for recordings: files, arrays, windows, ONNX and the demo get the same preparation and checks."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,82 +11,49 @@ from numpy.typing import ArrayLike, NDArray
 
 from emolight.data.audio import (
     Waveform,
+    content_hash,
     fix_length,
+    from_array,
     prepare,
     profile,
     read_audio,
-    read_bytes,
+    sound_range,
     to_mono,
-    trim_silence,
 )
+from emolight.data.corpora import recognise
+from emolight.data.corpus import UNKNOWN
 from emolight.errors import EmolightError
+from emolight.inference.prediction import Clip, Contract, Prediction
+from emolight.inference.windows import check_windows, silent_windows, window_starts
+
+__all__ = ["Clip", "Contract", "Network", "Prediction", "Probabilities", "Recognizer", "load"]
 
 Probabilities: TypeAlias = NDArray[np.float32]
 Network: TypeAlias = Callable[[Waveform], Probabilities]
 """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``."""
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a model promises and expects; plain values, the same in a checkpoint and in an ONNX file.
-
-    Attributes:
-        classes: names of the emotions, in the order of the probabilities.
-        sample_rate: Hz of the waveforms that the network takes.
-        duration: seconds of a clip: longer ones are cropped in the middle, shorter ones get zeros behind.
-        trim_db: silence at both ends, this many dB below the loudest frame, is cut; None cuts nothing.
-        training: see :meth:`emolight.data.datamodule.EmotionDataModule.training_facts`.
-    """
-
-    classes: list[str]
-    sample_rate: int
-    duration: float
-    trim_db: float | None
-    training: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def length(self) -> int:
-        """Samples of a clip."""
-        return round(self.duration * self.sample_rate)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of a clip.
-
-    Attributes:
-        label: the likeliest emotion, or None when the model abstains.
-        probabilities: of every emotion, calibrated, in the order of the model's classes.
-        warnings: why this clip's prediction may not be trusted, a sentence each.
-        times: start and end in seconds, when it is a window of a longer recording.
-    """
-
-    label: str | None
-    probabilities: dict[str, float]
-    warnings: tuple[str, ...] = ()
-    times: tuple[float, float] | None = None
-
-    @property
-    def confidence(self) -> float:
-        """The probability of the likeliest emotion."""
-        return max(self.probabilities.values())
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording, ready for the network: ``waveform`` [T] at the model's rate, and what is odd about it."""
-
-    waveform: Waveform
-    warnings: tuple[str, ...] = ()
+BATCH = 32
+"""Windows of the trained length in one pass of the network."""
+UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}
+"""Of the values of :func:`emolight.data.audio.profile`."""
 
 
 class Recognizer:
     """A trained model for inference.
 
+    The methods that predict take ``window`` and ``hop``, in seconds, and ``whole``. Without them a recording that
+    is clearly longer than what the model was trained on (:attr:`Contract.longest`) is judged by windows of the
+    trained length, each half of it after the one before: its probabilities are the mean over the windows with
+    sound. ``window`` or ``hop`` does so with every recording; ``whole`` judges the middle also of long ones.
+
     Args:
         contract: what the model expects.
         network: see :data:`Network`.
         abstain_below: confidence below which a prediction has no label.
+
+    Example:
+        >>> model = emolight.load("lightning_logs/mfcc/version_0")
+        >>> model.predict_file("voice.wav").label
+        'happy'
     """
 
     def __init__(self, contract: Contract, network: Network, abstain_below: float = 0.0) -> None:
@@ -99,145 +64,165 @@ class Recognizer:
         """Names of the emotions, in the order of the probabilities."""
         return self.contract.classes
 
-    def predict(self, waveform: ArrayLike, sample_rate: int) -> Prediction:
+    def predict(self, waveform: ArrayLike, sample_rate: int, **windows: Any) -> Prediction:
         """The emotion of one recording.
 
         Args:
-            waveform: samples ``[T]`` or ``[channels, T]``; float with full scale ±1, or integers.
+            waveform: see :func:`emolight.data.audio.from_array`: ``[T]``, ``[T, channels]`` or ``[channels, T]``.
             sample_rate: Hz.
+            windows: ``window``, ``hop``, ``whole``; see the class.
 
         Raises:
-            EmolightError: not one recording, or an unusable one (see :func:`emolight.data.audio.read_audio`).
+            EmolightError: not one recording, an unusable one, or impossible windows.
         """
-        return self.predict_batch([waveform], sample_rate)[0]
+        return self.predict_batch([waveform], sample_rate, **windows)[0]
 
-    def predict_batch(self, waveforms: Sequence[ArrayLike], sample_rate: int) -> list[Prediction]:
-        """As :meth:`predict` for several recordings of any lengths, in one pass of the network."""
-        clips = [self._from_array(waveform, sample_rate) for waveform in waveforms]
-        return self.predict_clips(clips)
+    def predict_batch(self, waveforms: Sequence[ArrayLike], sample_rate: int, **windows: Any) -> list[Prediction]:
+        """As :meth:`predict` for several recordings of any lengths; the short ones are one pass of the network."""
+        clips = []
+        for waveform in waveforms:
+            wave = to_mono(from_array(waveform), sample_rate, "waveform")
+            wave = prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
+            clips.append(self._clip(wave, sample_rate, ()))
+        return self.predict_clips(clips, **windows)
 
-    def predict_file(self, path: str | Path) -> Prediction:
+    def predict_file(self, path: str | Path, **windows: Any) -> Prediction:
         """As :meth:`predict` for a sound file."""
-        return self.predict_clips([self.load_clip(path)])[0]
+        return self.predict_clips([self.load_clip(path)], **windows)[0]
 
-    def load_clip(self, path: str | Path, content: bytes | None = None, trim: bool = True) -> Clip:
-        """Decode and prepare a sound file.
+    def load_clip(self, path: str | Path, content: bytes | None = None) -> Clip:
+        """Decode a sound file, all of it, and look up where it comes from.
+
+        Its warnings say whether the model was trained, or its epoch chosen, on this very recording (by content) or
+        on its speaker (by the file name's grammar), and whether its sample rate is below the model's.
 
         Args:
             path: WAV, FLAC, OGG, MP3 at any rate and with any number of channels.
             content: the bytes of the file, when they have been read already.
-            trim: cut silence at both ends, as the model's training did; windows want the whole recording.
 
         Raises:
             AudioError: the file cannot be used.
         """
-        content = read_bytes(path) if content is None else content
-        wave, rate = read_audio(path, content)
-        return self._prepare(wave, rate, path, content, trim)
+        wave, rate = read_audio(path, content, self.contract.sample_rate)
+        digest, training, warnings = content_hash(path, content), self.contract.training, []
+        if digest in training.get("hashes", ()):
+            warnings.append("the model was trained on this very recording")
+        elif digest in training.get("val_hashes", ()):
+            warnings.append("the model was chosen on this very recording: it was a validation clip")
+        elif who := self._speaker(path):
+            warnings.append(f"the model was {who}")
+        return self._clip(wave, rate, tuple(warnings))
 
-    def predict_clips(self, clips: Sequence[Clip]) -> list[Prediction]:
-        """Predictions of prepared clips, in one pass of the network."""
-        if not clips:
-            return []
-        batch = np.stack([fix_length(clip.waveform, self.contract.length) for clip in clips])
-        rows = self.network(batch)
-        return [self._prediction(row, clip.warnings) for row, clip in zip(rows, clips, strict=True)]
+    def _speaker(self, path: str | Path) -> str:
+        """How the training knew the speaker that a file name tells, or an empty string."""
+        training = self.contract.training
+        if (known := recognise(path)) is None or known[1]["speaker"] == UNKNOWN:
+            return ""
+        corpus, speaker = known[0].name, str(known[1]["speaker"])
+        corpora = str(training.get("corpus", "")).split(" + ")
+        name = speaker if len(corpora) == 1 else f"{corpus}/{speaker}"
+        for role, names in (("trained", "speakers"), ("chosen", "val_speakers")):
+            if corpus in corpora and name in training.get(names, ()):
+                return f"{role} on other recordings of speaker {speaker}"
+        return ""
 
-    def predict_windows(self, clip: Clip, window: float, hop: float, batch_size: int = 32) -> list[Prediction]:
-        """Predictions of windows of a long recording, from its start to its end.
+    def _clip(self, wave: Waveform, rate: int, warnings: tuple[str, ...]) -> Clip:
+        if rate < self.contract.sample_rate:
+            expected = self.contract.sample_rate
+            warnings += (f"sample rate {rate} Hz; the model expects at least {expected} Hz",)
+        sound = (0, len(wave)) if self.contract.trim_db is None else sound_range(wave, self.contract.trim_db)
+        return Clip(wave, sound, warnings)
 
-        Args:
-            clip: from :meth:`load_clip` with ``trim=False``.
-            window: seconds of a window; the last one is filled with zeros.
-            hop: seconds from one window to the next.
-            batch_size: windows in one pass of the network.
+    def predict_clips(
+        self,
+        clips: Sequence[Clip],
+        window: float | None = None,
+        hop: float | None = None,
+        whole: bool = False,
+    ) -> list[Prediction]:
+        """Predictions of prepared clips; the short ones are one pass of the network.
+
+        Raises:
+            EmolightError: impossible windows.
         """
-        rate = self.contract.sample_rate
-        if not 0.05 <= window <= 60 or not 0 < hop <= window:
-            raise EmolightError(
-                f"Windows of {window:g} s every {hop:g} s cannot be made.",
-                "Take a window from 0.05 to 60 s, and a hop above 0 and at most the window.",
-            )
-        length, step = round(window * rate), max(1, round(hop * rate))
-        starts = range(0, max(1, len(clip.waveform) - length + step), step)
-        found: list[Prediction] = []
-        for first in range(0, len(starts), batch_size):
-            part = starts[first : first + batch_size]
-            batch = np.stack([fix_length(clip.waveform[start : start + length], length) for start in part])
-            for start, row in zip(part, self.network(batch), strict=True):
-                end = min(start + length, len(clip.waveform))
-                found.append(self._prediction(row, (), (start / rate, end / rate)))
+        contract, asked = self.contract, window is not None or hop is not None
+        window = contract.duration if window is None else window
+        hop = window / 2 if hop is None else hop
+        check_windows(window, hop)
+        seconds = [len(clip.trimmed) / contract.sample_rate for clip in clips]
+        cut = [asked or (not whole and length > contract.longest) for length in seconds]
+        pieces = [fix_length(clip.trimmed, contract.length) for clip, by in zip(clips, cut, strict=True) if not by]
+        rows = iter(self.network(np.stack(pieces)) if pieces else ())
+        found = []
+        for clip, length, by_windows in zip(clips, seconds, cut, strict=True):
+            if by_windows:
+                found.append(self._by_windows(clip, window, hop))
+                continue
+            how = f"the middle {contract.duration:g} s of {length:.2f} s" if length > 2 * contract.duration else ""
+            odd = self._odd(profile(clip.trimmed, contract.sample_rate))
+            found.append(self._prediction(next(rows), clip.warnings + odd, how))
         return found
 
-    def _prediction(
-        self, row: NDArray[np.floating], warnings: tuple[str, ...], times: tuple[float, float] | None = None
-    ) -> Prediction:
+    def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:
+        """The mean over the windows with sound; each has the warnings of its own sound."""
+        wave, rate, trained = clip.waveform, self.contract.sample_rate, self.contract.duration
+        length, step = round(window * rate), max(1, round(hop * rate))
+        starts = window_starts(len(wave), length, step)
+        silent = silent_windows(wave, starts, length)
+        with_sound = [start for start, nothing in zip(starts, silent, strict=True) if not nothing]
+        size = max(1, int(BATCH * min(1.0, trained / window)))
+        rows, values = [], []
+        for first in range(0, len(with_sound), size):
+            parts = [wave[start : start + length] for start in with_sound[first : first + size]]
+            rows += list(self.network(np.stack([fix_length(part, length) for part in parts])))
+            values += [profile(part, rate) for part in parts]
+        values = [{name: one[name] for name in ("level", "bandwidth")} for one in values]  # all last a window
+        each = iter(zip(rows, values, strict=True))
+        windows = []
+        for start, nothing in zip(starts, silent, strict=True):
+            times = (start / rate, min(start + length, len(wave)) / rate)
+            if nothing:
+                windows.append(Prediction(None, {}, ("silent",), times=times))
+            else:
+                row, own = next(each)
+                windows.append(self._prediction(row, clip.warnings + self._odd(own), times=times))
+        usual = {name: float(np.median([one[name] for one in values])) for name in values[0]}
+        warnings = clip.warnings + self._odd(usual)
+        if not np.isclose(window, trained):
+            warnings += (f"windows of {window:g} s; the model was trained on {trained:g} s",)
+        how = f"mean of {len(rows)} window{'' if len(rows) == 1 else 's'} of {window:g} s"
+        how += f", {silent.sum()} silent left out" if silent.any() else ""
+        return self._prediction(np.mean(rows, axis=0), warnings, how, windows=tuple(windows))
+
+    def _odd(self, values: dict[str, float]) -> tuple[str, ...]:
+        """In which values of :func:`profile` a recording is unlike the ones that the model was trained on."""
+        found = []
+        for name, value in values.items():
+            low, high = self.contract.training.get("ranges", {}).get(name, (-np.inf, np.inf))
+            if not low <= value <= high:
+                unit = UNITS[name]
+                found.append(f"{name} {value:.4g} {unit}; the model was trained on {low:.4g} to {high:.4g} {unit}")
+        return tuple(found)
+
+    def _prediction(self, row: Probabilities, warnings: tuple[str, ...], how: str = "", **rest: Any) -> Prediction:
         probabilities = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
         best = max(probabilities, key=probabilities.__getitem__)
         label = best if probabilities[best] >= self.abstain_below else None
-        return Prediction(label, probabilities, warnings, times)
-
-    def _from_array(self, waveform: ArrayLike, sample_rate: int) -> Clip:
-        samples = np.asarray(waveform)
-        if samples.dtype.kind == "i":
-            samples = samples / -float(np.iinfo(samples.dtype).min)
-        if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
-            raise EmolightError(
-                f"A waveform is [T] or [channels, T] in floating point, received {samples.dtype} {samples.shape}.",
-                "Pass one recording; predict_batch takes several.",
-            )
-        wave = to_mono(np.atleast_2d(samples).T.astype(np.float32), sample_rate, "waveform")
-        return self._prepare(wave, sample_rate, "waveform", None, True)
-
-    def _prepare(self, wave: Waveform, rate: int, path: str | Path, content: bytes | None, trim: bool) -> Clip:
-        wave = prepare(wave, rate, self.contract.sample_rate, None, path)
-        trimmed = wave if self.contract.trim_db is None else trim_silence(wave, self.contract.trim_db)
-        warnings = _warnings(self.contract, trimmed, rate, str(path), content)
-        return Clip(trimmed if trim else wave, warnings)
-
-
-def _warnings(contract: Contract, wave: Waveform, rate: int, path: str, content: bytes | None) -> tuple[str, ...]:
-    """What makes a clip unlike the ones that the model's figures were measured on."""
-    found = []
-    training = contract.training
-    if content is not None and hashlib.blake2b(content, digest_size=16).hexdigest() in training.get("hashes", ()):
-        found.append("the model was trained on this very recording")
-    elif (
-        (actor := _actor(path)) is not None and training.get("corpus") == "RAVDESS" and actor in training["actors"]
-    ):
-        found.append(f"the model was trained on other recordings of actor {actor}")
-    if rate < contract.sample_rate:
-        found.append(f"sample rate {rate} Hz; the model expects at least {contract.sample_rate} Hz")
-    units = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}
-    for name, value in profile(wave, contract.sample_rate).items():
-        if name in training.get("ranges", {}):
-            low, high = training["ranges"][name]
-            if not low <= value <= high:
-                unit = units[name]
-                found.append(f"{name} {value:.4g} {unit}; the model was trained on {low:.4g} to {high:.4g} {unit}")
-    return tuple(found)
-
-
-def _actor(path: str) -> int | None:
-    """The actor that a RAVDESS file name tells."""
-    from emolight.data.ravdess import parse_name
-
-    clip = parse_name(PurePath(path).stem)
-    return None if clip is None else int(str(clip["actor"]))
+        return Prediction(label, probabilities, warnings, how, **rest)
 
 
 def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> Recognizer:
-    """Load a checkpoint (``.ckpt``) or an exported model (``.onnx``) for inference.
+    """Load a trained model for inference.
 
     Args:
-        path: the file.
+        path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), or an exported model (``.onnx``).
         device: where PyTorch computes: ``cpu``, ``cuda``, ``mps``; an ONNX file runs on the CPU.
         abstain_below: confidence below which a prediction has no label.
 
     Raises:
         EmolightError: the file is missing, damaged, or not a model of this project.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not 0 <= abstain_below <= 1:
         raise EmolightError(f"abstain_below is {abstain_below:g}; it must be from 0 to 1.", "0.5 is usual.")
     if path.suffix == ".onnx":

@@ -21,13 +21,23 @@ def contract_of(model: EmotionClassifier) -> Contract:
         float(settings["duration"]),
         settings["trim_db"],
         model.training_facts,
+        model.front_end.title,
     )
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that is meant: a folder is a run, whose best one counts; errors as :meth:`Run.open`."""
+    if not path.is_dir():
+        return path
+    from emolight.run.folder import Run  # here, because a checkpoint alone loads without what a run needs
+
+    return Run.open(path).best
 
 
 def load_torch(path: Path, device: str = "cpu") -> tuple[Contract, Network]:
     """Load a checkpoint; see :func:`emolight.inference.recognizer.load`."""
     try:
-        model = load_classifier(path).to(device)
+        model = load_classifier(checkpoint_of(path)).to(device)
     except (RuntimeError, AssertionError) as error:
         raise EmolightError(f"'{device}' cannot be used: {str(error).splitlines()[0]}", "Try cpu.") from None
 

@@ -1,93 +1,167 @@
-"""Augmentation as modules: each is the identity unless it is training.
+"""Augmentations: each changes every clip of a batch by its own draw, and is the identity unless it is training.
 
 Random numbers come from PyTorch's global generator of the device, so that the run's seed fixes them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torchaudio.functional import add_noise, mask_along_axis_iid
 
 from emolight.errors import EmolightError
+from emolight.models.parts import Part, Spec
+
+DEFAULT: tuple[Spec, ...] = (
+    {"class_path": "TimeShift"},
+    {"class_path": "Noise"},
+    {"class_path": "Gain"},
+    {"class_path": "SpecAugment"},
+)
+"""What training clips go through unless ``model.augment`` says otherwise; an empty list is nothing."""
 
 
-@dataclass(frozen=True)
-class Augment:
-    """How strongly training clips are changed; 0 turns a part off.
+class Augmentation(Part, nn.Module):
+    """A change of training clips. Derive from it, set ``level``, and write :meth:`change`.
 
-    Args:
-        speed: largest change of speed to either side, as a fraction; pitch and formants move along.
-        time_shift: largest shift to either side, as a fraction of the clip's length; silence moves in.
-        gain_db: largest change of level to either side, in dB.
-        noise_db: smallest signal-to-noise ratio of added white noise in dB, drawn up to 30 dB above; null is off.
-        freq_masks: SpecAugment frequency masks a clip.
-        freq_width: largest width of a frequency mask, as a fraction of the rows.
-        time_masks: SpecAugment time masks a clip.
-        time_width: largest width of a time mask, as a fraction of the frames.
-        mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution.
+    Attributes:
+        level: ``waveform``: it changes samples ``[B, T]``; ``image``: normalised features ``[B, C, F, N]``. Networks
+            on raw samples leave the latter out.
+
+    Example:
+        >>> class Reverse(Augmentation):
+        ...     level = "waveform"
+        ...     def change(self, waveform):
+        ...         return waveform.flip(-1)
     """
 
-    speed: float = 0.0
-    time_shift: float = 0.1
-    gain_db: float = 3.0
-    noise_db: float | None = 20.0
-    freq_masks: int = 2
-    freq_width: float = 0.15
-    time_masks: int = 2
-    time_width: float = 0.15
-    mixup: float = 0.2
+    level: ClassVar[Literal["waveform", "image"]] = "waveform"
 
-    def check(self) -> None:
-        """Raise :class:`EmolightError` for a value out of its range."""
-        fractions = ("speed", "time_shift", "freq_width", "time_width")
-        for name in (*fractions, "gain_db", "freq_masks", "time_masks", "mixup"):
-            value = getattr(self, name)
-            if value < 0 or (name in fractions and value > 1):
-                raise EmolightError(
-                    f"model.augment.{name} is {value:g}; it must be at least 0"
-                    + (" and at most 1." if name in fractions else "."),
-                    f"Change model.augment.{name}; 0 turns it off.",
-                )
+    def change(self, clips: Tensor) -> Tensor:
+        """The changed batch."""
+        raise NotImplementedError(f"{type(self).__name__}.change")
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Changed copies of ``clips`` in training, ``clips`` itself in evaluation."""
+        return self.change(clips) if self.training else clips
 
 
-class WaveformAugment(nn.Module):
-    """Speed, time shift, gain and white noise on ``[B, T]`` waveforms, drawn for each clip."""
+class TimeShift(Augmentation):
+    """Moves the clip in time; silence moves in.
 
-    def __init__(self, augment: Augment) -> None:
+    Args:
+        fraction: largest shift to either side, as a fraction of the clip's length.
+    """
+
+    def __init__(self, fraction: float = 0.1) -> None:
         super().__init__()
-        self.augment = augment
+        self.fraction = _between("TimeShift.fraction", fraction, 1)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Return changed copies of ``waveform`` in training, ``waveform`` itself in evaluation."""
-        if not self.training:
-            return waveform
+    def change(self, waveform: Tensor) -> Tensor:
+        """The shifted batch ``[B, T]``."""
         clips, length = waveform.shape
-        device, settings = waveform.device, self.augment
-        if settings.speed:
-            speed = 1 + settings.speed * (2 * torch.rand(clips, 1, device=device) - 1)
-            waveform = resample(waveform, speed)
-        if reach := int(settings.time_shift * length):
-            shift = torch.randint(-reach, reach + 1, (clips, 1), device=device)
-            source = torch.arange(length, device=device) - shift
-            inside = (source >= 0) & (source < length)
-            waveform = waveform.gather(1, source.clamp(0, length - 1)) * inside
-        if settings.noise_db is not None:
-            ratio_db = settings.noise_db + 30 * torch.rand(clips, 1, device=device)
-            power = waveform.square().mean(dim=1, keepdim=True)
-            waveform = waveform + torch.randn_like(waveform) * (power * 10 ** (-ratio_db / 10)).sqrt()
-        if settings.gain_db:
-            gain_db = settings.gain_db * (2 * torch.rand(clips, 1, device=device) - 1)
-            waveform = waveform * 10 ** (gain_db / 20)
-        return waveform
+        reach = int(self.fraction * length)
+        shift = torch.randint(-reach, reach + 1, (clips, 1), device=waveform.device)
+        source = torch.arange(length, device=waveform.device) - shift
+        inside = (source >= 0) & (source < length)
+        return waveform.gather(1, source.clamp(0, length - 1)) * inside
+
+
+class Gain(Augmentation):
+    """Changes the level.
+
+    Args:
+        decibels: largest change to either side.
+    """
+
+    def __init__(self, decibels: float = 3.0) -> None:
+        super().__init__()
+        self.decibels = _between("Gain.decibels", decibels, 100)
+
+    def change(self, waveform: Tensor) -> Tensor:
+        """The louder or quieter batch ``[B, T]``."""
+        return waveform * 10 ** (self.decibels * _uniform(waveform) / 20)
+
+
+class Noise(Augmentation):
+    """Adds white noise.
+
+    Args:
+        decibels: smallest signal-to-noise ratio.
+        spread: the ratio is drawn from ``decibels`` to this many decibels above.
+    """
+
+    def __init__(self, decibels: float = 20.0, spread: float = 30.0) -> None:
+        super().__init__()
+        self.decibels = _between("Noise.decibels", decibels, 200, least=-100)
+        self.spread = _between("Noise.spread", spread, 200)
+
+    def change(self, waveform: Tensor) -> Tensor:
+        """The noisy batch ``[B, T]``; digital silence stays so."""
+        ratio = self.decibels + self.spread * (1 + _uniform(waveform).squeeze(1)) / 2
+        noisy: Tensor = add_noise(waveform, torch.randn_like(waveform), ratio)
+        return noisy
+
+
+class Speed(Augmentation):
+    """Plays the clip faster or slower, to the same length: the end is cut, or silence follows.
+
+    Pitch and formants move along. Interpolates linearly, which also dulls the highest frequencies a little.
+
+    Args:
+        fraction: largest change to either side.
+    """
+
+    def __init__(self, fraction: float = 0.1) -> None:
+        super().__init__()
+        self.fraction = _between("Speed.fraction", fraction, 0.9)
+
+    def change(self, waveform: Tensor) -> Tensor:
+        """The resampled batch ``[B, T]``."""
+        return resample(waveform, 1 + self.fraction * _uniform(waveform))
+
+
+class SpecAugment(Augmentation):
+    """Masks bands of rows and of frames by 0, the mean after normalisation; all channels alike.
+
+    Args:
+        freq_masks: masks of rows a clip.
+        freq_width: largest width of such a mask, as a fraction of the rows.
+        time_masks: masks of frames a clip.
+        time_width: largest width of such a mask, as a fraction of the frames.
+
+    Source:
+        Park et al., *SpecAugment*, 2019.
+    """
+
+    level = "image"
+
+    def __init__(
+        self, freq_masks: int = 2, freq_width: float = 0.15, time_masks: int = 2, time_width: float = 0.15
+    ) -> None:
+        super().__init__()
+        self.freq_masks = int(_between("SpecAugment.freq_masks", freq_masks, 100))
+        self.freq_width = _between("SpecAugment.freq_width", freq_width, 1)
+        self.time_masks = int(_between("SpecAugment.time_masks", time_masks, 100))
+        self.time_width = _between("SpecAugment.time_width", time_width, 1)
+
+    def change(self, image: Tensor) -> Tensor:
+        """The masked batch ``[B, C, F, N]``."""
+        clips, _, rows, frames = image.shape
+        kept = torch.ones(clips, 1, rows, frames, device=image.device, dtype=torch.float32)
+        for axis, masks, width in (
+            (2, self.freq_masks, self.freq_width * rows),
+            (3, self.time_masks, self.time_width * frames),
+        ):
+            for _ in range(masks):
+                kept = mask_along_axis_iid(kept, int(width) + 1, 0.0, axis)  # its widths are below that
+        return image * kept.to(image.dtype)
 
 
 def resample(waveform: Tensor, speed: Tensor) -> Tensor:
-    """Play ``[B, T]`` at the speeds ``[B, 1]``, to the same length: the end is cut, or silence follows.
-
-    Interpolates linearly, which also dulls the highest frequencies a little: good enough for augmentation.
-    """
+    """Play ``[B, T]`` at the speeds ``[B, 1]``, to the same length."""
     length = waveform.shape[1]
     source = torch.arange(length, device=waveform.device) * speed
     before = source.long()
@@ -95,42 +169,6 @@ def resample(waveform: Tensor, speed: Tensor) -> Tensor:
     padded = nn.functional.pad(waveform, (0, 2))
     before = before.clamp(max=length)
     return torch.lerp(padded.gather(1, before), padded.gather(1, before + 1), share)
-
-
-class SpecAugment(nn.Module):
-    """Frequency and time masks on normalised ``[B, 1, F, N]`` features, drawn for each clip.
-
-    Masked cells become 0, the mean after normalisation. Source: Park et al., *SpecAugment*, 2019.
-    """
-
-    def __init__(self, augment: Augment) -> None:
-        super().__init__()
-        self.augment = augment
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return masked copies of ``image`` in training, ``image`` itself in evaluation."""
-        if not self.training:
-            return image
-        settings = self.augment
-        for dim, masks, width in (
-            (2, settings.freq_masks, settings.freq_width),
-            (3, settings.time_masks, settings.time_width),
-        ):
-            for _ in range(masks):
-                image = image * _band_mask(image, dim, width)
-        return image
-
-
-def _band_mask(image: Tensor, dim: int, width: float) -> Tensor:
-    """One mask a clip: 0 inside a random band of ``dim``, 1 outside, in a shape that broadcasts."""
-    clips, size = image.shape[0], image.shape[dim]
-    widths = torch.rand(clips, 1, device=image.device) * width * size
-    starts = torch.rand(clips, 1, device=image.device) * (size - widths)
-    place = torch.arange(size, device=image.device)
-    inside = (place >= starts.floor()) & (place < (starts + widths).floor())
-    shape = [clips, 1, 1, 1]
-    shape[dim] = size
-    return (~inside).to(image.dtype).view(shape)
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -146,9 +184,23 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     """
     if alpha <= 0:
         return images, targets
-    share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images.device)
+    both = torch.tensor([alpha, alpha], dtype=torch.float32)  # whatever the default type is under bf16-true
+    share = torch.distributions.Beta(*both).sample((len(images),)).to(targets.device)
     share = torch.maximum(share, 1 - share)
     other = torch.randperm(len(images), device=images.device)
     of_image = share.view(-1, *[1] * (images.dim() - 1)).to(images.dtype)
     mixed_targets = share[:, None] * targets + (1 - share[:, None]) * targets[other]
     return of_image * images + (1 - of_image) * images[other], mixed_targets
+
+
+def _uniform(waveform: Tensor) -> Tensor:
+    """A number a clip from -1 to 1, ``[B, 1]``."""
+    return 2 * torch.rand(len(waveform), 1, device=waveform.device, dtype=torch.float32) - 1
+
+
+def _between(name: str, value: float, most: float, least: float = 0) -> float:
+    if not least <= value <= most:
+        raise EmolightError(
+            f"{name} is {value:g}; it must be from {least:g} to {most:g}.", "Change model.augment in the configuration."
+        )
+    return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ from emolight.files import atomic_write
 BEST = "A run keeps its own in RUN/checkpoints/best.ckpt."
 ANOTHER = "Take another checkpoint of the run."
 MARK = b"emolight sha256 "
-SEAL = len(MARK) + 64
-"""Bytes of the comment: the mark and the digest in hexadecimal."""
 END_OF_ARCHIVE = b"PK\x05\x06"
 """How the last record of a zip archive begins; the length of the comment is its last two bytes of 22."""
+WEIGHTS = (
+    "epoch",
+    "global_step",
+    "pytorch-lightning_version",
+    "state_dict",
+    "hparams_name",
+    "hyper_parameters",
+    "training",
+)
+"""What :func:`weights_only_state` keeps."""
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -37,7 +46,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     torch.save(checkpoint, stream)
     content = stream.getbuffer()
     assert content[-22:-18] == END_OF_ARCHIVE, "PyTorch's archives have no comment"
-    content[-2:] = SEAL.to_bytes(2, "little")
+    content[-2:] = (len(MARK) + 64).to_bytes(2, "little")
     with atomic_write(path) as part, part.open("wb") as file:
         file.write(content)
         file.write(MARK + hashlib.sha256(content).hexdigest().encode())
@@ -46,8 +55,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint of this project, on the CPU, with ``weights_only=True``.
 
+    A checkpoint that another program wrote, such as a plain Lightning Trainer, has no checksum: a warning says so.
+
     Raises:
-        EmolightError: the file is missing or damaged, has no checksum, or is not a checkpoint of this project.
+        EmolightError: the file is missing, cut off or damaged, or is not a checkpoint of this project.
     """
     check_is_file(path)
     path = Path(path)
@@ -55,7 +66,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise EmolightError(f"{path} cannot be read: {error.strerror or error}.", ANOTHER) from None
-    _check_seal(path, content)
+    _check_sum(path, content)
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen kinds
@@ -67,7 +78,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
     trained = checkpoint["hyper_parameters"]
     if "training" not in checkpoint or not (
-        isinstance(trained, dict) and {"classes", "features"} <= trained.keys()
+        isinstance(trained, dict) and {"classes", "features", "network"} <= trained.keys()
     ):
         raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
     return checkpoint
@@ -84,18 +95,23 @@ def check_is_file(path: str | Path) -> None:
         raise EmolightError(f"There is no checkpoint {path}.", BEST)
 
 
-def _check_seal(path: Path, content: bytes) -> None:
+def weights_only_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without the state of its training: what ``test`` and every user of the model need."""
+    return {name: checkpoint[name] for name in WEIGHTS if name in checkpoint}
+
+
+def _check_sum(path: Path, content: bytes) -> None:
     if not content:
         raise EmolightError(f"{path} is empty.", ANOTHER)
     if not content.startswith(b"PK"):
         raise EmolightError(f"{path} is no checkpoint: it begins with {content[:16]!r}.", ANOTHER)
-    seal = content[-SEAL:]
-    if not seal.startswith(MARK):
-        raise EmolightError(
-            f"{path} has no checksum at its end: it is cut off, or another program wrote it.",
-            "Nothing in it was executed. " + ANOTHER,
-        )
-    if hashlib.sha256(memoryview(content)[:-SEAL]).hexdigest().encode() != seal[len(MARK) :]:
+    end = content.rfind(END_OF_ARCHIVE)
+    comment = content[end + 22 :]
+    if end < 0 or len(comment) != int.from_bytes(content[end + 20 : end + 22], "little"):
+        raise EmolightError(f"{path} is cut off: its end is missing.", ANOTHER)
+    if not comment.startswith(MARK):
+        warnings.warn(f"{path} has no checksum: damage in it would not be noticed.", stacklevel=3)
+    elif comment[len(MARK) :] != hashlib.sha256(memoryview(content)[: end + 22]).hexdigest().encode():
         raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", ANOTHER)
 
 
@@ -106,8 +122,6 @@ class CheckpointFiles(TorchCheckpointIO):
         """As :func:`save_checkpoint`."""
         save_checkpoint(checkpoint, path)
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """As :func:`read_checkpoint`; strategies move it to their devices."""
         return read_checkpoint(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +13,37 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
 
 from emolight.errors import EmolightError
-from emolight.evaluation.metrics import classification_metrics
-from emolight.models.augment import Augment, SpecAugment, WaveformAugment, mixup
-from emolight.models.averaging import MovingAverage
+from emolight.evaluation.calibration import fit_temperature
+from emolight.models.augment import DEFAULT, Augmentation, mixup
 from emolight.models.checkpoint import read_checkpoint
-from emolight.models.frontend import Features, FrontEnd
-from emolight.models.resnet import resnet18
-from emolight.models.wave_cnn import WaveCNN
+from emolight.models.features import MFCC, Features
+from emolight.models.networks import ForeignNetwork, Network, ResNet18
+from emolight.models.normalise import Normalise
+from emolight.models.parts import build, without_cast
+from emolight.models.schedule import one_cycle
+from emolight.models.scores import Batch, Scores
 
-Batch = dict[str, Tensor]
-"""``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64: the clip's row in the clip table."""
-
-
-class Normalise(nn.Module):
-    """Zero mean and unit deviation of every feature row, by statistics of the training clips.
-
-    The statistics are buffers, so a checkpoint carries them.
-    """
-
-    mean: Tensor
-    std: Tensor
-    fitted: Tensor
-
-    def __init__(self, n_rows: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(n_rows, 1))
-        self.register_buffer("std", torch.ones(n_rows, 1))
-        self.register_buffer("fitted", torch.tensor(False))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Normalise ``[..., n_rows, N]``."""
-        return (image - self.mean) / self.std
-
-    @torch.no_grad()
-    def fit(self, images: Iterable[Tensor]) -> None:
-        """Set mean and standard deviation from batches ``[B, 1, n_rows, N]`` or ``[B, 1, N]``."""
-        total = square = torch.zeros_like(self.mean, dtype=torch.float64).squeeze(1)
-        count = 0
-        for image in images:
-            rows = image.double().reshape(-1, len(self.mean), image.shape[-1])
-            total = total + rows.sum(dim=(0, 2))
-            square = square + rows.square().sum(dim=(0, 2))
-            count += rows.shape[0] * rows.shape[2]
-        mean = total / count
-        std = (square / count - mean.square()).clamp(min=0).sqrt()
-        self.mean.copy_(mean[:, None])
-        # A row that never changes carries nothing: leave it at zero instead of dividing by nothing.
-        self.std.copy_(torch.where(std > 1e-5, std, 1.0)[:, None])
-        self.fitted.fill_(True)
+JOINED = ("hashes", "val_hashes", "speakers", "val_speakers")
+"""What a model that is trained further keeps of its earlier training."""
 
 
 class EmotionClassifier(pl.LightningModule):
     """Emotion of a clip from its waveform.
 
     Args:
-        features: what the network sees; mode ``waveform`` takes the 1-D network, every other mode the ResNet18.
-        augment: changes of the training clips.
-        pretrained: start the ResNet18 from ImageNet weights.
+        features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
+        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3, WaveCNN (for Waveform), or a class of your own.
+        augment: changes of the training clips; null is time shift, noise, gain and SpecAugment, ``[]`` nothing.
+        mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.
         class_weights: weigh the loss by inverse class frequency of the training clips.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's decay.
         warmup: share of the steps in which the learning rate rises.
-        average: decay of the moving average of the weights, which is validated and saved; 0 takes the last weights.
-        channels_last: memory layout of the ResNet18.
-        classes: class names in order; the command line links them from the data.
-        sample_rate: Hz of the waveforms; linked from the data.
+        classes: class names in order; empty: they and the next three come from the data module's ``contract``.
+        sample_rate: Hz of the waveforms; the command line links it from the data.
         duration: seconds of a training clip; linked from the data.
         trim_db: the trimming rule of the training clips; linked from the data.
         seed: base of the augmentation's random numbers; linked from ``seed_everything``.
@@ -89,132 +51,168 @@ class EmotionClassifier(pl.LightningModule):
     Shape:
         waveforms ``[B, T]`` float32 to logits ``[B, C]``.
 
+    Attributes:
+        front_end: the :class:`~emolight.models.features.Features`.
+        network: the :class:`~emolight.models.networks.Network`.
+        temperature: divides the logits of predictions, not of the loss. Each validation of a fit fits it.
+        training_facts: the data module's ``training_facts()``; a checkpoint keeps them.
+        predictions: after validation or test, of the clips of all processes, by ``index``: ``index`` and ``label``
+            int64 [N], and uncalibrated ``probabilities`` float32 [N, C]. Callbacks read it in ``on_validation_end``.
+
     Raises:
-        EmolightError: a value out of range; see :class:`~emolight.models.frontend.FrontEnd`.
+        EmolightError: a value out of range, or parts that do not fit.
+
+    Example:
+        >>> trainer.fit(EmotionClassifier(network=ResNet34), datamodule=EmotionDataModule(corpus="RAVDESS"))
     """
 
     class_weight: Tensor
     temperature: Tensor
-    training_facts: dict[str, Any]
-    augment_image: nn.Module
+    front_end: Features
+    network: Network
 
     def __init__(
         self,
-        features: Features = Features(),  # noqa: B008 - frozen
-        augment: Augment = Augment(),  # noqa: B008 - frozen
-        pretrained: bool = False,
+        features: Callable[[int], Features] | None = MFCC,
+        network: Callable[[int, int], Network] | None = ResNet18,
+        augment: list[Augmentation] | None = None,
+        mixup: float = 0.2,
         label_smoothing: float = 0.1,
         class_weights: bool = False,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.2,
-        average: float = 0.0,
-        channels_last: bool = True,
         classes: Sequence[str] = (),
         sample_rate: int = 16000,
         duration: float = 2.25,
-        trim_db: float | None = None,
+        trim_db: float | None = 30.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        features = Features(**features) if isinstance(features, dict) else features
-        augment = Augment(**augment) if isinstance(augment, dict) else augment
+        for holds, name, value, valid, usual in (
+            (0 <= mixup < math.inf, "mixup", mixup, "at least 0", 0.2),
+            (0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "from 0 to below 1", 0.1),
+            (0 < learning_rate < math.inf, "learning_rate", learning_rate, "above 0", 0.001),
+            (0 <= weight_decay < math.inf, "weight_decay", weight_decay, "at least 0", 0.01),
+            (0 < warmup < 1, "warmup", warmup, "between 0 and 1", 0.2),
+        ):
+            if not holds:
+                raise EmolightError(f"model.{name} is {value:g}; it must be {valid}.", f"{usual:g} is usual.")
+        changes: Sequence[Any] = DEFAULT if augment is None else augment
+        self.augment = nn.ModuleList(_maker(change, Augmentation)() for change in changes)
+        self.training_facts: dict[str, Any] = {}
+        self.predictions: dict[str, np.ndarray] = {}
+        self._settings = {
+            "augment": [change.spec for change in self.augment],
+            "mixup": mixup,
+            "label_smoothing": label_smoothing,
+            "class_weights": class_weights,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+            "seed": seed,
+        }
+        self._makers = (_maker(features or MFCC, Features), _maker(network or ResNet18, Network))
+        if classes:
+            self._build(classes, sample_rate, duration, trim_db)
+
+    def _build(self, classes: Sequence[str], sample_rate: int, duration: float, trim_db: float | None) -> None:
+        """Make everything whose size depends on the data."""
         if len(classes) < 2:
             raise EmolightError(
                 f"The classes are [{', '.join(classes)}]; a classifier needs at least two.", "Change data.emotions."
             )
-        if sample_rate < 1000:
-            raise EmolightError(f"data.sample_rate is {sample_rate}; it must be at least 1000.", "16000 is usual.")
-        if not 0 <= label_smoothing < 1:
+        make_features, make_network = self._makers
+        del self._makers  # what jsonargparse makes cannot be pickled
+        self.classes = [str(name) for name in classes]
+        self.front_end = make_features(sample_rate)
+        self.front_end.check_length(round(duration * sample_rate))
+        self.normalise = Normalise(self.front_end.channels, self.front_end.rows)
+        network: nn.Module = make_network(self.front_end.channels, len(classes))
+        if not isinstance(network, Network):
+            network = ForeignNetwork(make_network, self.front_end.channels, len(classes), self.front_end.image)
+        self.network = network
+        if self.network.image != self.front_end.image:
+            takes, fits = ("images", "WaveCNN") if self.network.image else ("samples", "ResNet18")
             raise EmolightError(
-                f"model.label_smoothing is {label_smoothing:g}; it must be from 0 to below 1.",
-                "0.1 is usual.",
+                f"{type(self.network).__name__} takes {takes}; {type(self.front_end).__name__} gives none.",
+                f"For example: --model.network {fits}",
             )
-        if learning_rate <= 0:
-            raise EmolightError(f"model.learning_rate is {learning_rate:g}; it must be above 0.", "0.001 is usual.")
-        if not 0 < warmup < 1:
-            raise EmolightError(f"model.warmup is {warmup:g}; it must be between 0 and 1.", "0.2 is usual.")
-        if not 0 <= average < 1:
-            raise EmolightError(
-                f"model.average is {average:g}; it must be from 0 to below 1.", "0.99 is usual; 0 turns it off."
-            )
-        augment.check()
         # Plain values only, so that the checkpoint loads with weights_only=True.
-        self.save_hyperparameters(
-            {
-                "features": asdict(features),
-                "augment": asdict(augment),
-                "pretrained": pretrained,
-                "label_smoothing": label_smoothing,
-                "class_weights": class_weights,
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "warmup": warmup,
-                "average": average,
-                "channels_last": channels_last,
-                "classes": list(classes),
-                "sample_rate": sample_rate,
-                "duration": duration,
-                "trim_db": trim_db,
-                "seed": seed,
-            },
-            logger=False,
-        )
-        self.classes = list(classes)
-        self.front_end = FrontEnd(features, sample_rate)
-        self.normalise = Normalise(self.front_end.n_rows)
-        self.augment_waveform = WaveformAugment(augment)
-        self.augment_image = nn.Identity() if features.mode == "waveform" else SpecAugment(augment)
-        self.network: nn.Module
-        if features.mode == "waveform":
-            if pretrained:
-                raise EmolightError(
-                    "model.pretrained is true, but the waveform network has no published weights.",
-                    "Set model.pretrained false, or choose another model.features.mode.",
-                )
-            self.network = WaveCNN(len(self.classes))
-        else:
-            self.network = resnet18(len(self.classes), pretrained)
-            if channels_last:
-                self.network.to(memory_format=torch.channels_last)
-        self.register_buffer("class_weight", torch.ones(len(self.classes)))
-        # Divides the logits of predictions, not of the loss; the recorder fits it to the validation clips.
+        parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}
+        data = {"sample_rate": sample_rate, "duration": duration, "trim_db": trim_db}
+        self.save_hyperparameters({**parts, "classes": self.classes, **data}, logger=False)
+        self.register_buffer("class_weight", torch.ones(len(classes)))
         self.register_buffer("temperature", torch.tensor(1.0))
-        self.training_facts = {}
-        self.val_metrics = classification_metrics(self.classes, "val/")
-        self.test_metrics = classification_metrics(self.classes, "test/")
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_scores, self.test_scores = Scores(self.classes, "val"), Scores(self.classes, "test")
 
-    def configure_callbacks(self) -> list[pl.Callback]:
-        """The moving average of the weights in a fit, where it is on."""
-        fitting = self.trainer.state.fn == "fit"
-        return [MovingAverage(self.hparams["average"])] if self.hparams["average"] and fitting else []
+    def setup(self, stage: str) -> None:
+        """Take classes, sample rate and clip length from the data module, or check that they are the same."""
+        # bf16-true would cut the samples to 8 bits before the front-end sees them.
+        setattr(self.trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010
+        contract = getattr(self._data(), "contract", None)
+        if not hasattr(self, "network"):
+            if contract is None:
+                raise EmolightError(
+                    "The classifier does not know its classes: the Trainer has no data module with a contract.",
+                    "Give EmotionClassifier(classes=[...], sample_rate=...), or fit with an EmotionDataModule.",
+                )
+            self._build(**contract)
+        for name in ("classes", "sample_rate"):
+            ours, theirs = self.hparams[name], (contract or self.hparams)[name]
+            if theirs != ours:
+                raise EmolightError(
+                    f"The model was made for data.{name} {ours}; the data has {theirs}.", "Make them the same."
+                )
+
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Normalised features ``[B, 1, F, N]`` (or ``[B, 1, T]``) of waveforms ``[B, T]``."""
+        """Normalised features ``[B, channels, rows, N]`` (or ``[B, 1, T]``) in the network's type."""
         image: Tensor = self.normalise(self.front_end(waveform))
-        if self.hparams["channels_last"] and image.dim() == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return image
+        weights = next(self.network.parameters(), image)
+        return image.to(weights.dtype)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Logits ``[B, C]`` of waveforms ``[B, T]``."""
         logits: Tensor = self.network(self.features(waveform))
         return logits
 
+    @torch.no_grad()
+    def embed(self, waveform: Tensor) -> Tensor:
+        """What the network's last layer sees, ``[B, E]`` float32, of waveforms ``[B, T]``."""
+        seen: list[Tensor] = []
+        hook = self.network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self(waveform)
+        finally:
+            hook.remove()
+        return seen[0].flatten(1).float()
+
     def on_fit_start(self) -> None:
         """Fit normalisation and class weights on the training clips, unless a checkpoint brought them."""
+        if self.normalise.fitted and self.trainer.ckpt_path:  # resumed
+            return
+        data = self._data()
+        if not (hasattr(data, "training_facts") and hasattr(data, "statistics_dataloader")):
+            raise EmolightError(
+                "The classifier is fitted to a data module with statistics_dataloader() and training_facts().",
+                "Fit with an EmotionDataModule, or give yours these methods.",
+            )
+        facts, earlier = data.training_facts(), self.training_facts
+        joined = {name: sorted({*facts.get(name, []), *earlier[name]}) for name in JOINED if name in earlier}
+        self.training_facts = {**facts, **joined}
         if self.normalise.fitted:
             return
-        self.training_facts = self.trainer.datamodule.training_facts()  # type: ignore[attr-defined]
-        batches: Iterable[Batch] = self.trainer.datamodule.statistics_dataloader()  # type: ignore[attr-defined]
-        counts = torch.zeros(len(self.classes), device=self.device)
+        counts = torch.zeros(len(self.classes))
 
         def images() -> Iterable[Tensor]:
-            for batch in batches:
-                labels = batch["label"].to(self.device)
-                counts.add_(F.one_hot(labels, len(self.classes)).sum(dim=0))
-                yield self.front_end(batch["waveform"].to(self.device))
+            batch: Batch
+            for batch in data.statistics_dataloader():
+                counts.add_(F.one_hot(batch["label"].cpu(), len(self.classes)).sum(dim=0))
+                with torch.no_grad():
+                    yield self.front_end(batch["waveform"].to(self.device))
 
         self.normalise.fit(images())
         if self.hparams["class_weights"]:
@@ -235,67 +233,90 @@ class EmotionClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
-        with torch.no_grad():
-            image = self.augment_image(self.features(self.augment_waveform(batch["waveform"])))
-            targets = F.one_hot(batch["label"], len(self.classes)).to(image.dtype)
-            image, targets = mixup(image, targets, self.hparams["augment"]["mixup"])
-        logits = self.network(image)
+        learns = any(weights.requires_grad for weights in self.front_end.parameters())
+        with torch.set_grad_enabled(learns):
+            image = self.features(self._augmented(batch["waveform"], "waveform"))
+            image = self._augmented(image, "image") if self.front_end.image else image
+            targets = F.one_hot(batch["label"], len(self.classes)).float()
+            image, targets = mixup(image, targets, self.hparams["mixup"])
+        logits = self.network(image).float()
         loss = F.cross_entropy(
             logits, targets, weight=self.class_weight, label_smoothing=self.hparams["label_smoothing"]
         )
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def _augmented(self, clips: Tensor, level: str) -> Tensor:
+        for change in self.augment:
+            if change.level == level:
+                clips = change(clips)
+        return clips
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Score one batch; callbacks receive ``index`` [B] and ``probabilities`` [B, C]."""
-        return self._evaluate(batch, self.val_metrics, self.val_loss)
+        return self.val_scores.add(batch, self(batch["waveform"]))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """As :meth:`validation_step`, on the test clips."""
-        return self._evaluate(batch, self.test_metrics, self.test_loss)
+        return self.test_scores.add(batch, self(batch["waveform"]))
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> dict[str, Tensor]:
-        logits = self(batch["waveform"]).float()
-        mean_loss.update(F.cross_entropy(logits, batch["label"], reduction="none"))
-        metrics.update(logits, batch["label"])
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """``index`` [B] and calibrated ``probabilities`` [B, C] of a batch."""
+        logits = self(batch["waveform"]).float() / self.temperature
         return {"index": batch["index"], "probabilities": logits.softmax(dim=1)}
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget an evaluation that broke off."""
+        self.val_scores.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics of all processes' clips; EmolightError when the loss is not finite."""
-        self._log_metrics("val/loss", self.val_metrics, self.val_loss)
+        """Log the metrics, gather the predictions, and in a fit fit the temperature to them.
+
+        Raises:
+            EmolightError: the loss is not finite.
+        """
+        self._finish(self.val_scores)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            found = self.predictions
+            self.temperature.fill_(fit_temperature(found["probabilities"], found["label"]))
 
     def on_test_epoch_end(self) -> None:
-        """Log the test metrics of all processes' clips."""
-        self._log_metrics("test/loss", self.test_metrics, self.test_loss)
+        """Log the metrics and gather the predictions."""
+        self._finish(self.test_scores)
 
-    def _log_metrics(self, loss_name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        values = {loss_name: mean_loss.compute(), **metrics.compute()}
-        if not values[loss_name].isfinite():
+    def _finish(self, scores: Scores) -> None:
+        values = scores.compute()
+        loss = values[scores.loss_name]
+        if not loss.isfinite() and not self.trainer.sanity_checking:
             raise EmolightError(
-                f"{loss_name} is {values[loss_name]:g} after {self.trainer.global_step} steps: training diverged.",
+                f"{scores.loss_name} is {loss:g} after {self.trainer.global_step} steps: training diverged.",
                 "Lower model.learning_rate, or train with trainer.precision 32-true.",
             )
         self.log_dict(values, sync_dist=True)
-        metrics.reset()
-        mean_loss.reset()
+        self.predictions = scores.predictions(self.trainer.world_size)
+        scores.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW under a one-cycle schedule, stepped by batch."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.hparams["learning_rate"],
-            weight_decay=self.hparams["weight_decay"],
-            fused=self.device.type == "cpu",  # a fifth of a training step less
+        """See :func:`~emolight.models.schedule.one_cycle`."""
+        weights = [weights for weights in self.parameters() if weights.requires_grad]
+        learning_rate, weight_decay, warmup = (
+            self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup")
         )
-        # A fused step can unscale float16 gradients, and Lightning then refuses to clip them; a CPU scales none.
-        optimizer._step_supports_amp_scaling = False
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.hparams["learning_rate"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self.hparams["warmup"],
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps = self.trainer.estimated_stepping_batches
+        return one_cycle(weights, learning_rate, weight_decay, warmup, steps, fused=self.device.type == "cpu")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move and cast as PyTorch does, but keep the classifier's own buffers in float32."""
+        kept = {name: without_cast(fn)(buffer) for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(kept)
+        return self
+
+
+def _maker(part: Any, base: type) -> Callable[..., Any]:
+    """What makes a part: of a name, a specification, a class, or the part itself."""
+    maker: Callable[..., Any] = build(part, base) if isinstance(part, (str, dict)) else part
+    return (lambda: part) if isinstance(part, base) else maker
 
 
 def load_classifier(path: str | Path) -> EmotionClassifier:
@@ -306,7 +327,11 @@ def load_classifier(path: str | Path) -> EmotionClassifier:
     """
     checkpoint = read_checkpoint(path)
     try:
-        model = EmotionClassifier(**{**checkpoint["hyper_parameters"], "pretrained": False})
+        settings = dict(checkpoint["hyper_parameters"])
+        arguments = dict(settings["network"]["init_args"])
+        if "pretrained" in arguments:  # the weights follow
+            settings["network"] = {**settings["network"], "init_args": {**arguments, "pretrained": False}}
+        model = EmotionClassifier(**settings)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -1,277 +1,218 @@
-"""From a sweep's space to the options of a trial; and the check of all of it before trial 0."""
+"""The YAML of a sweep, and the options of ``fit`` that its space gives a trial."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
-import yaml
+import optuna
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from emolight.errors import EmolightError, nearest
-from emolight.sweep.definition import Sweep, read_sweep
-from emolight.sweep.parameters import FIXED, Parameter
+from emolight.errors import EmolightError, check_choice, nearest
 
-if TYPE_CHECKING:
-    import optuna
-
-__all__ = [
-    "METRICS",
-    "Parameter",
-    "Sweep",
-    "changes",
-    "check_sweep",
-    "fingerprint",
-    "options_of",
-    "plain",
-    "read_sweep",
-    "settings_of",
-    "suggest",
-]
-
-METRICS = ("val/uar", "val/accuracy", "val/f1", "val/loss")
-"""What every ``fit`` logs; also ``val/recall_CLASS``."""
-COSTS = ("parameters", "latency_ms")
-"""Objectives that are no metric of an epoch: number of weights, milliseconds for one clip."""
-CORNERS = 500
-"""Most combinations of a space's ends that the model is built at; of more, so many are drawn."""
+Value = None | bool | int | float | str
+FIXED = re.compile(
+    r"name|seed_everything|trainer\.max_epochs|data\.(fold|corpus|root|task|emotions|label_map|filter|speakers"
+    r"|protocol|split_seed|split_csv|on_bad_clip)"
+)
+"""Options that no space varies: the sweep sets them, or its trials would be scored on different clips."""
+CLASSES = ("model.features", "model.features.mode", "model.network")
+"""They choose a class, so that they stand before its own options."""
+PRUNERS = {"hyperband": "HyperbandPruner", "halving": "SuccessiveHalvingPruner", "median": "MedianPruner"}
+"""Names in the YAML, and the classes of ``optuna.pruners`` that take their arguments."""
 
 
-def suggest(sweep: Sweep, trial: optuna.Trial) -> dict[str, Any]:
-    """This trial's parameters by dotted name; conditional ones only where ``when`` holds."""
-    found: dict[str, Any] = {}
-    for name, parameter in sweep.space.items():
-        if not parameter.exists(found):
-            continue
-        if parameter.choices:
-            found[name] = trial.suggest_categorical(name, parameter.choices)
-            continue
-        low, high, log, step = parameter.low, parameter.high, parameter.log, parameter.step
-        assert low is not None
-        assert high is not None
-        if parameter.integer:
-            found[name] = trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=log)
-        else:
-            found[name] = trial.suggest_float(name, low, high, step=step, log=log)
-    return found
+@dataclass(frozen=True)
+class Parameter:
+    """One option of ``fit`` that the trials vary; docs/sweeps.md explains the keys. ``brings`` is ``with`` there."""
+
+    choices: list[Value] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    when: dict[str, Value | list[Value]] = field(default_factory=dict)
+    brings: dict[Value, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def ends(self) -> Sequence[Value]:
+        """All choices, or both ends of the range."""
+        return self.choices or [self.low, self.high]
+
+    def exists(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial has this parameter, by the values of those above it."""
+        return all(parent in values and values[parent] in _list(chosen) for parent, chosen in self.when.items())
+
+    def suggest(self, name: str, trial: Any) -> Any:
+        """The value in a trial; ValueError where low and high are no range."""
+        if self.choices:
+            return trial.suggest_categorical(name, self.choices)
+        if all(isinstance(value, int | None) for value in (self.low, self.high, self.step)):
+            step = 1 if self.step is None else self.step
+            return trial.suggest_int(name, self.low, self.high, step=step, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
 
-def options_of(sweep: Sweep, parameters: Mapping[str, Any]) -> list[str]:
-    """The options of ``fit`` for a trial's parameters, with what its choices bring along."""
-    return [f"--{name}={_word(value)}" for name, value in settings_of(sweep, parameters).items()]
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its YAML says it; docs/sweeps.md explains the keys."""
+
+    config: list[str]
+    space: dict[str, Parameter]
+    name: str = ""
+    objectives: dict[str, Literal["maximize", "minimize"]] = field(default_factory=lambda: {"val/uar": "maximize"})
+    trials: PositiveInt = 16
+    epochs: PositiveInt | None = None
+    timeout: PositiveFloat | None = None
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: str | dict[str, Any] = "hyperband"
+    folds: list[NonNegativeInt] = field(default_factory=lambda: [1])
+    seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
+    sampler_seed: NonNegativeInt = 0
+    devices_per_trial: PositiveInt = 1
+    checkpoints: Literal["best", "all"] = "best"
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """A trial's parameters by dotted name; conditional ones only where ``when`` holds."""
+        values: dict[str, Any] = {}
+        for name, parameter in self.space.items():
+            if parameter.exists(values):
+                values[name] = parameter.suggest(name, trial)
+        return values
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A trial's parameters and what its choices bring along; what chooses a class comes first."""
+        settings = dict(values)
+        for name, value in values.items():
+            settings.update(self.space[name].brings.get(value, {}))
+        return {name: settings[name] for name in sorted(settings, key=lambda name: name not in CLASSES)}
+
+    def make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        """The sampler of one trial; the first trials of ``tpe`` are random, a quarter of them and 10 at most."""
+        if self.sampler == "random":
+            return optuna.samplers.RandomSampler(seed)
+        # `group`: parameters that exist under some choices only are drawn together where they exist.
+        first = min(10, max(4, self.trials // 4))
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=first)
+
+    def make_pruner(self, steps: int) -> optuna.pruners.BasePruner:
+        """The pruner of trials with so many reports; Optuna's cannot prune several objectives."""
+        arguments: dict[str, Any] = dict(self.pruner) if isinstance(self.pruner, dict) else {"name": self.pruner}
+        name = str(arguments.pop("name", None))
+        check_choice("pruner", name, [*PRUNERS, "none"])
+        if name == "none" or len(self.objectives) > 1:
+            return optuna.pruners.NopPruner()
+        if name == "hyperband":  # by itself it would wait for a complete trial
+            arguments.setdefault("max_resource", steps)
+        try:
+            return getattr(optuna.pruners, PRUNERS[name])(**arguments)  # type: ignore[no-any-return]
+        except (TypeError, ValueError) as error:
+            raise EmolightError(f"pruner: {error}", f"See Optuna's {PRUNERS[name]}.") from None
 
 
-def settings_of(sweep: Sweep, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's parameters and what its choices bring along: dotted name to value."""
-    settings = dict(parameters)
-    for name, value in parameters.items():
-        settings.update(sweep.space[name].brought_by(value))
-    return settings
+def words_of(settings: Mapping[str, Any]) -> list[str]:
+    """The options of ``fit`` for dotted names and values."""
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return [f"--{name}={word}" for name, word in words.items()]
 
 
-def _word(value: Any) -> str:
-    """A value as ``fit`` reads it on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def plain(sweep: Sweep) -> dict[str, Any]:
-    """What decides the search, as JSON holds it: trials of another one cannot stand beside these."""
-    config: dict[str, Any] = {}
-    for path in sweep.config:
-        _merge(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    told = {
-        "config": config,
-        "space": {name: parameter.plain() for name, parameter in sweep.space.items()},
-        "objectives": sweep.objectives,
-        "epochs": sweep.epochs,
-        "folds": list(sweep.folds),
-        "seeds": list(sweep.seeds),
-    }
-    result: dict[str, Any] = json.loads(json.dumps(told, default=str))
-    return result
-
-
-def _merge(config: dict[str, Any], later: Mapping[str, Any]) -> None:
-    """Put ``later`` over ``config``: what ``fit`` does with a second ``--config``."""
-    for key, value in later.items():
-        if isinstance(value, dict) and isinstance(config.get(key), dict):
-            _merge(config[key], value)
-        elif str(key).endswith("+") and isinstance(value, list):
-            config[key] = [*config.get(key, []), *value]
-        else:
-            config[key] = value
-
-
-def fingerprint(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of :func:`plain`."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Texts such as ``space.model.learning_rate.high: 0.005 -> 0.01``, from two results of :func:`plain`."""
-    before, after = dict(_leaves(earlier)), dict(_leaves(now))
-    return [
-        f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
-        for name in [*before, *(name for name in after if name not in before)]
-        if before.get(name) != after.get(name)
-    ]
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _word(inner)
-
-
-def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> dict[str, Any]:
-    """Check what only ``fit`` can know, before the first trial.
-
-    Every choice and both ends of every range are parsed by the real command line, and the model is built at the
-    corners of the space, where ranges can contradict each other.
+def read_sweep(path: Path, **changed: Any) -> Sweep:
+    """Read the YAML of a sweep; what only ``fit`` can know is left to :func:`~emolight.sweep.check.check_sweep`.
 
     Args:
-        sweep: of :func:`read_sweep`.
-        fit_options: that follow ``fit`` in every trial, such as ``--data.root DIR``.
-
-    Returns:
-        The complete configuration that trials start from, with the epochs of a trial.
+        path: of the YAML; the paths of ``config`` in it start at its folder.
+        changed: keys that the command line sets.
 
     Raises:
-        EmolightError: a trial could not run, or its value could not be compared with another's.
+        EmolightError: a key or value that it may not have; names the nearest.
     """
-    from emolight.experiments.crossval import full_config
-
-    _check_options(sweep, fit_options)
-    given = [word for path in sweep.config for word in ("--config", str(path))] + list(fit_options)
-    if sweep.epochs is not None:
-        given.append(f"--trainer.max_epochs={sweep.epochs}")
-    base = full_config(given)
-    _check_folds(sweep, base["data"])
-    _check_objectives(sweep, base["data"]["emotions"])
-    for settings in _ends(sweep):
-        for name in settings:
-            if isinstance(_value(base, name), dict):
-                raise EmolightError(
-                    f"space: {name} is a group of options.", f"Name one of its options: {name}.NAME"
-                )
-        full_config(given + [f"--{name}={_word(value)}" for name, value in settings.items()])
-    _check_corners(sweep, base)
-    return base
-
-
-def _check_options(sweep: Sweep, fit_options: Sequence[str]) -> None:
-    brought = {option for one in sweep.space.values() for _, options in one.brings for option in options}
-    for word in fit_options:
-        name = word.partition("=")[0].removeprefix("--")
-        if not word.startswith("--"):
-            continue
-        if name in FIXED:
-            raise EmolightError(f"--{name} cannot be given to a sweep: it sets it in every trial.", FIXED[name])
-        if name in sweep.space or name in brought:
-            raise EmolightError(
-                f"--{name} cannot be given: the space of the sweep '{sweep.name}' sets it.",
-                "Leave it out, or take it out of the space.",
-            )
+    path = path.expanduser()
+    if not path.is_file():
+        raise EmolightError(f"There is no sweep {path}.", nearest(path.name, map(str, path.parent.glob("*.yaml"))))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Sweep, skip={"config", "space"})
+    parser.add_argument("--config", type=str | list[str], required=True)
+    parser.add_argument("--space", type=dict[str, dict[str, Any]], required=True)
+    given = _parsed(parser, str(path), path.read_text(encoding="utf-8", errors="replace"))
+    config = [str((path.parent / Path(name).expanduser()).resolve()) for name in _list(given.pop("config"))]
+    try:
+        sweep = Sweep(config, _space(given.pop("space")), **{**given, **changed})
+        if len({*sweep.folds}) < len(sweep.folds) or len({*sweep.seeds}) < max(1, len(sweep.seeds)):
+            raise EmolightError(f"folds {sweep.folds}, seeds {sweep.seeds}.", "Write different numbers: [1, 2]")
+        sweep.make_pruner(1)
+    except EmolightError as error:
+        problem, _, fix = str(error).partition("\n")
+        raise EmolightError(f"{path}: {problem}", fix) from None
+    return replace(sweep, name=sweep.name or path.stem)
 
 
-def _check_folds(sweep: Sweep, data: Mapping[str, Any]) -> None:
-    from emolight.experiments.crossval import check_folds
-
-    if data["split_csv"] or data["protocol"] == "random":
-        if sweep.folds:
-            what = "A split of one's own" if data["split_csv"] else "Protocol 'random'"
-            raise EmolightError(
-                f"{what} has no folds: folds is {list(sweep.folds)}.", "Set `folds: []` in the sweep."
-            )
-        return
-    if not sweep.folds:
-        raise EmolightError("folds is empty.", "Name at least one fold, such as [1].")
-    check_folds(data["protocol"], sweep.folds)
-
-
-def _check_objectives(sweep: Sweep, classes: Sequence[str]) -> None:
-    metrics = [*METRICS, *(f"val/recall_{name}" for name in classes)]
-    for name in sweep.objectives:
-        if name.startswith("test/"):
-            raise EmolightError(
-                f"The objective '{name}' is of the test clips.",
-                f"Selection sees validation clips only: {name.replace('test/', 'val/')}.",
-            )
-        if name not in (*metrics, *COSTS):
-            raise EmolightError(
-                f"Unknown objective '{name}'.",
-                f"{nearest(name, [*metrics, *COSTS])}Valid: {', '.join([*metrics, *COSTS])}.",
-            )
-    if not any(name in metrics for name in sweep.objectives):
-        raise EmolightError(
-            f"No objective is a validation metric: {', '.join(sweep.objectives)}.", "Add val/uar: maximize."
-        )
-
-
-def _ends(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Settings in which every choice and both ends of every range occur, in few rounds."""
-    for number in range(max(len(parameter.ends) for parameter in sweep.space.values())):
-        values = {name: one.ends[min(number, len(one.ends) - 1)] for name, one in sweep.space.items()}
-        yield settings_of(sweep, values)
-
-
-def _value(config: Any, name: str) -> Any:
-    """The value of a dotted name, or None."""
-    for part in name.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
-
-
-def _check_corners(sweep: Sweep, base: dict[str, Any]) -> None:
-    """Build data module and model, without weights, where the ranges meet."""
-    import torch
-
-    from emolight.data.datamodule import EmotionDataModule
-    from emolight.models.classifier import EmotionClassifier
-
-    corners = list(_corners(sweep))
-    for parameters in random.Random(0).sample(corners, min(len(corners), CORNERS)):
-        config = copy.deepcopy(base)
-        for name, value in settings_of(sweep, parameters).items():
-            *groups, last = name.split(".")
-            group = config
-            for part in groups:
-                group = group[part]
-            group[last] = value
-        data, model = config["data"], config["model"]
-        model["pretrained"] = model["pretrained"] and model["features"]["mode"] == "waveform"
-        linked = {name: data[name] for name in ("sample_rate", "duration", "trim_db")}
+def _space(given: Mapping[str, Any]) -> dict[str, Parameter]:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Parameter, skip={"brings"})
+    parser.add_argument("--with", type=dict[Value, dict[str, Any]], default={})
+    space: dict[str, Parameter] = {}
+    for name, values in given.items():
+        where = f"space.{name}"
+        told = _parsed(parser, where, values)
+        parameter = Parameter(brings=told.pop("with"), **told)
+        for parent, chosen in parameter.when.items():
+            check_choice(f"parameter above {where}", parent, [one for one in space if space[one].choices])
+            for value in _list(chosen):
+                check_choice(f"choice in {where}.when", str(value), map(str, space[parent].choices or ()))
+        for choice, options in parameter.brings.items():
+            check_choice(f"choice in {where}.with", str(choice), map(str, parameter.choices or ()))
+            check_free(options)
+            if both := set(options) & set(given):
+                raise EmolightError(f"{where}.with sets {both.pop()}, which is a parameter itself.", "Take one out.")
+        check_free([name])
+        if parameter.choices is None and None in parameter.ends:
+            raise EmolightError(f"{where} needs choices, or low and high.", "Write {low: 13, high: 40}.")
         try:
-            EmotionDataModule(**data)
-            with torch.device("meta"):
-                EmotionClassifier(**model, **linked, classes=data["emotions"], seed=config["seed_everything"])
-        except EmolightError as error:
-            problem, _, fix = str(error).partition("\n")
-            where = ", ".join(f"{name} {_word(value)}" for name, value in parameters.items())
-            raise EmolightError(f"The space reaches what cannot work: {problem}", f"{fix} At: {where}.") from None
+            with warnings.catch_warnings(action="error"):  # such as an end that no step meets
+                parameter.suggest(name, optuna.trial.FixedTrial({name: parameter.ends[0]}))
+        except (ValueError, Warning) as error:
+            raise EmolightError(f"{where}: {error}", "Change the range.") from None
+        space[name] = parameter
+    if not space:
+        raise EmolightError("space is empty.", "Name options of `fit`, each with choices or with low and high.")
+    return space
 
 
-def _corners(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Every combination of the ends of what decides the features; the other parameters take their ends in turn."""
-    parents = {parent for one in sweep.space.values() for parent in one.when}
-    crossed = {
-        name
-        for name, one in sweep.space.items()
-        if name in parents or one.brings or name.startswith("model.features.") or name == "data.sample_rate"
-    }
-    rounds = max((len(one.ends) for name, one in sweep.space.items() if name not in crossed), default=1)
-    for number in range(rounds):
-        found: list[dict[str, Any]] = [{}]
-        for name, one in sweep.space.items():
-            ends = one.ends if name in crossed else (one.ends[min(number, len(one.ends) - 1)],)
-            found = [
-                {**corner, **extra}
-                for corner in found
-                for extra in ([{name: end} for end in ends] if one.exists(corner) else [{}])
-            ]
-        yield from found
+def check_free(options: Iterable[str]) -> None:
+    """Raise :class:`EmolightError` for an option that no space varies."""
+    for option in filter(FIXED.fullmatch, options):
+        fix = "Set it in the configuration, or by `folds`, `seeds`, `epochs` and `name` of the sweep."
+        raise EmolightError(f"{option} is the same in all trials, so that they can be compared.", fix)
+
+
+def _parsed(parser: ArgumentParser, where: str, given: Any) -> dict[str, Any]:
+    """What a text or mapping says; a mistake in one line, with the nearest key."""
+    try:
+        told = parser.parse_string(given) if isinstance(given, str) else parser.parse_object(given)
+        return dict(vars(told))
+    except ArgumentError as error:
+        message = str(error)
+    valid = [action.dest for action in parser._actions if action.dest != "help"]
+    keys = f"Keys: {', '.join(valid)}; see docs/sweeps.md."
+    found = re.search(r"Option '([^'.]+)[^']*' is not accepted", message)
+    if found and found[1] in ("data", "model", "trainer", "seed_everything"):
+        raise EmolightError(
+            f"{where} is a recipe of `fit`, and not a sweep.",
+            "A sweep names it: `config: FILE`, and the options to vary: `space: ...`; sweeps/features.yaml is one.",
+        )
+    if found:
+        raise EmolightError(f"{where}: unknown key '{found[1]}'.", nearest(found[1], valid) + keys)
+    text = " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", message).split())
+    text = re.sub(r"Does not validate .* Subtypes: \[(.*)\] Errors:.* value:", r"Expected \1. Got value:", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text.replace("NoneType", "null").replace("typing.", ""))
+    raise EmolightError(f"{where}: {text[:200]}", keys)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

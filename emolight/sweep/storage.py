@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from optuna.exceptions import StorageInternalError
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from emolight.errors import EmolightError
 
 HEARTBEAT, GRACE = 10, 60
-"""Seconds between signs of life, and without one after which a trial counts as lost."""
+"""Seconds between signs of life of a trial, and without one after which it counts as lost."""
 LIBPQ = {"connect_timeout": 20, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
-"""Seconds, unless the URL says otherwise: by default a server that is cut off is waited for, for hours."""
+"""By default a server that is cut off is waited for, for hours."""
+ERRORS = (DBAPIError, StorageInternalError)
+
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Storage(RDBStorage):
@@ -31,92 +38,54 @@ class Storage(RDBStorage):
             super().record_heartbeat(trial_id)
 
 
-def open_storage(url: str, heartbeat: int = HEARTBEAT, grace: int = GRACE) -> Storage:
-    """Open a database of studies; an empty one is made ready.
+def open_storage(url: str, create: bool = False, heartbeat: int = HEARTBEAT, grace: int = GRACE) -> Storage:
+    """Open a database of studies, ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
 
-    Args:
-        url: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
-        heartbeat: seconds between signs of life of a running trial.
-        grace: seconds without one after which it counts as lost.
-
-    Raises:
-        EmolightError: there is no such database.
+    ``create`` makes the tables; of several processes that do so at once, all but one would fail. EmolightError, when
+    there is no such database, shows no password.
     """
-    from emolight.sweep.study import fill  # which is built on this
-
-    place = _place(url)
-    backend = place.get_backend_name()
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if backend == "sqlite":
-        options = {"connect_args": {"timeout": 120}}
-        folder = Path(place.database or "").parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmolightError(
-                f"The folder {folder} cannot be made: {error.strerror}.", "Name another --storage."
-            ) from None
-    elif place.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        backend = "postgresql"
-        url = "postgresql+psycopg" + url[url.index(":") :]
-        options["connect_args"] = {name: value for name, value in LIBPQ.items() if name not in place.query}
-    try:
-        with _alone(url, options):
-            storage = Storage(
-                url,
-                options,
-                heartbeat_interval=heartbeat,
-                grace_period=grace,
-                heartbeat_stale_trial_callback=lambda study, _: fill(study),
-            )
-    except (ImportError, NoSuchModuleError) as error:
-        fix = "Write postgresql://USER@HOST/DATABASE without a driver."
-        if url.startswith("postgresql+psycopg:"):
-            fix = 'pip install "emolight[postgresql]"'
-        raise EmolightError(f"No driver for --storage {place.drivername}: {_cause(error)}.", fix) from None
-    except (DBAPIError, StorageInternalError) as error:
-        shown = place.set(query={}).render_as_string()
-        raise EmolightError(
-            f"The database {shown} does not open: {_cause(error)}", "Check that it exists and answers."
-        ) from None
-    if backend == "sqlite":
+    fix = "Write postgresql://USER@HOST/DATABASE; it must answer, and `sweep` must have made the study."
+    with database_errors("does not open", fix, (*ERRORS, ImportError, ValueError, ArgumentError, NoSuchModuleError)):
+        place = make_url(url)
+        sqlite = place.get_backend_name() == "sqlite"
+        if not sqlite and "@" in f"{place.host}{place.database}":
+            raise ArgumentError("it has an @ too many; write %40 for one in a name or password")
+        url = re.sub("^postgres(ql)?:", "postgresql+psycopg:", url)
+        options = {"connect_args": {"timeout": 120} if sqlite else LIBPQ, "pool_pre_ping": not sqlite}
+        beats: Any = {"heartbeat_interval": heartbeat, "grace_period": grace}
+        storage = Storage(url, options, skip_table_creation=not create, **beats)
+    if sqlite:
         _serialise(storage)
     return storage
 
 
-def _place(url: str) -> URL:
-    """The parts of a URL; a mistake in it is told without what may be a password."""
-    fix = "Write postgresql://USER@HOST/DATABASE"
-    try:
-        place = make_url(url)
-    except (ArgumentError, ValueError):
-        scheme = re.match(r"\w*", url)
-        raise EmolightError(f"--storage '{scheme and scheme[0]}…' is not the URL of a database.", fix) from None
-    if place.get_backend_name() != "sqlite" and "@" in f"{place.host}{place.database}":
-        raise EmolightError("--storage has an @ too many.", f"{fix}, and %40 for an @ in a name or password.")
-    return place
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file; SQLAlchemy reads ``%`` and ``?`` in a URL."""
+    return f"sqlite:///{quote(str(path.resolve()))}"
+
+
+def shown_url(url: str) -> str:
+    """A database's URL without its password."""
+    return make_url(url)._replace(password=None).set(query={}).render_as_string()
 
 
 @contextmanager
-def _alone(url: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """One process at a time on PostgreSQL: of several that make the tables at once, all but one would fail."""
-    if not url.startswith("postgresql+psycopg:"):
-        yield
-        return
-    engine = create_engine(url, **options)
+def database_errors(
+    what: str = "is gone",
+    fix: str = "When it answers again, the same command goes on.",
+    kinds: tuple[type[Exception], ...] = ERRORS,
+) -> Iterator[None]:
+    """What is wrong with a database, as :class:`EmolightError` of two lines."""
     try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(20262511)")  # any number, the same for all
-            yield
-    finally:
-        engine.dispose()
-
-
-def _cause(error: BaseException) -> str:
-    """What the database's driver said, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:300]
+        yield
+    except kinds as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, ImportError):
+            fix = 'pip install "emolight[postgresql]"'
+        told = "it is no URL" if isinstance(cause, ValueError) else " ".join(str(cause).split())[:300]
+        raise EmolightError(f"The study's database {what}: {told}.", fix) from None
 
 
 def _serialise(storage: RDBStorage) -> None:
@@ -137,14 +106,3 @@ def _serialise(storage: RDBStorage) -> None:
     @event.listens_for(storage.engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def storage_answers() -> Iterator[None]:
-    """A database that is lost in the middle ends the command with one message."""
-    try:
-        yield
-    except (DBAPIError, StorageInternalError) as error:
-        raise EmolightError(
-            f"The study's database is gone: {_cause(error)}", "When it answers again, the same command goes on."
-        ) from None

@@ -4,228 +4,142 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from emolight.errors import EmolightError
-from emolight.option_errors import parse_own
-from emolight.sweep.processes import exit_on_sigterm, stand_alone
+from emolight.sweep.space import read_sweep
 
 if TYPE_CHECKING:
     import optuna
 
-    from emolight.sweep.definition import Sweep
-    from emolight.sweep.trial import Plan
-
 STORAGE = "EMOLIGHT_STORAGE"
 """Environment variable with the storage's URL: a password does not belong into a list of processes."""
+RANKS = ("RANK", "LOCAL_RANK", "GLOBAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+"""By these Lightning takes a process for one of a group that trains together, and workers are none."""
+ABOUT = {
+    "": "Search over options of `fit` with Optuna. The same command goes on where it was stopped."
+    " `sweep worker` joins a study from another machine; `sweep retrain` trains the best configuration.",
+    "worker": "Join a study that `sweep` has begun, from any machine with the same data.",
+    "retrain": "Train the best configuration of a sweep: one run, or with --protocol every fold, as `crossval` does.",
+}
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    commands = {"worker": _worker, "retrain": _retrain}
-    if argv and argv[0] in commands:
-        return commands[argv[0]](argv[1:])
-    return _sweep(argv)
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    for name in RANKS:  # before Lightning is imported
+        os.environ.pop(name, None)
+    command = argv[0] if argv and argv[0] in ABOUT else ""
     parser = argparse.ArgumentParser(
-        prog=f"python -m emolight sweep{command}",
-        description=f"{description} Unknown options, and every --config after the first, go to `fit`.",
+        prog=f"python -m emolight sweep {command}".rstrip(),
+        description=f"{ABOUT[command]} Unknown options, and every --config after the first, go to `fit`.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config", action="append", required=True, metavar="FILE", help="the sweep, such as sweeps/features.yaml"
-    )
+    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="such as sweeps/features.yaml")
     parser.add_argument("--name", help="of the study, and folder under lightning_logs; default: the sweep's")
-    return parser
+    if command == "retrain":
+        parser.add_argument("--protocol", metavar="NAME", help="cross-validate it; the next three go with it")
+        parser.add_argument("--folds", nargs="+", metavar="N", help="default: all")
+        parser.add_argument("--seeds", nargs="+", metavar="N", help="default: 0")
+        parser.add_argument("--workers", nargs=1, metavar="N", help="runs at a time; default: 1")
+    else:
+        about = f"such as postgresql://USER@HOST/DATABASE; default: the variable {STORAGE}, or SQLite beside the runs"
+        parser.add_argument("--storage", metavar="URL", default=os.environ.get(STORAGE), help=about)
+    if not command:
+        parser.add_argument("--trials", type=PositiveInt, metavar="N", help="the budget; default: the sweep's")
+        parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="trials at a time; default: 1")
+        parser.add_argument("--timeout", type=PositiveFloat, metavar="S", help="seconds for the whole command")
+        parser.add_argument("--ray", metavar="ADDRESS", help="place the workers on this Ray cluster")
+    options, rest = parser.parse_known_args(argv[bool(command) :])
+    words = [word for path in options.config[1:] for word in ("--config", path)] + rest
+    run = {"": _sweep, "worker": _worker, "retrain": _retrain}[command]
+    return run(options, words)
 
 
-def _read(options: argparse.Namespace, rest: Sequence[str]) -> tuple[Sweep, list[str]]:
-    """The sweep with what the command line changes, and the options of ``fit``."""
-    from emolight.sweep.definition import read_sweep
+def _sweep(options: argparse.Namespace, words: list[str]) -> int:
+    changed = {key: getattr(options, key) for key in ("name", "trials", "timeout") if getattr(options, key) is not None}
+    sweep = read_sweep(Path(options.config[0]), **changed)
 
-    sweep = read_sweep(Path(options.config[0]))
-    changed: dict[str, Any] = {}
-    for key in ("name", "trials", "timeout"):
-        if (value := getattr(options, key, None)) is not None:
-            changed[key] = value
-    overlays = [word for path in options.config[1:] for word in ("--config", path)]
-    return replace(sweep, **changed), [*overlays, *rest]
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
-    return value
-
-
-def _sweep(argv: list[str]) -> int:
-    parser = _parser(
-        "",
-        "Search over options of `fit` with Optuna. The same command goes on where it was stopped."
-        " `sweep worker` joins a study from another machine; `sweep retrain` trains the best configuration.",
-    )
-    parser.add_argument("--trials", type=_positive, metavar="N", help="the budget; default: the sweep's")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="trials at a time; default: 1")
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        default=os.environ.get(STORAGE),
-        help="such as postgresql://USER@HOST/DATABASE; default: SQLite beside the runs, or the environment variable"
-        f" {STORAGE}",
-    )
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds for the whole command")
-    parser.add_argument("--ray", metavar="ADDRESS", help="place the workers on this Ray cluster")
-    options, rest = parse_own(parser, argv)
-    stand_alone()
-    sweep, fit_options = _read(options, rest)
-
-    from emolight.sweep.space import check_sweep
-    from emolight.sweep.storage import open_storage, storage_answers
+    from emolight.sweep.check import check_sweep
+    from emolight.sweep.page import write_sweep
+    from emolight.sweep.ray import run_on_ray
+    from emolight.sweep.storage import database_errors, open_storage, sqlite_url
     from emolight.sweep.study import create_study
-    from emolight.sweep.trial import Plan
+    from emolight.sweep.workers import run_workers
 
-    plan = Plan(sweep, tuple(fit_options), check_sweep(sweep, fit_options))
-    url = options.storage or f"sqlite:///{plan.folder.resolve()}/study.db"
-    if options.ray is not None:
-        from emolight.sweep.ray_workers import connect
-
-        connect(options.ray, url)  # what is wrong with it shows before anything is written
-    with storage_answers():
-        study = create_study(
-            open_storage(url), sweep.name, list(sweep.objectives.values()), plan.definition, sweep.trials
-        )
-        print(
-            f"sweep {sweep.name}: {sweep.trials} trials, {options.workers} at a time, in {plan.folder}", flush=True
-        )
+    plan = check_sweep(sweep, words)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    url = options.storage or sqlite_url(plan.folder / "study.db")
+    with database_errors():
+        study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
+        print(f"sweep {sweep.name}: {sweep.trials} trials, {options.workers} at a time, in {plan.folder}", flush=True)
+        lines = _lines(study)
         try:
-            with exit_on_sigterm():
-                spent = _run(study, plan, url, options)
+            if options.ray is not None:
+                spent = run_on_ray(plan, url, options.ray, options.workers, lines)
+            else:
+                spent = run_workers(study, plan, url, options.workers, lines)
         except (KeyboardInterrupt, SystemExit):
-            _say_how_to_go_on(study, sweep.trials, _command(argv, url))
+            print("\nstopped; the finished trials are kept, and the same command goes on.", flush=True)
             raise
         if not spent:
             print(f"The time of {sweep.timeout:g} s is over; the same command goes on.")
-        _finish(study, plan, url)
+        write_sweep(study, plan, url)
     return 0
 
 
-def _say_how_to_go_on(study: optuna.Study, trials: int, command: str) -> None:
-    from emolight.sweep.study import FINISHED, counting
+def _lines(study: optuna.Study) -> Callable[[], None]:
+    """Prints a line for every trial that has ended since the last call."""
+    from emolight.sweep.study import BUDGET, ERROR, finished
 
-    done = sum(trial.state in FINISHED for trial in counting(study).values())
-    print(f"\nstopped; {done} of {trials} trials are finished and kept. Go on with:\n  {command}", flush=True)
+    told = {trial.number for trial in study.trials if trial.state.is_finished()}
 
+    def tell() -> None:
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and trial.number not in told:
+                told.add(trial.number)
+                found = {**dict(zip(study.metric_names or (), trial.values or (), strict=False)), **trial.params}
+                shown = [f"{name.rpartition('.')[2]} {_text(value)}" for name, value in found.items()]
+                words = trial.user_attrs.get(ERROR) or ", ".join(shown)
+                count = f"{finished(study)} of {study.user_attrs[BUDGET]}"
+                print(f"trial {trial.number}: {trial.state.name.lower()}  {words}  ({count})", flush=True)
 
-def _command(argv: list[str], url: str) -> str:
-    """The command that was typed, without the storage's password."""
-    from emolight.resume import without_option
-    from emolight.sweep.page import shown_url
-
-    shown, secret = shown_url(url)
-    words = without_option(argv, "--storage")[0] if secret else argv
-    told = shlex.join([Path(sys.executable).name, "-m", "emolight", "sweep", *words])
-    return f"{STORAGE}={shlex.quote(shown)} PGPASSWORD=… {told}" if secret else told
-
-
-def _run(study: optuna.Study, plan: Plan, url: str, options: argparse.Namespace) -> bool:
-    """Let workers spend the budget; False after a timeout."""
-    from emolight.sweep.live import Display
-    from emolight.sweep.workers import run_workers, worker_command
-
-    sweep = plan.sweep
-    command = worker_command(Path(options.config[0]), sweep.name, plan.fit_options)
-    with Display(study, sweep, sweep.timeout) as display:
-        if options.ray is not None:
-            from emolight.sweep.ray_workers import run_on_ray
-
-            variables = {STORAGE: url}
-            return run_on_ray(study, plan, command, url, options.ray, options.workers, variables, display.update)
-        return run_workers(
-            study,
-            command,
-            options.workers,
-            plan.folder,
-            sweep.devices_per_trial,
-            sweep.timeout,
-            {STORAGE: url},
-            display.update,
-        )
+    return tell
 
 
-def _finish(study: optuna.Study, plan: Plan, url: str) -> None:
-    from emolight.sweep.page import print_sweep, write_sweep
-
-    write_sweep(study, plan.sweep, plan.folder, plan.base, url)
-    print_sweep(study, plan.sweep, plan.folder, url)
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _worker(argv: list[str]) -> int:
-    parser = _parser(
-        " worker",
-        "Join a study that `sweep` has begun, from any machine with the same data: a job of SLURM, Kubernetes ...",
-    )
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        default=os.environ.get(STORAGE),
-        help=f"of the study; default: the environment variable {STORAGE}",
-    )
-    options, rest = parse_own(parser, argv)
+def _worker(options: argparse.Namespace, words: list[str]) -> int:
     if not options.storage:
         raise EmolightError("A worker needs the study's storage.", "Give --storage URL, as to `sweep`.")
-    stand_alone()
-    sweep, fit_options = _read(options, rest)
-    from emolight.sweep.storage import storage_answers
+    sweep = read_sweep(Path(options.config[0]), **({"name": options.name} if options.name else {}))
+
+    from emolight.sweep.storage import database_errors
+    from emolight.sweep.trial import make_plan
     from emolight.sweep.workers import run_worker
 
-    with storage_answers():
-        run_worker(sweep, fit_options, options.storage)
+    with database_errors():
+        run_worker(make_plan(sweep, words), options.storage)
     return 0
 
 
-def _retrain(argv: list[str]) -> int:
-    parser = _parser(" retrain", "Train the best configuration of a sweep: one run, or with --protocol every fold.")
-    parser.add_argument("--protocol", help="cross-validate it, as `crossval` does, with its options")
-    options, rest = parse_own(parser, argv)
-    from emolight import cli
+def _retrain(options: argparse.Namespace, words: list[str]) -> int:
     from emolight.experiments import crossval
+    from emolight.run import cli
+    from emolight.run.folder import LOGS
 
-    best, name = _best(Path(options.config[0]), options)
-    words = ["--config", str(best)] + [word for path in options.config[1:] for word in ("--config", path)]
-    words += ["--name", f"{name}/retrained", *rest]
-    if options.protocol:
-        return crossval.main([*words, "--protocol", options.protocol])
-    return cli.main(["fit", *words])
-
-
-def _best(given: Path, options: argparse.Namespace) -> tuple[Path, str]:
-    """The ``best.yaml`` of a sweep's YAML or folder, and the sweep's name."""
-    if given.is_dir():
-        folder, name = given, options.name or given.name
-    elif given.name == "best.yaml":
-        folder, name = given.parent, options.name or given.resolve().parent.name
-    else:
-        from emolight.sweep.trial import make_plan
-
-        sweep, _ = _read(argparse.Namespace(config=options.config[:1], name=options.name), [])
-        folder, name = make_plan(sweep, []).folder, sweep.name
-    if not (folder / "best.yaml").is_file():
-        raise EmolightError(f"{folder} has no best.yaml.", "Finish the sweep first: python -m emolight sweep ...")
-    return folder / "best.yaml", name
+    folder = Path(options.config[0]).expanduser()
+    if folder.is_file():
+        folder = LOGS / (options.name or read_sweep(folder).name)
+    best = folder / "best.yaml"
+    if not best.is_file():
+        raise EmolightError(f"There is no {best}.", "Finish the sweep first: python -m emolight sweep ...")
+    words = ["--config", str(best), "--name", f"{folder.name}/retrained", *words]
+    for name in ("folds", "seeds", "workers"):
+        words += [f"--{name}", *given] if (given := getattr(options, name)) else []
+    return crossval.main([*words, "--protocol", options.protocol]) if options.protocol else cli.main(["fit", *words])

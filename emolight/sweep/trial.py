@@ -1,52 +1,54 @@
-"""One trial: a ``fit`` like any other for each fold and seed, watched epoch by epoch."""
+"""One trial: a ``fit`` like any other for each fold and seed, whose value is that of its best epoch."""
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
-import os
+import math
 import shutil
-import subprocess
-import sys
+import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+import numpy as np
 import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from emolight import cli
 from emolight.errors import EmolightError
-from emolight.experiments.crossval import PLACES, full_config, logs_of
-from emolight.sweep.processes import end_with_parent
-from emolight.sweep.space import Sweep, options_of, plain, suggest
-from emolight.sweep.watch import EPOCHS, UAR, Progress, Watch
+from emolight.experiments.crossval import PLACES, logs_of
+from emolight.experiments.jobs import fitted
+from emolight.experiments.processes import Task, run_processes
+from emolight.run import cli
+from emolight.run.folder import Run
+from emolight.run.recorder import Recorder
+from emolight.sweep.space import Sweep, words_of
 
 FOLDERS, SECONDS = "folders", "seconds"
 """User attributes of a trial: its run folders and wall time."""
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "enable_progress_bar")
 """Trainer settings that say where a trial runs; they do not change what is searched."""
+SIZE = "parameters"
+"""An objective that is no metric: the number of weights."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a sweep share.
-
-    Args:
-        sweep: of :func:`~emolight.sweep.space.read_sweep`.
-        fit_options: what the command line gives to every ``fit``.
-        base: the complete configuration without a trial's parameters.
-    """
+    """What all trials of a sweep share."""
 
     sweep: Sweep
-    fit_options: tuple[str, ...]
+    words: list[str]
+    """Options of every ``fit``, before those of a trial."""
     base: dict[str, Any]
+    """The complete configuration without a trial's parameters."""
 
     @property
     def folder(self) -> Path:
@@ -54,188 +56,142 @@ class Plan:
         return logs_of(self.base) / self.sweep.name
 
     @property
-    def epochs(self) -> int:
-        """Of each fit of a trial."""
-        return int(self.sweep.epochs or self.base["trainer"]["max_epochs"])
-
-    @property
-    def words(self) -> list[str]:
-        """Options of every ``fit``, before those of a trial."""
-        return _words(self.sweep, self.fit_options)
-
-    @property
     def units(self) -> list[tuple[int | None, int]]:
-        """Fold and seed of each fit of a trial; the fold is None where the split has none."""
+        """Fold and seed of each fit of a trial; the fold is None where the sweep names none."""
         return [(fold, seed) for seed, fold in product(self.sweep.seeds, self.sweep.folds or (None,))]
 
     @property
-    def definition(self) -> dict[str, Any]:
-        """What decides the search, flags of the command line included, and not where it runs."""
-        dropped = {"data": PLACES, "trainer": MACHINE, "model": ()}
-        config = {
-            group: {name: value for name, value in self.base[group].items() if name not in names}
-            for group, names in dropped.items()
-        }
-        told: dict[str, Any] = json.loads(json.dumps({**plain(self.sweep), "config": config}), parse_float=_number)
-        return told
+    def steps(self) -> int:
+        """Epochs of a whole trial."""
+        return int(self.base["trainer"]["max_epochs"]) * len(self.units)
 
-
-def _number(text: str) -> float | int:
-    """A number as JSON writes it; where a setting takes both, 2 is at times parsed as 2.0."""
-    return int(float(text)) if float(text).is_integer() else float(text)
+    @property
+    def definition(self) -> dict[str, str]:
+        """What decides the search, and not where it runs: dotted name to text."""
+        told: dict[str, Any] = {key: getattr(self.sweep, key) for key in ("objectives", "folds", "seeds")}
+        told["space"] = {name: asdict(parameter) for name, parameter in self.sweep.space.items()}
+        for group, places in (("data", PLACES), ("model", ()), ("trainer", MACHINE)):
+            told[group] = {name: value for name, value in self.base[group].items() if name not in places}
+        return dict(_leaves(told))
 
 
 def make_plan(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
-    """The plan without the long check of the space, for a worker that joins.
+    """The plan of a sweep, whose trials get ``fit_options`` as well; EmolightError when ``fit`` refuses them."""
+    words = [word for path in sweep.config for word in ("--config", path)] + list(fit_options)
+    words += [] if sweep.epochs is None else [f"--trainer.max_epochs={sweep.epochs}"]
+    return Plan(sweep, words, cli.full_config(words))
 
-    Raises:
-        EmolightError: ``fit`` would refuse the options.
+
+def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _leaves(inner, f"{prefix}{key}.")
+        else:  # where an option takes both, 2 is at times parsed as 2.0
+            yield f"{prefix}{key}", json.dumps(inner, default=str).removesuffix(".0")
+
+
+class Report(pl.Callback):
+    """Tells Optuna after every validation what the trial would be worth now, and ends a fit that is pruned.
+
+    The value is the recorder's, of the validation that counts so far; over several folds and seeds the mean with
+    those that are finished. A pruned fit ends as by early stopping: its run folder is whole.
     """
-    return Plan(sweep, tuple(fit_options), full_config(_words(sweep, fit_options)))
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.finished: list[float] = []
+        self.step, self.pruned = 0, False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report; the recorder comes before the callbacks that are added."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or len(self.trial.study.directions) > 1:
+            return
+        recorder = next(one for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
+        values = [*self.finished, value_of(recorder.best.metrics, self.metric)]
+        self.trial.report(statistics.fmean(values), self.step)
+        self.step += 1
+        if self.trial.should_prune():
+            self.pruned = trainer.should_stop = True
 
 
-def _words(sweep: Sweep, fit_options: Sequence[str]) -> list[str]:
-    words = [word for path in sweep.config for word in ("--config", str(path))] + list(fit_options)
-    return words if sweep.epochs is None else [*words, f"--trainer.max_epochs={sweep.epochs}"]
-
-
-def run_trial(plan: Plan, trial: optuna.Trial) -> float | list[float]:
-    """Train one trial; the objective of :func:`~emolight.sweep.study.work`.
-
-    Returns:
-        The value, or the values of several objectives: of the best epoch by validation UAR, means over folds and
-        seeds.
-
-    Raises:
-        optuna.TrialPruned: the pruner stopped it.
-        EmolightError: a fit failed.
-    """
-    sweep = plan.sweep
-    parameters = suggest(sweep, trial)
-    own = f"trial_{trial.number:04d}"
-    progress, folders, started = Progress(plan, trial), list[str](), time.monotonic()
+def run_trial(plan: Plan, trial: optuna.Trial) -> list[float]:
+    """Train one trial; returns its objectives, of the epoch of each ``best.ckpt``, means over folds and seeds."""
+    sweep, own = plan.sweep, f"trial_{trial.number:04d}"
+    words = [*plan.words, *words_of(sweep.settings(sweep.suggest(trial)))]
+    metric = next((name for name in sweep.objectives if name != SIZE), "val/uar")
+    report, found, folders, started = Report(trial, metric), list[list[float]](), list[str](), time.monotonic()
     try:
         for fold, seed in plan.units:
-            part = f"{own}/fold_{fold}_seed_{seed}" if len(plan.units) > 1 else own
-            options = [
-                *plan.words,
-                *options_of(sweep, parameters),
-                f"--name={sweep.name}/{part}",
-                f"--seed_everything={seed}",
-                *([] if fold is None else [f"--data.fold={fold}"]),
-            ]
-            fit = _fit_in_processes if sweep.devices_per_trial > 1 else _fit_here
-            folder = plan.folder / part
-            try:
-                fit(options, folder, progress)
-            finally:
-                folders += [str(run) for run in _runs(folder)[-1:]]
-            if progress.pruned:
-                raise optuna.TrialPruned(f"pruned after {progress.epochs} epochs")
-            progress.end_fit(Path(folders[-1]))
+            part = own if len(plan.units) == 1 else f"{own}/fold_{fold}_seed_{seed}"
+            unit = {"name": f"{sweep.name}/{part}", "seed_everything": seed}
+            unit |= {} if fold is None else {"data.fold": fold}
+            run = fit([*words, *words_of(unit)], plan.folder / part, sweep.devices_per_trial, report)
+            folders.append(str(run.folder))
+            if report.pruned:
+                raise optuna.TrialPruned
+            metrics = {**run.environment["best_metrics"], SIZE: float(run.environment["parameters"])}
+            found.append([value_of(metrics, name) for name in sweep.objectives])
+            report.finished.append(value_of(metrics, metric))
     finally:
         with suppress(UpdateFinishedTrialError):  # it was taken for lost, and runs elsewhere
             trial.set_user_attr(FOLDERS, folders)
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 1))
-            trial.set_user_attr(EPOCHS, progress.epochs)
-    values = progress.values
-    return values[0] if len(values) == 1 else values
+    return [statistics.fmean(values) for values in zip(*found, strict=True)]
 
 
-def _fit_here(options: Sequence[str], folder: Path, progress: Progress) -> None:
-    """A fit in this process, on one device: a second one would be a process that asks for a trial of its own."""
-    try:
-        cli.main(["fit", *options, "--trainer.devices=1"], callbacks=[Watch(progress)])
-    finally:
-        gc.collect()  # model and trainer refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+def fit(words: Sequence[str], folder: Path, devices: int, report: Report) -> Run:
+    """One fit: on one device in this process, on several in a process of its own, which is not pruned."""
+    command = ["fit", *words, f"--trainer.devices={devices}"]
+    if devices > 1:  # here, a second process of its group would ask for a trial of its own
+        task = Task(folder.name, folder / "log.txt", cli.main, ([*command, "--trainer.strategy=ddp"],))
+        run_processes([task], 1, devices)
+        if task.code != 0:
+            raise EmolightError(f"fit exits with {task.code}: {reason(task)}", f"See {task.log}.")
+    else:
+        try:
+            cli.main(command, callbacks=[report])
+        finally:
+            gc.collect()  # model and trainer refer to each other
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return fitted(folder)[0]
 
 
-def _fit_in_processes(options: Sequence[str], folder: Path, progress: Progress, poll: float = 0.5) -> None:
-    """A fit as a command of its own with DDP, watched by what it writes into ``metrics.csv``."""
-    devices = progress.plan.sweep.devices_per_trial
-    words = [
-        sys.executable,
-        "-m",
-        "emolight",
-        "fit",
-        *options,
-        f"--trainer.devices={devices}",
-        "--trainer.strategy=ddp",
+def reason(task: Task) -> str:
+    """The error in the log of a process, or its last line."""
+    return (task.last_line("emolight: ") or task.last_line()).removeprefix("emolight: ")
+
+
+def value_of(metrics: Mapping[str, float], name: str) -> float:
+    """A metric of a run; raises :class:`EmolightError` when it is missing, or not a number."""
+    value = metrics.get(name, math.nan)
+    if not math.isfinite(value):
+        raise EmolightError(f"The objective {name} is {value}.", f"Narrow the space; there are: {', '.join(metrics)}.")
+    return value
+
+
+def best_of(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+    """The complete trials that no other one surpasses: the best one and its equals, or the Pareto front."""
+    sign = np.array([1 if direction is StudyDirection.MAXIMIZE else -1 for direction in directions])
+    scored = [(sign * trial.values, trial) for trial in trials if trial.state is TrialState.COMPLETE]
+    front = [
+        (own, trial)
+        for own, trial in scored
+        if not any((other >= own).all() and (other > own).any() for other, _ in scored)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
-    seen = 0
-
-    def look() -> None:
-        nonlocal seen
-        rows = [row for run in _runs(folder)[-1:] for row in validated(run / "metrics.csv")]
-        for metrics in rows[seen:]:
-            seen += 1
-            if progress.epoch(metrics):
-                return
-
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            words, stdout=stream, stderr=subprocess.STDOUT, preexec_fn=end_with_parent, env=dict(os.environ)
-        )
-        with _ended(process):
-            while process.poll() is None:
-                look()
-                if progress.pruned:
-                    return
-                time.sleep(poll)
-    look()
-    if process.returncode != 0 and not progress.pruned:
-        raise EmolightError(f"fit exits with {process.returncode}: {told_in(log)}", f"See {log}.")
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[bytes], patience: float = 30.0) -> Iterator[None]:
-    """Ends the process with SIGTERM when the block is left before it has ended."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    return [trial for _, trial in sorted(front, key=lambda one: -one[0][0])]
 
 
 def drop_checkpoints(plan: Plan, study: optuna.Study) -> None:
-    """Remove the checkpoints of trials that have ended and are not the best: hundreds of them would fill a disk."""
+    """Remove the checkpoints of trials that have ended and are not the best: hundreds of them would fill a disk.
+
+    Which have ended and which is the best is of one look at the study: another process may end a trial meanwhile.
+    """
     if plan.sweep.checkpoints == "all":
         return
-    best = {trial.number for trial in study.best_trials}
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    best = {trial.number for trial in best_of(trials, study.directions)}
+    for trial in trials:
         if trial.state.is_finished() and trial.number not in best:
             for folder in (plan.folder / f"trial_{trial.number:04d}").glob("**/checkpoints"):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def validated(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv`` that hold a validation, also of one that is being written."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(whole.splitlines())
-    return [{name: float(value) for name, value in row.items() if value} for row in rows if row.get(UAR)]
-
-
-def _runs(folder: Path) -> list[Path]:
-    """The run folders in a folder, by number."""
-    return sorted(folder.glob("version_*"), key=lambda run: int(run.name.removeprefix("version_")))
-
-
-def told_in(log: Path) -> str:
-    """The error in what a command of this project printed, or its last line."""
-    lines = [
-        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    ]
-    told = [line for line in lines if line.startswith("emolight: ")]
-    return (told or lines or ["no output"])[-1].removeprefix("emolight: ")[:300]

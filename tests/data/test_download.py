@@ -5,20 +5,25 @@ import hashlib
 import io
 import stat
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from emolight.data.download import ARCHIVES, BASE_URL, Archive, download, extract, main
+from emolight.data import download as module
+from emolight.data.corpora import NEMO, RAVDESS
+from emolight.data.corpus import Archive
+from emolight.data.download import download, extract, main
 from emolight.errors import EmolightError
 
 CLIPS = {f"Actor_0{actor}/03-01-03-01-01-01-0{actor}.wav": bytes([actor]) * 50_000 for actor in (1, 2, 3)}
 NAME = "Audio_Speech_Actors_01-24.zip"
 FOLDER = "Audio_Speech_Actors_01-24"
+UNPACKED = {f"{FOLDER}/{name}": content for name, content in CLIPS.items()}
+Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def make_zip(members: dict[str, bytes]) -> bytes:
@@ -29,18 +34,23 @@ def make_zip(members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def describe(body: bytes, clips: int = len(CLIPS)) -> Archive:
-    return Archive("speech", NAME, hashlib.md5(body).hexdigest(), len(body), clips)
-
-
 GOOD = make_zip(CLIPS)
+
+
+class Small(RAVDESS):
+    """A corpus of three clips, at the address of a server."""
+
+    def __init__(self, address: str, content: bytes = GOOD) -> None:
+        checksum = f"md5:{hashlib.md5(content).hexdigest()}"
+        archive = Archive(NAME, f"{address}{NAME}?download=1", checksum, len(content), FOLDER, len(CLIPS))
+        self.archives = (archive,)
 
 
 class Server(ThreadingHTTPServer):
     """Answers the n-th request by the n-th of ``answers``, and the last one from then on."""
 
     daemon_threads = True
-    answers: list[Callable[[BaseHTTPRequestHandler], None]]
+    answers: list[Answer]
     requests: list[str]
 
     @property
@@ -61,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def body(content: bytes, promised: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+def body(content: bytes, promised: int | None = None) -> Answer:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Length", str(promised or len(content)))
@@ -71,7 +81,7 @@ def body(content: bytes, promised: int | None = None) -> Callable[[BaseHTTPReque
     return answer
 
 
-def moved(where: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def moved(where: str) -> Answer:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(302)
         request.send_header("Location", where)
@@ -81,17 +91,8 @@ def moved(where: str) -> Callable[[BaseHTTPRequestHandler], None]:
     return answer
 
 
-def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:
+def status(code: int) -> Answer:
     return lambda request: request.send_error(code)
-
-
-def stall(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.send_header("Content-Length", str(len(GOOD)))
-    request.end_headers()
-    request.wfile.write(GOOD[:100])
-    request.wfile.flush()
-    time.sleep(3)
 
 
 @pytest.fixture
@@ -106,67 +107,32 @@ def server() -> Iterator[Server]:
     thread.join()
 
 
-def fetch(root: Path, server: Server, archive: Archive | None = None, **how: object) -> None:
+def fetch(root: Path, server: Server, content: bytes = GOOD, **how: Any) -> None:
     options = {"retries": 0, "timeout": (2.0, 0.5), "allow_http": True, **how}
-    download(root, [archive or describe(GOOD)], server.address, **options)  # type: ignore[arg-type]
+    download(root, Small(server.address, content), **options)
 
 
 def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-UNPACKED = {f"{FOLDER}/{name}": content for name, content in CLIPS.items()}
-
-
-def test_the_archives_are_those_of_the_zenodo_record() -> None:
-    assert [(one.name, one.md5, one.size, one.clips) for one in ARCHIVES] == [
-        ("Audio_Speech_Actors_01-24.zip", "bc696df654c87fed845eb13823edef8a", 208468073, 1440),
-        ("Audio_Song_Actors_01-24.zip", "5411230427d67a21e18aa4d466e6d1b9", 225505317, 1012),
-    ]
-    assert BASE_URL == "https://zenodo.org/records/1188976/files/"
-
-
-def test_an_archive_is_fetched_and_laid_out_as_published(tmp_path: Path, server: Server) -> None:
+def test_an_archive_is_fetched_once_and_laid_out_as_published(tmp_path: Path, server: Server) -> None:
     root = tmp_path / "new" / "data"
-    fetch(root, server)
-    assert contents(root) == UNPACKED
-    assert server.requests == [f"/{NAME}?download=1"]
+    for _ in range(2):  # what is complete is left alone
+        fetch(root, server)
+        assert contents(root) == UNPACKED
+        assert [path.name for path in root.iterdir()] == [FOLDER]
+        assert server.requests == [f"/{NAME}?download=1"]
 
 
 def test_an_archive_with_its_own_folder_inside_is_not_nested_twice(tmp_path: Path, server: Server) -> None:
     whole = make_zip(UNPACKED)
     server.answers = [body(whole)]
-    fetch(tmp_path, server, describe(whole))
-    assert contents(tmp_path) == UNPACKED
+    fetch(tmp_path, server, whole, keep_archives=True)
+    assert contents(tmp_path) == {**UNPACKED, NAME: whole}
 
 
-def test_what_is_complete_is_not_fetched_again(tmp_path: Path, server: Server) -> None:
-    fetch(tmp_path, server)
-    fetch(tmp_path, server)
-    assert len(server.requests) == 1
-
-
-def test_archives_stay_when_asked(tmp_path: Path, server: Server) -> None:
-    fetch(tmp_path, server, keep_archives=True)
-    assert contents(tmp_path) == {**UNPACKED, NAME: GOOD}
-
-
-def test_an_archive_placed_by_hand_is_used_and_left(tmp_path: Path, server: Server) -> None:
-    (tmp_path / NAME).write_bytes(GOOD)
-    fetch(tmp_path, server)
-    assert contents(tmp_path) == {**UNPACKED, NAME: GOOD}
-    assert server.requests == []
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: bytes([data[0] ^ 1]) + data[1:]])
-def test_a_damaged_archive_is_replaced(tmp_path: Path, server: Server, damage: Callable[[bytes], bytes]) -> None:
-    (tmp_path / NAME).write_bytes(damage(GOOD))
-    fetch(tmp_path, server)
-    assert contents(tmp_path) == {**UNPACKED, NAME: GOOD}
-    assert len(server.requests) == 1
-
-
-def test_clips_of_the_right_size_are_kept_and_others_mended(tmp_path: Path, server: Server) -> None:
+def test_an_archive_placed_by_hand_is_used_and_mends_what_is_not_whole(tmp_path: Path, server: Server) -> None:
     (tmp_path / NAME).write_bytes(GOOD)
     fetch(tmp_path, server)
     first, second, third = (tmp_path / name for name in UNPACKED)
@@ -176,6 +142,15 @@ def test_clips_of_the_right_size_are_kept_and_others_mended(tmp_path: Path, serv
     fetch(tmp_path, server)
     assert first.stat().st_mtime_ns == before
     assert contents(tmp_path) == {**UNPACKED, NAME: GOOD}
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("damaged", [GOOD[:-9], bytes([GOOD[0] ^ 1]) + GOOD[1:]])
+def test_a_damaged_archive_is_replaced(tmp_path: Path, server: Server, damaged: bytes) -> None:
+    (tmp_path / NAME).write_bytes(damaged)
+    fetch(tmp_path, server)
+    assert contents(tmp_path) == {**UNPACKED, NAME: GOOD}
+    assert len(server.requests) == 1
 
 
 def test_a_cut_connection_is_tried_again(tmp_path: Path, server: Server) -> None:
@@ -183,42 +158,6 @@ def test_a_cut_connection_is_tried_again(tmp_path: Path, server: Server) -> None
     fetch(tmp_path, server, retries=1)
     assert contents(tmp_path) == UNPACKED
     assert len(server.requests) == 2
-
-
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (body(GOOD[:500], promised=len(GOOD)), "Cannot fetch"),
-        (body(GOOD[:-1] + b"x"), "other bytes"),
-        (body(b"<html>log in</html>"), f"19 bytes instead of {len(GOOD)}"),
-        (status(404), "404"),
-        (status(503), "the server answers 503"),
-        (stall, "next to nothing, came for 0.5 s"),
-    ],
-)
-def test_a_failure_leaves_nothing_and_says_how_to_go_on(
-    tmp_path: Path, server: Server, answer: Callable[[BaseHTTPRequestHandler], None], text: str
-) -> None:
-    server.answers = [answer]
-    with pytest.raises(EmolightError, match=text) as caught:
-        fetch(tmp_path, server)
-    message = str(caught.value)
-    assert f"{server.address}{NAME}?download=1" in message
-    assert f"place it at {tmp_path / NAME}" in message
-    assert len(message.splitlines()) <= 3
-    assert contents(tmp_path) == {}
-
-
-def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, server: Server) -> None:
-    server.answers = [status(404)]
-    with pytest.raises(EmolightError):
-        fetch(tmp_path, server, retries=2)
-    assert len(server.requests) == 1
-
-
-def test_no_server_is_an_error_with_the_way_by_hand(tmp_path: Path) -> None:
-    with pytest.raises(EmolightError, match="place it at"):
-        download(tmp_path, [describe(GOOD)], "http://127.0.0.1:9/", allow_http=True, retries=0)
 
 
 @pytest.mark.parametrize("where", ["http://127.0.0.1:9/other.zip", "/other.zip", "//127.0.0.1:9/x", "ftp://x/y"])
@@ -230,16 +169,22 @@ def test_a_redirect_away_from_https_is_not_followed(tmp_path: Path, server: Serv
     assert contents(tmp_path) == {}
 
 
-def test_plain_http_is_refused_from_the_start(tmp_path: Path, server: Server) -> None:
-    with pytest.raises(EmolightError, match="not an https address"):
+def test_what_cannot_be_fetched_says_so_without_asking_a_server(tmp_path: Path, server: Server) -> None:
+    with pytest.raises(EmolightError, match="not https"):
         fetch(tmp_path, server, allow_http=False)
+    with pytest.raises(EmolightError, match=r"amu-cai/nEMO.*unpack"):
+        download(tmp_path, NEMO())
+    with pytest.raises(EmolightError, match="There are Audio_Speech"):
+        download(tmp_path, RAVDESS(), only="video")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EmolightError, match="is a file"):
+        main([str(tmp_path / "file")])
     assert server.requests == []
 
 
 def link_zip() -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as bundle:
-        bundle.writestr("Actor_01/a.wav", b"x")
+    stream = io.BytesIO(make_zip({"Actor_01/a.wav": b"x"}))
+    with zipfile.ZipFile(stream, "a") as bundle:
         link = zipfile.ZipInfo("Actor_01/link")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         bundle.writestr(link, "/etc")
@@ -249,34 +194,30 @@ def link_zip() -> bytes:
 @pytest.mark.parametrize(
     "bad",
     [
-        make_zip({"Actor_01/a.wav": b"x", "../evil.wav": b"x"}),
-        make_zip({"Actor_01/a.wav": b"x", "Actor_01/../../../evil.wav": b"x"}),
-        make_zip({"Actor_01/a.wav": b"x", "/tmp/emolight-evil.wav": b"x"}),
-        make_zip({"Actor_01/a.wav": b"x", "..\\evil.wav": b"x"}),
-        make_zip({"Actor_01/a.wav": b"x", "C:/evil.wav": b"x"}),
+        *(
+            make_zip({"Actor_01/a.wav": b"x", name: b"x"})
+            for name in (
+                "../evil.wav",
+                "a/../../../evil.wav",
+                "/tmp/emolight-evil.wav",
+                "..\\evil.wav",
+                "C:/evil.wav",
+            )
+        ),
         link_zip(),
     ],
 )
-def test_a_member_that_escapes_is_refused_before_anything_is_written(
-    tmp_path: Path, server: Server, bad: bytes
-) -> None:
-    root = tmp_path / "a" / "b" / "root"
-    server.answers = [body(bad)]
-    with pytest.raises(EmolightError, match="nothing was unpacked"):
-        fetch(root, server, describe(bad))
-    assert contents(tmp_path) == {f"a/b/root/{NAME}": bad}
-
-
-def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"not a zip")
-    with pytest.raises(EmolightError, match="no whole zip archive"):
+def test_a_member_that_escapes_is_refused_before_anything_is_written(tmp_path: Path, bad: bytes) -> None:
+    (tmp_path / "x.zip").write_bytes(bad)
+    with pytest.raises(EmolightError, match="leads out"):
         extract(tmp_path / "x.zip", tmp_path / "x")
+    assert contents(tmp_path) == {"x.zip": bad}
 
 
-@pytest.mark.parametrize("place", [40, len(GOOD) // 2, len(GOOD) - 200])
-def test_a_damaged_zip_is_refused_and_no_clip_is_damaged(tmp_path: Path, place: int) -> None:
-    damaged = bytearray(GOOD)
-    damaged[place] ^= 255
+@pytest.mark.parametrize("place", [None, 40, len(GOOD) // 2, len(GOOD) - 200])
+def test_a_damaged_zip_is_refused_and_no_clip_is_damaged(tmp_path: Path, place: int | None) -> None:
+    damaged = bytearray(GOOD if place else b"not a zip")
+    damaged[place or 0] ^= 255
     (tmp_path / "x.zip").write_bytes(damaged)
     with pytest.raises(EmolightError, match="no whole zip archive"):
         extract(tmp_path / "x.zip", tmp_path / "x")
@@ -284,21 +225,13 @@ def test_a_damaged_zip_is_refused_and_no_clip_is_damaged(tmp_path: Path, place: 
     assert found.items() <= CLIPS.items()
 
 
-def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(EmolightError, match="is a file"):
-        main([str(tmp_path / "file")])
-
-
 def test_the_command_counts_and_says_what_comes_next(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "my data"
     fetch(root, server)
-    # Only the list of what to fetch is replaced: the speech archive counts as complete with these clips.
-    monkeypatch.setattr("emolight.data.download.ARCHIVES", (describe(GOOD),))
-    assert main([str(root), "--channels", "speech"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"{root}: 3 speech clips, 0 song clips",
-        f"Next: python -m emolight audit '{root}' --channels speech",
-    ]
+    monkeypatch.setattr(module, "corpus_of", lambda _: Small("https://127.0.0.1:9/"))  # all its clips are there
+    assert main([str(root), "--only", "SPEECH"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{root}: 3 clips; licence: CC BY-NC-SA 4.0")
+    assert said[1] == f"Next: python -m emolight audit '{root}' --corpus RAVDESS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,26 @@ from emolight.evaluation.statistics import Difference, Interval
 from emolight.experiments import leakgap
 from emolight.experiments.ensemble import mean_of
 from emolight.experiments.leakgap import leak_gap, sentence
+from emolight.experiments.results import read_result
 from emolight.experiments.summary import write_crossval
-from emolight.results import read_result
 from tests.small import CONFIGS, options
 
 CLASSES = ["calm", "happy", "sad"]
 
 
-def predictions(right: float, seed: int = 0, actors: int = 12, clips: int = 12, **columns: Any) -> pd.DataFrame:
+def predictions(right: float, seed: int = 0, speakers: int = 12, clips: int = 12, **columns: Any) -> pd.DataFrame:
     """Predictions of which a share is right, at random."""
     random = np.random.default_rng(seed)
     rows = []
-    for actor in range(1, actors + 1):
+    for speaker in range(1, speakers + 1):
         for clip in range(clips):
             label = CLASSES[clip % 3]
             told = label if random.random() < right else CLASSES[(clip + 1) % 3]
             rows.append(
                 {
-                    "clip_id": f"{actor:02d}-{clip:02d}",
-                    "actor": actor,
-                    "sex": "male" if actor % 2 else "female",
-                    "channel": "speech",
-                    "intensity": "normal",
-                    "statement": 1,
-                    "repetition": 1,
+                    "clip_id": f"{speaker:02d}-{clip:02d}",
+                    "speaker": f"{speaker:02d}",
+                    "sex": "male" if speaker % 2 else "female",
                     "label": label,
                     "prediction": told,
                     **{PREFIX + name: 0.8 if name == told else 0.1 for name in CLASSES},
@@ -49,20 +46,23 @@ def predictions(right: float, seed: int = 0, actors: int = 12, clips: int = 12, 
 
 
 def folder_of(folder: Path, table: pd.DataFrame, **changed: Any) -> Path:
+    facts = {"commit": None, "precision": "32-true", "root": "nowhere", "speakers": 24, "meaning": "of a toy"}
     about = {
         "name": folder.name,
         "kind": "crossval",
         "subset": "test",
+        "corpus": "toys",
         "protocol": "emobox6",
         "task": "toy",
         "emotions": CLASSES,
-        "channels": ["speech"],
+        "groups": ["sex"],
         "selection": "last epoch",
         "split": "0" * 64,
+        "speaker_independent": True,
         "folds": [1],
         "seeds": [0],
         "runs": [],
-        "facts": {"seconds": 60, "commit": None, "precision": "32-true", "mode": "mfcc", "root": "nowhere"},
+        "facts": {"seconds": 60, "features": {"class_path": "a.features.MFCC"}, "network": "ResNet18", **facts},
         **changed,
     }
     write_crossval(folder, about, table, [])
@@ -91,23 +91,31 @@ def test_the_sentence_says_what_the_interval_allows(low: float, high: float, tex
     assert text in sentence(Difference(value, Interval(low, high)), "emobox6", 320)
 
 
-def test_leakgap_runs_both_protocols_and_writes_the_sentence(
+def test_leakgap_runs_both_protocols_and_writes_what_it_found(
     corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
 
-    def pretend(config: dict[str, Any], folder: Path, protocol: str, *rest: Any) -> None:
-        asked.append(protocol)
-        table = predictions(0.9, 1).sample(80, random_state=1) if protocol == "random" else predictions(0.4, 2)
-        folder_of(folder, table)
+    def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any, **more: Any) -> None:
+        asked.append(data.split.protocol)
+        random = asked[-1] == "random"
+        folder_of(folder, predictions(0.9, 1).sample(80, random_state=1) if random else predictions(0.4, 2))
 
     monkeypatch.setattr(leakgap, "cross_validate", pretend)
     config = ["--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)]
     assert run(["leakgap", *config, "--protocol", "luna5"]) == 0
     assert asked == ["random", "luna5"]
-    text = (here / "lightning_logs" / "mfcc" / "leakgap_luna5.txt").read_text()
-    assert "The random split flatters this recipe" in text
-    assert text in capsys.readouterr().out
+    place = here / "lightning_logs" / "mfcc"
+    about = json.loads((place / "leakgap_luna5.json").read_text())
+    rows = pd.read_csv(place / "leakgap_luna5.csv").set_index("split")
+    assert rows["clips"].tolist()[:3] == [80, 144, 80]
+    assert about["gap"]["uar"] == pytest.approx(rows["uar"]["random"] - rows["uar"]["luna5, same clips"], abs=1e-5)
+    assert (place / "leakgap_luna5.png").is_file()
+    printed = capsys.readouterr().out
+    assert "The random split flatters this recipe" in about["sentence"]
+    assert about["sentence"] in printed
+    with pytest.raises(EmolightError, match="--protocol speakers5"):
+        run(["leakgap", *config, "--data.speakers=unknown", "--data.splits_dir=others"])
 
 
 def test_ensemble_is_the_mean_of_probabilities() -> None:
@@ -129,12 +137,16 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     assert run(["ensemble", *map(str, folders)]) == 0
     result = read_result(here / "lightning_logs" / "ensemble" / "crossval_emobox6")
     assert result.kind == "ensemble"
-    assert result.facts["mode"] == "mfcc + mfcc + mfcc"
+    assert result.facts["features"] == "MFCC + MFCC + MFCC"
+    assert [one["folder"] for one in result.facts["members"]] == [str(folder) for folder in folders]
+    assert (result.speaker_independent, result.fingerprint["corpus"]) == (True, "toys")
     assert result.facts["seconds"] == 180
     assert result.openings == 18
     single = max(scores(read_result(folder).table)["uar"] for folder in folders)
     assert scores(result.table)["uar"] > single
-    assert "ensemble" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "144 test clips of 12 speakers of 24" in printed
+    assert "was scored 18 times in all" in printed
 
 
 def test_ensemble_refuses_what_does_not_belong_together(here: Path) -> None:

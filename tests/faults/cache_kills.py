@@ -28,8 +28,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from emolight.data import cache, shards
 from emolight.data.audio import Waveform, load_waveform
-from emolight.data.cache import open_cache
 from emolight.errors import EmolightError
 
 RATE, TRIM_DB = 16000, 60.0
@@ -54,11 +54,18 @@ def read_all(root: Path, cache_dir: Path, expected: Mapping[str, Waveform], barr
     """Open the cache with others, and hold every sample to its recording; exit with ``WRONG`` if one differs."""
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 2)
-    clips = pd.DataFrame({"clip_id": list(expected), "path": [f"{clip_id}.wav" for clip_id in expected]})
+
+    class Writer(shards.Writer):
+        def __init__(self, *rest: object) -> None:
+            (cache_dir.parent / "builder").write_text(str(os.getpid()))
+            super().__init__(*rest)  # type: ignore[arg-type]
+
+    cache.Writer, cache.SETTLED_NS, shards.STEP_CLIPS = Writer, -(10**15), 16  # type: ignore[misc]
+    clips = pd.DataFrame({"clip_id": list(expected), "file": [f"{root / clip_id}.wav" for clip_id in expected]})
     barrier.wait(PATIENCE)
-    cache = open_cache(root, clips, cache_dir, RATE, TRIM_DB, progress=False)
-    right = all(np.array_equal(cache.waveform(clip_id), wave) for clip_id, wave in expected.items())
-    os._exit(0 if right and not cache.problems else WRONG)
+    found = cache.open_cache(clips, cache_dir, RATE, TRIM_DB, progress=False)
+    right = all(np.array_equal(found.waveform(clip_id), wave) for clip_id, wave in expected.items())
+    os._exit(0 if right and not found.problems else WRONG)
 
 
 def start(count: int, root: Path, cache_dir: Path, expected: Mapping[str, Waveform]) -> list[BaseProcess]:
@@ -119,8 +126,8 @@ def kills(count: int, clips: int, folder: Path, seed: int) -> dict[str, float]:
         if state == "empty":
             shutil.rmtree(cache_dir)
         elif state == "damaged":
-            (array,) = cache_dir.glob("*/waveforms.f32")
-            flip(array, draw.randrange(array.stat().st_size))
+            victim_file = draw.choice(sorted(cache_dir.glob("*/0*")))
+            flip(victim_file, draw.randrange(victim_file.stat().st_size))
         found[state] += 1
         found["rounds"] += 1
         victims = (2, PROCESSES, 1, 3)[int(found["rounds"]) % 4]
@@ -133,8 +140,9 @@ def kills(count: int, clips: int, folder: Path, seed: int) -> dict[str, float]:
             running = [process for process in processes if process.is_alive()]
             if not running or found["kills"] == count:
                 break
-            building = [int(part.name.split(".")[-2]) for part in cache_dir.glob("*.part")]
-            builders = [process for process in running if process.pid in building]
+            builder = folder / "builder"
+            pid = builder.read_text() if builder.exists() else ""
+            builders = [process for process in running if str(process.pid) == pid]
             victim = draw.choice(builders if builders and draw.random() < 0.6 else running)
             found["of them builders"] += victim in builders
             victim.kill()
@@ -150,13 +158,12 @@ def kills(count: int, clips: int, folder: Path, seed: int) -> dict[str, float]:
             continue
         finish(start(1, root, cache_dir, expected))
         found["samples compared"] += samples
-        if left := list(cache_dir.rglob("*.part")):
-            raise EmolightError(f"{len(left)} temporary files are left, such as {left[0].name}.")
-        if len(list(cache_dir.glob("*/"))) != 1:
-            raise EmolightError("There is more than one cache.")
+        left = {suffix: {path.stem for path in cache_dir.glob(f"*/*{suffix}")} for suffix in ("", ".bin", ".idx")}
+        if left[""] != left[".bin"] or len(left[""]) > 2:
+            raise EmolightError(f"The folder holds {left}.")
         state = "damaged" if state == "empty" else "empty"
     said = (folder / "log.txt").read_text().splitlines()
-    if strange := [line for line in said if "is damaged" not in line]:
+    if strange := [line for line in said if "damaged" not in line]:
         raise EmolightError(f"Something else was said: {strange[0]}")
     return {**found, "lines on damage": len(said)}
 

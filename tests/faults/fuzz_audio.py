@@ -301,9 +301,7 @@ def main(argv: list[str] | None = None) -> int:
         work(options.target, options.seed, range(options.start, options.inputs), options.seconds)
         return 0
     began, kinds, reasons, printed, most = time.monotonic(), Counter[str](), Counter[str](), 0, 0
-    for number, kind, text, loud, megabytes in answers(
-        options.target, options.seed, options.inputs, options.seconds
-    ):
+    for number, kind, text, loud, megabytes in answers(options.target, options.seed, options.inputs, options.seconds):
         kinds[kind] += 1
         printed += loud
         most = max(most, megabytes)

@@ -22,7 +22,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from emolight.data.synthetic import make_corpus
+from emolight.data.corpora.synthetic import make_corpus
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
 from emolight.models.checkpoint import read_checkpoint
@@ -50,13 +50,15 @@ def logged_epochs(run: Path) -> int:
 
 
 def saved_epochs(run: Path) -> int:
-    """How many whole epochs are behind the newest checkpoint; every checkpoint is read.
+    """How many whole epochs are behind the checkpoint that the run goes on from; every checkpoint is read.
 
     Raises:
         EmolightError: one under a final name is damaged.
     """
-    found = [read_checkpoint(path) for path in (run / "checkpoints").glob("*.ckpt")]
-    return max((content["epoch"] + 1 if content["global_step"] else 0 for content in found), default=-1)
+    found = {path.name: read_checkpoint(path) for path in (run / "checkpoints").glob("*.ckpt")}
+    if "last.ckpt" not in found:
+        return -1
+    return found["last.ckpt"]["epoch"] + 1 if found["last.ckpt"]["global_step"] else 0
 
 
 def wait_until(process: subprocess.Popen[bytes], seconds: float, writing: Path | None) -> bool:

@@ -118,72 +118,98 @@ def flac_of(samples: int) -> bytes:
     return bytes(content)
 
 
+def without_end_mark(ogg: bytes) -> bytes:
+    """An Ogg as Android writes it: its last page does not say that it is the last."""
+    content, last = bytearray(ogg), ogg.rfind(b"OggS")
+    content[last + 5] &= ~4
+    content[last + 22 : last + 26] = bytes(4)
+    value = 0
+    for byte in content[last:]:
+        value ^= byte << 24
+        for _ in range(8):
+            value = ((value << 1) ^ (0x04C11DB7 if value & 0x80000000 else 0)) & 0xFFFFFFFF
+    content[last + 22 : last + 26] = value.to_bytes(4, "little")
+    return bytes(content)
+
+
 PCM = pcm(voice())
 HALF = len(PCM) // 2
 LIST = struct.pack("<4sI", b"LIST", 5) + b"hello\0"
 OGG = sound(voice(seconds=5), container="OGG", subtype="VORBIS")
+LONG_OGG = sound(voice(seconds=30), container="OGG", subtype="VORBIS")
+FLAC = sound(container="FLAC")
+MP3 = sound(voice(seconds=5), container="MP3")
 QUIET = np.full(RATE, 1e-6)
 
 USED = {
     "8 bit": Odd(file(sound(subtype="PCM_U8"))),
     "24 bit": Odd(file(sound(subtype="PCM_24"))),
-    "32 bit": Odd(file(sound(subtype="PCM_32"))),
-    "float": Odd(file(sound(subtype="FLOAT"))),
-    "double": Odd(file(sound(subtype="DOUBLE"))),
     "float above full scale": Odd(file(sound(voice() * 20, subtype="FLOAT")), level=2.0),
     "telephone, mu-law": Odd(file(sound(rate=8000, subtype="ULAW"))),
     "GSM": Odd(file(sound(subtype="GSM610"))),
     "extensible header": Odd(file(sound(container="WAVEX", subtype="PCM_24"))),
     "big-endian": Odd(file(sound(endian="BIG"))),
+    "AIFF": Odd(file(sound(container="AIFF", subtype="PCM_16"))),
+    "AU": Odd(file(sound(container="AU", subtype="PCM_16"))),
+    "Wave64": Odd(file(sound(container="W64", subtype="PCM_16"))),
+    "RF64": Odd(file(sound(container="RF64", subtype="PCM_16"))),
     "192 kHz": Odd(file(sound(rate=192_000))),
     "six channels": Odd(file(sound(np.stack([voice()] * 6, axis=1)))),
     "stereo of one side": Odd(file(stereo(voice(), np.zeros(RATE))), level=0.05),
     "opposite-phase stereo": Odd(file(stereo(voice(), -voice())), warns="the channels cancel each other"),
-    "stream of unknown length": Odd(file(wav(PCM, size=0xFFFFFFFF))),
+    "stream of ffmpeg": Odd(file(wav(PCM, size=0xFFFFFFFF))),
+    "stream of sox": Odd(file(wav(PCM, size=0x7FFFF000))),
+    "stream of arecord": Odd(file(wav(PCM, size=0x80000000))),
+    "stream of GStreamer": Odd(file(wav(PCM, size=0))),
+    "FLAC of unknown length": Odd(file(flac_of(0))),
+    "Ogg without an end mark": Odd(file(without_end_mark(OGG)), seconds=5.0),
     "chunks around the samples": Odd(file(wav(PCM)[:36] + LIST + wav(PCM)[36:] + LIST)),
-    "MP3 called wav": Odd(file(sound(container="MP3"))),
-    "FLAC called wav": Odd(file(sound(container="FLAC"))),
-    "Ogg called wav": Odd(file(OGG), seconds=5.0),
+    "MP3 called wav": Odd(file(MP3), seconds=5.0),
+    "MP3 with a tag behind": Odd(file(MP3 + b"TAG" + bytes(125)), seconds=5.0),
+    "Opus": Odd(file(sound(container="OGG", subtype="OPUS"))),
     "with a constant offset": Odd(file(sound(voice() + 0.2)), level=np.hypot(0.1, 0.2)),
     "60 ms": Odd(file(sound(voice(seconds=0.06))), seconds=0.06),
     "link": Odd(linked),
 }
 
+PIECES = "holds several recordings"
 REFUSED = {
     "empty": Odd(file(b""), "empty"),
     "text": Odd(file(b"Kids are talking by the door.\n" * 99), "not readable as audio"),
     "web page": Odd(file(b"<!DOCTYPE html><title>404</title>" * 99), "not readable as audio"),
     "noise": Odd(file(np.random.default_rng(0).bytes(20_000)), "not readable as audio"),
     "zeros": Odd(file(bytes(20_000)), "not readable as audio"),
+    "four bytes": Odd(file(b"RIFF"), "not readable as audio"),
     "header only": Odd(file(wav(b"")), "no samples"),
-    "cut in the header": Odd(file(wav(PCM)[:30]), "no samples"),
-    "cut": Odd(file(wav(PCM)[: 44 + HALF]), "cut short"),
+    "header and notes": Odd(file(wav(b"") + LIST), "no samples"),
+    "cut in the header": Odd(file(wav(PCM)[:30]), "not readable as audio"),
+    "cut": Odd(file(wav(PCM)[: 44 + HALF]), "cut short: 16000 of the 32000 bytes"),
     "cut by one byte": Odd(file(wav(PCM)[:-1]), "cut short"),
-    "cut MP3": Odd(file(sound(container="MP3")[:1500]), "cut short"),
-    "cut FLAC": Odd(file(sound(container="FLAC")[:5000]), "not readable as audio"),
-    "cut Ogg": Odd(file(OGG[: len(OGG) // 2]), "cut short"),
-    "Ogg without its last page": Odd(file(OGG[: OGG.rfind(b"OggS")]), "cut short"),
+    "cut MP3": Odd(file(MP3[:3000]), "cut short"),
+    "cut FLAC": Odd(file(FLAC[:5000]), "not readable as audio"),
+    "cut Ogg": Odd(file(LONG_OGG[: len(LONG_OGG) // 2]), "cut short"),
     "cut AIFF": Odd(file(sound(container="AIFF", subtype="PCM_16")[:HALF]), "cut short"),
     "cut AU": Odd(file(sound(container="AU", subtype="PCM_16")[:HALF]), "cut short"),
     "cut Wave64": Odd(file(sound(container="W64", subtype="PCM_16")[:HALF]), "cut short"),
-    "size of 4 GB": Odd(file(wav(PCM, size=4_000_000_000)), "cut short"),
-    "size of less": Odd(file(wav(PCM, size=HALF)), "its header promises"),
-    "size of 0": Odd(file(wav(PCM, size=0)), "its header promises 0 bytes"),
-    "FLAC of 50 days": Odd(file(flac_of(2**36 - 1)), "absurd length"),
-    "five hours": Odd(
-        lambda path: path.write_bytes(wav(b"\x60\xa0" * 9_000_000, rate=1000, bits=8)), "absurd length of 18000 s"
-    ),
-    "FLAC of unknown length": Odd(file(flac_of(0)), "leaves the length open"),
-    "a million chunks": Odd(file(wav(PCM)[:36] + b"JUNK\0\0\0\0" * 1_000_000), "no samples"),
-    "rate 0": Odd(file(wav(PCM, rate=0)), "absurd sample rate of 0 Hz"),
-    "rate 4e9": Odd(file(wav(PCM, rate=4_000_000_000)), "absurd sample rate of 4000000000 Hz"),
+    "cut RF64": Odd(file(sound(container="RF64", subtype="PCM_16")[:HALF]), "cut short"),
+    "size of 1 GB": Odd(file(wav(PCM, size=1_000_000_000)), "cut short"),
+    "size of less": Odd(file(wav(PCM, size=HALF)), "its header promises 16000 bytes of samples, but 32000 are there"),
+    "two WAVs": Odd(file(wav(PCM) * 2), PIECES),
+    "two WAV streams": Odd(file(wav(PCM, size=0xFFFFFFFF) * 2), PIECES),
+    "two FLACs": Odd(file(FLAC * 2), PIECES),
+    "two MP3s": Odd(file(MP3 * 2), PIECES),
+    "two AUs": Odd(file(sound(container="AU", subtype="PCM_16") * 2), PIECES),
+    "chained Ogg": Odd(file(OGG * 2), PIECES),
+    "chained Opus": Odd(file(sound(container="OGG", subtype="OPUS") * 2), PIECES),
+    "FLAC of 50 days": Odd(file(flac_of(2**36 - 1)), "at most 4 h are read"),
+    "a million chunks": Odd(file(wav(PCM)[:36] + b"JUNK\0\0\0\0" * 1_000_000), "not readable as audio"),
+    "rate 0": Odd(file(wav(PCM, rate=0)), "not readable as audio"),
+    "rate 100": Odd(file(wav(PCM, rate=100)), "absurd sample rate of 100 Hz"),
+    "rate 1e6": Odd(file(wav(PCM, rate=1_000_000)), "absurd sample rate of 1000000 Hz"),
     "0 channels": Odd(file(wav(PCM, channels=0)), "Channel count is zero"),
-    "1000 channels": Odd(file(wav(PCM * 10, channels=1000)), "channels"),
-    "8 bits in blocks of 2 bytes": Odd(file(wav(PCM, bits=8, block=2)), "contradicts itself"),
-    "2 channels in blocks of 2 bytes": Odd(file(wav(PCM, channels=2, block=2)), "contradicts itself"),
+    "40 channels": Odd(file(wav(PCM * 80, channels=40)), "has 40 channels; at most 32"),
     "unknown codec": Odd(file(wav(PCM, code=0x1234)), "not readable as audio"),
     "NaN": Odd(with_value(np.nan), "NaN or infinite"),
-    "Inf": Odd(with_value(np.inf), "NaN or infinite"),
     "minus Inf": Odd(with_value(-np.inf), "NaN or infinite"),
     "1e30": Odd(with_value(1e30), "times full scale"),
     "integers as floats": Odd(file(sound(voice() * 32767, subtype="FLOAT")), "times full scale"),
@@ -193,7 +219,6 @@ REFUSED = {
     "ultrasound": Odd(
         file(sound(np.sin(3.1 * np.arange(96_000)) * np.hanning(96_000), rate=96_000)), "is silent at 16000 Hz"
     ),
-    "no sample": Odd(file(sound(np.zeros(0))), "no samples"),
     "one sample": Odd(file(sound(np.full(1, 0.5))), "shorter than 50 ms"),
     "folder": Odd(lambda path: path.mkdir(), "is a folder", in_folders=False),
     "dangling link": Odd(lambda path: path.symlink_to("nowhere.wav"), "there is no such file", in_folders=False),
@@ -205,7 +230,6 @@ if hasattr(os, "geteuid") and os.geteuid() != 0:  # root reads everything
     REFUSED["unreadable"] = Odd(unreadable, "cannot be read")
 
 ODD = USED | REFUSED
-AT_LEAST = 30
 
 
 def build(folder: Path, kinds: dict[str, Odd] = ODD) -> dict[str, Path]:

@@ -16,11 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from emolight.__main__ import run
-from emolight.data.synthetic import make_corpus
+from emolight.data.corpora.synthetic import make_corpus
 from tests.small import CONFIGS, options
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -60,24 +61,24 @@ def soak_trials(trials: int, words: list[str]) -> list[tuple[int, float, int]]:
         f"config: {CONFIGS / 'waveform.yaml'}\ntrials: {trials}\nepochs: 1\npruner: none\n"
         "space: {model.learning_rate: {low: 3.0e-4, high: 5.0e-3, log: true}}\n"
     )
-    from emolight.sweep.space import check_sweep, read_sweep
-    from emolight.sweep.storage import open_storage
-    from emolight.sweep.study import create_study, work
-    from emolight.sweep.trial import Plan, drop_checkpoints, run_trial
-    from emolight.sweep.workers import join_study
+    from emolight.sweep import workers
+    from emolight.sweep.check import check_sweep
+    from emolight.sweep.space import read_sweep
+    from emolight.sweep.storage import open_storage, sqlite_url
+    from emolight.sweep.study import create_study
+    from emolight.sweep.trial import run_trial
 
     sweep = read_sweep(Path("soak.yaml"))
-    plan = Plan(sweep, tuple(words), check_sweep(sweep, words))
-    url = "sqlite:///study.db"
-    create_study(open_storage(url), sweep.name, ["maximize"], plan.definition, trials)
+    plan, url = check_sweep(sweep, words), sqlite_url(Path("study.db").absolute())
+    create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, trials)
     found: list[tuple[int, float, int]] = []
 
-    def objective(trial: Any) -> Any:
+    def measured(plan: Any, trial: Any) -> Any:
         measure(trial.number, found)
         return run_trial(plan, trial)
 
-    study = join_study(plan, url)
-    work(study, objective, lambda: drop_checkpoints(plan, study))
+    with mock.patch.object(workers, "run_trial", measured):
+        workers.run_worker(plan, url)
     return found
 
 

@@ -26,8 +26,9 @@ import emolight
 from emolight.__main__ import main, run
 from emolight.data.download import extract
 from emolight.errors import EmolightError
-from emolight.experiments.crossval import full_config
-from emolight.models.checkpoint import MARK, SEAL, read_checkpoint, save_checkpoint
+from emolight.models.checkpoint import MARK, read_checkpoint, save_checkpoint
+from emolight.run.cli import full_config
+from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
 MARKER = "executed"
@@ -80,7 +81,7 @@ def add_member(content: dict[str, Any], name: str, hostile: Hostile, path: Path)
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/{name}", pickle.dumps(hostile))
     whole = bytearray(stream.getvalue())
-    whole[-2:] = SEAL.to_bytes(2, "little")
+    whole[-2:] = (len(MARK) + 64).to_bytes(2, "little")
     path.write_bytes(whole + MARK + hashlib.sha256(whole).hexdigest().encode())
 
 
@@ -90,7 +91,7 @@ def fitted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     with contextlib.chdir(folder):
         run(["fit", "--config", MFCC, *options(corpus)])
-        run(["test", "--ckpt_path", "lightning_logs/mfcc/version_0/checkpoints/best.ckpt"])
+        run(["test", "--ckpt_path", "lightning_logs/mfcc/version_0"])
     return folder / "lightning_logs" / "mfcc" / "version_0"
 
 
@@ -164,7 +165,6 @@ def test_no_command_executes_a_checkpoint(
     "words",
     [
         ["report", "run"],
-        ["examples", "run", "--subset", "test"],
         ["compare", "run"],
         ["ensemble", "run", "other"],
     ],
@@ -283,9 +283,7 @@ TRAINERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_no_tag_of_a_configuration_is_followed(
-    tag: str, stranger: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_tag_of_a_configuration_is_followed(tag: str, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in (f"data: {tag}\n", f"trainer:\n  callbacks:\n  - {tag}\n"):
         Path("overlay.yaml").write_text(text)
         said = refused(["fit", "--config", MFCC, "--config", "overlay.yaml"], capsys)
@@ -293,13 +291,10 @@ def test_no_tag_of_a_configuration_is_followed(
     whole = (stranger / "config.yaml").read_text().replace("  callbacks: null\n", f"  callbacks: {tag}\n")
     assert tag in whole
     (stranger / "config.yaml").write_text(whole)
-    model = "run/checkpoints/best.ckpt"
-    assert "config.yaml" in refused(["test", "--ckpt_path", model], capsys)
-    assert "config.yaml" in refused(["fit", "--resume", "run"], capsys)
-    assert "config.yaml" in refused(["robustness", model], capsys)
-    assert "config.yaml" in refused(["examples", "run", "--subset", "test"], capsys)
-    for command in (["ensemble", "run", "run"], ["report", "run"], ["compare", "run"]):
-        assert "results in run cannot be read" in refused(command, capsys)
+    for words in (["test", "--ckpt_path", "run"], ["fit", "--resume", "run"], ["robustness", "run"], ["report", "run"]):
+        assert "config.yaml" in refused(words, capsys)
+    for words in (["ensemble", "run", "run"], ["compare", "run"]):
+        assert "run" in refused(words, capsys)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=str)
@@ -308,32 +303,138 @@ def test_no_class_from_elsewhere_is_imported(
 ) -> None:
     Path("overlay.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
     refused(["fit", "--config", MFCC, "--config", "overlay.yaml"], capsys)
-    config = yaml.safe_load((stranger / "config.yaml").read_text())
-    config["trainer"] |= trainer
-    (stranger / "config.yaml").write_text(yaml.safe_dump(config))
-    for words in (["test", "--ckpt_path", "run/checkpoints/best.ckpt"], ["fit", "--resume", "run"]):
-        refused(words, capsys)
+    spoil(stranger, trainer=trainer)
+    # Nothing of the trainer is taken by `test`; by `--resume` plain values and a few callbacks, or it refuses.
+    assert run(["test", "--ckpt_path", "run"]) == 0
+    with contextlib.suppress(EmolightError):
+        run(["fit", "--resume", "run"])
+    assert not Path(MARKER).exists()
+    assert "evil" not in sys.modules
+
+
+def spoil(folder: Path, **changed: dict[str, Any]) -> None:
+    """Change settings in the configuration of a run."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for section, values in changed.items():
+        config[section] |= values
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def everything(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+WRITERS: dict[str, dict[str, Any]] = {
+    "logger": {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "out"}}},
+    "checkpoints": {
+        "callbacks": [
+            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "out"}},
+        ]
+    },
+    "device statistics": {"callbacks": {"class_path": "lightning.pytorch.callbacks.DeviceStatsMonitor"}},
+    "profiler": {
+        "profiler": {
+            "class_path": "lightning.pytorch.profilers.SimpleProfiler",
+            "init_args": {"dirpath": "out", "filename": "profile"},
+        }
+    },
+    "root": {"default_root_dir": "out"},
+    "registry": {"model_registry": "out"},
+}
+"""What a trainer's section could have written elsewhere, with nothing but Lightning's own classes."""
+
+
+@pytest.mark.parametrize("trainer", WRITERS.values(), ids=list(WRITERS))
+def test_a_strangers_trainer_writes_nothing_outside_of_the_run(trainer: dict[str, Any], stranger: Path) -> None:
+    spoil(stranger, trainer=trainer)
+    before = everything(Path()) - {name for name in everything(Path()) if name.startswith("run/")}
+    for words in (["test", "--ckpt_path", "run"], ["validate", "--ckpt_path", "run"]):
+        assert run(words) == 0
+    if "callbacks" in trainer:
+        with pytest.raises(EmolightError, match="which is not taken over unasked"):
+            run(["fit", "--resume", "run"])
+    else:
+        run(["fit", "--resume", "run"])
+    assert {name for name in everything(Path()) if not name.startswith("run/")} == before
+
+
+def test_a_strangers_data_writes_nothing_outside_of_the_run(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path("home").absolute()
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    before = {name for name in everything(Path()) if not name.startswith(("run/", "home/"))}
+    spoil(stranger, data={"cache_dir": "out/cache", "splits_dir": "out/splits"})
+    assert run(["test", "--ckpt_path", "run"]) == 0
+    data = Run.open("run").data()  # of every other command
+    assert (data.cache_dir, data.splits_dir) == (None, None)
+    # A corpus that makes itself is not made on a stranger's word, neither in a new folder nor in an empty one.
+    Path("empty").mkdir()
+    for root in ("out/corpus", "empty", None):
+        spoil(stranger, data={"root": root})
+        for words in (["test", "--ckpt_path", "run"], ["fit", "--resume", "run"]):
+            assert "Say where: --data.root DIR" in refused(words, capsys)
+    for corpus in ("evil.Evil", {"class_path": "evil.Evil"}, ["RAVDESS", "evil.Evil"], 3, {"class_path": 3}, "out.csv"):
+        spoil(stranger, data={"corpus": corpus})
+        refused(["test", "--ckpt_path", "run"], capsys)
+    assert {name for name in everything(Path()) if not name.startswith(("run/", "home/"))} == before | {"empty"}
+    assert "evil" not in sys.modules
+
+
+PARTS = ["evil.Evil", "evil.call", "os.system", "subprocess.Popen", {"class_path": "evil.Evil"}, POPEN]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_a_strangers_model_imports_nothing(part: Any, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("features", part), ("network", part), ("augment", [part])):
+        spoil(stranger, model={name: value})
+        refused(["test", "--ckpt_path", "run"], capsys)
+        spoil(stranger, model={"features": "MFCC", "network": "ResNet18", "augment": None})
+    checkpoint = stranger / "checkpoints" / "best.ckpt"
+    content = read_checkpoint(checkpoint)
+    spec = part if isinstance(part, dict) else {"class_path": part, "init_args": {}}
+    settings = {**content["hyper_parameters"], "network": {"init_args": {}, **spec}}
+    save_checkpoint({**content, "hyper_parameters": settings}, checkpoint)
+    refused(["test", "--ckpt_path", "run"], capsys)
+    with pytest.raises(EmolightError):
+        emolight.load("run")
+    assert not Path(MARKER).exists()
     assert "evil" not in sys.modules
 
 
 def test_code_of_ones_own_is_asked_for_by_name(stranger: Path) -> None:
-    command = [sys.executable, "-m", "emolight", "fit", "--config", MFCC, "--trainer.callbacks=evil.Evil"]
-    for asked in ("other, more", "evil"):
+    overlay = {"trainer": {"callbacks": {"class_path": "evil.Evil"}}}
+    Path("mine.yaml").write_text(yaml.safe_dump(overlay))
+    fit = [sys.executable, "-m", "emolight", "fit", "--config", MFCC]
+    in_yaml, typed = [*fit, "--config", "mine.yaml"], [*fit, "--trainer.callbacks=evil.Evil"]
+    for command, asked, trusted in ((in_yaml, "other, more", False), (in_yaml, "evil", True), (typed, "", True)):
+        Path(MARKER).unlink(missing_ok=True)
         variables = {**os.environ, "EMOLIGHT_IMPORTS": asked}
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert Path(MARKER).exists() == (asked == "evil")
-        assert ("EMOLIGHT_IMPORTS=evil" in done.stderr) == (asked != "evil")
+        assert Path(MARKER).exists() == trusted
+        assert ("EMOLIGHT_IMPORTS=evil" in done.stderr) != trusted
+
+
+def test_what_was_typed_once_is_not_trusted_later(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", MFCC, "--trainer.callbacks=nothing.Here"])
+    assert "nothing" in capsys.readouterr().err
+    Path("nothing.py").write_text(Path("evil.py").read_text())
+    Path("mine.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": {"class_path": "nothing.Evil"}}}))
+    assert "EMOLIGHT_IMPORTS=nothing" in refused(["fit", "--config", MFCC, "--config", "mine.yaml"], capsys)
 
 
 def test_a_cross_validation_does_not_execute_the_base_that_it_finds(
-    stranger: Path, capsys: pytest.CaptureFixture[str]
+    stranger: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = Path("lightning_logs/mfcc/crossval_emobox6/base.yaml")
     base.parent.mkdir(parents=True)
     for text in (f"data: {TAGS[0]}\n", f"data: {TAGS[3]}\n", "data: 3\n", "", "[\n"):
         base.write_text(text)
-        assert "base.yaml" in refused(["crossval", "--config", MFCC], capsys)
+        assert "base.yaml" in refused(["crossval", "--config", MFCC, *options(corpus)], capsys)
         assert base.read_text() == text
 
 
@@ -348,7 +449,7 @@ def test_a_split_is_only_read(stranger: Path, capsys: pytest.CaptureFixture[str]
 
 def test_every_file_of_a_run_loads_without_executing_anything(fitted: Path) -> None:
     kinds = {path.suffix for path in fitted.rglob("*") if path.is_file() and "tfevents" not in path.name}
-    assert kinds <= {".ckpt", ".yaml", ".csv", ".json", ".md", ".png", ".tsv", ".pbtxt"}
+    assert kinds <= {".ckpt", ".yaml", ".csv", ".json", ".md", ".png", ".tsv", ".pbtxt", ".lock"}
     found = list(fitted.rglob("*.ckpt"))
     assert sorted(path.name for path in found) == ["best.ckpt", "last.ckpt"]
     for path in found:

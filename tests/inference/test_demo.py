@@ -20,10 +20,30 @@ from emolight.inference.recognizer import load
 from .conftest import CLASSES, voice
 
 
-def test_hears_what_the_recognizer_hears(checkpoint: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", voice(2.0), 16000)
-    recognizer = load(checkpoint)
-    assert demo.hear(recognizer, tmp_path / "a.wav") == recognizer.predict_file(tmp_path / "a.wav")
+def test_the_verdict_is_the_recognizers_and_the_picture_agrees(checkpoint: Path, tmp_path: Path) -> None:
+    recognizer, draw = load(checkpoint), demo.features_of(checkpoint)
+    for seconds, panels in ((0.7, 2), (9.0, 3)):
+        wave = voice(seconds)
+        wave[48000:80000] = 0
+        soundfile.write(tmp_path / "a.wav", wave, 16000)
+        prediction, figure = demo.judge(recognizer, tmp_path / "a.wav", draw)
+        assert prediction == recognizer.predict_file(tmp_path / "a.wav")
+        figure.draw_without_rendering()
+        axes = [axis for axis in figure.axes if axis.get_title()]
+        assert len(axes) == panels
+        assert axes[-1].get_title().endswith(recognizer.contract.title)
+        assert "coefficient" in axes[-1].get_ylabel()
+        if panels == 2:
+            assert "zeros after the dashed line" in axes[1].get_xlabel()
+            continue
+        assert f"where it is most {prediction.label}" in axes[0].get_title()
+        assert axes[1].get_title() == "each moment; the verdict is the mean (grey: no sound)"
+        assert [text.get_text() for text in axes[1].get_yticklabels()] == CLASSES
+        cells = axes[1].collections[0].get_array()
+        assert cells.shape == (3, len(prediction.windows))
+        assert cells.mask.any()
+        assert list(cells.mean(axis=1)) == pytest.approx([100 * p for p in prediction.probabilities.values()])
+    assert demo.features_of(Path("model.onnx")) is None
 
 
 def test_a_long_or_broken_recording_gets_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
@@ -37,19 +57,8 @@ def test_a_long_or_broken_recording_gets_a_sentence(checkpoint: Path, tmp_path: 
         ("large", "has 20.0 MB"),
     ):
         with pytest.raises(EmolightError, match=message) as caught:
-            demo.hear(recognizer, tmp_path / f"{name}.wav")
+            demo.judge(recognizer, tmp_path / f"{name}.wav")
         assert str(tmp_path) not in str(caught.value)
-
-
-def test_the_picture_shows_waveform_time_and_features(checkpoint: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", voice(2.0), 16000)
-    recognizer = load(checkpoint)
-    figure = demo.picture(recognizer, demo.features_of(checkpoint, recognizer), tmp_path / "a.wav")
-    top, middle, bottom = figure.axes[:3]
-    assert len(top.lines[0].get_xdata()) == 32000
-    assert [line.get_label() for line in middle.lines] == CLASSES
-    assert [len(line.get_xdata()) for line in middle.lines] == [5, 5, 5]
-    assert bottom.images[0].get_array().shape == (20, 32)
 
 
 def test_a_taken_port_is_refused(checkpoint: Path) -> None:
@@ -119,9 +128,11 @@ def test_upload_a_clip_and_upload_garbage_in_a_browser(
         tab.goto(address)
         tab.locator("input[type=file]").first.set_input_files(tmp_path / "mine.wav")
         tab.wait_for_selector("#picture img", timeout=60000)
-        told = tab.locator("#bars").inner_text().split()
-        shown = {name: int(told[told.index(name) + 1].rstrip("%")) for name in CLASSES}
+        words = tab.locator("#bars").inner_text().split()
+        shown = {name: int(words[words.index(name) + 1].rstrip("%")) for name in CLASSES}
         assert shown == {name: round(100 * value) for name, value in expected.items()}
+        assert "acted sentences of a test" in tab.content()
+        assert "CC BY-NC-SA 4.0: name the authors" in tab.content()
         assert kept() == ["mine.wav"]
         tab.get_by_label("Clear").first.click()
         tab.locator("input[type=file]").first.set_input_files(tmp_path / "garbage.wav")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.image import imread
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
@@ -34,20 +36,34 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_searched_for_sound_files(recordings: Path) -> None:
-    assert [Path(path).name for path in find_recordings([str(recordings)])] == ["a.wav", "b.flac", "c.ogg", "d.mp3"]
-    assert [Path(path).name for path in find_recordings([f"{recordings}/**/*.ogg"])] == ["c.ogg"]
-    once = find_recordings([str(recordings / "a.wav"), str(recordings)])
-    assert len(once) == 4
+    paths, unreadable = find_recordings([str(recordings)])
+    assert ([Path(path).name for path in paths], unreadable) == (["a.wav", "b.flac", "c.ogg", "d.mp3"], [])
+    assert [Path(path).name for path in find_recordings([f"{recordings}/**/*.ogg"])[0]] == ["c.ogg"]
+    assert len(find_recordings([str(recordings / "a.wav"), str(recordings)])[0]) == 4
     with pytest.raises(EmolightError, match="There is no file"):
         find_recordings([str(recordings / "*.opus")])
     (recordings / "empty").mkdir()
-    with pytest.raises(EmolightError, match="No sound file is in the folder"):
+    with pytest.raises(EmolightError, match="No sound file that can be read is in the folder"):
         find_recordings([str(recordings / "empty")])
 
 
-def test_csv_holds_every_probability(
+def test_formats_that_cannot_be_read_are_named(
     checkpoint: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("x.m4a", "deeper/y.MP4", "z.webm"):
+        (recordings / name).write_bytes(b"ftypM4A ")
+    assert run(["predict", str(checkpoint), str(recordings)]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    assert "not read: 1 × .m4a, 1 × .mp4, 1 × .webm: " in printed.err
+    assert all(name in printed.err for name in ("x.m4a", "y.MP4", "z.webm", "ffmpeg -i"))
+    for name in ("a.wav", "b.flac", "deeper/c.ogg", "deeper/d.mp3"):
+        (recordings / name).unlink()
+    with pytest.raises(EmolightError, match=r"No sound file that can be read(.|\n)*1 × .m4a(.|\n)*ffmpeg"):
+        run(["predict", str(checkpoint), str(recordings)])
+
+
+def test_csv_holds_every_probability(checkpoint: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", str(checkpoint), str(recordings), "--format", "csv", "--batch-size", "3"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     recognizer = load(checkpoint)
@@ -55,17 +71,48 @@ def test_csv_holds_every_probability(
     for row in rows:
         expected = recognizer.predict_file(row["path"])
         assert row["prediction"] == expected.label
-        told = {name: float(row[f"prob_{name}"]) for name in recognizer.classes}
-        assert told == pytest.approx(expected.probabilities, abs=1e-5)
+        probabilities = {name: float(row[f"prob_{name}"]) for name in recognizer.classes}
+        assert probabilities == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-def test_json_lines_go_to_the_output_file(checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    words = ["--window", "0.6", "--hop", "0.2", "--output", str(out)]
-    assert run(["predict", str(checkpoint), str(recordings / "a.wav"), *words]) == 0
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(row["start"], row["end"]) for row in rows] == [(0, 0.6), (0.2, 0.8), (0.4, 1.0)]
-    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) for row in rows)
+def test_a_long_recording_has_a_summary_and_a_time_line_in_every_format(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate([voice(3.0), np.zeros(40000, np.float32), voice(3.0)]), 16000)
+    for suffix in ("csv", "jsonl", "json", "txt"):
+        assert run(["predict", str(checkpoint), str(path), "--output", str(tmp_path / f"out.{suffix}")]) == 0
+        assert "predictions of 1 of 1 recordings" in capsys.readouterr().out
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    (whole,) = json.loads((tmp_path / "out.json").read_text())
+    text = (tmp_path / "out.txt").read_text().splitlines()
+    assert len(table) == len(lines) == 17
+    assert whole["windows"] == lines[1:]
+    assert {**lines[0], "windows": lines[1:]} == whole
+    assert table[0]["start"] == ""
+    assert table[0]["how"] == lines[0]["how"] == "mean of 12 windows of 1 s, 4 silent left out"
+    for row, line in zip(table[1:], lines[1:], strict=True):
+        assert (float(row["start"]), float(row["end"])) == (line["start"], line["end"])
+        assert row["prediction"] == (line["prediction"] or "")
+    silent = [row for row in table if row["warnings"] == "silent"]
+    assert [row["start"] for row in silent] == ["3", "3.5", "4", "4.5"]
+    assert {row["prediction"] + row["confidence"] + row["prob_calm"] for row in silent} == {""}
+    assert "(mean of 12 windows of 1 s, 4 silent left out)" in text[0]
+    assert [line for line in text if "silent" in line][1:] == [
+        f"  {n}-{m} s  silent" for n, m in (("3.00", "4.00"), ("3.50", "4.50"), ("4.00", "5.00"), ("4.50", "5.50"))
+    ]
+    assert run(["predict", str(checkpoint), str(path), "--whole"]) == 0
+    assert "(the middle 1 s of" in capsys.readouterr().out
+
+
+def test_the_time_line_is_drawn(checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "line.png"
+    assert run(["predict", str(checkpoint), str(recordings / "a.wav"), "--timeline", str(picture)]) == 0
+    assert imread(picture).shape[1] > 600
+    with pytest.raises(EmolightError, match="--timeline draws one recording; 4 are given"):
+        run(["predict", str(checkpoint), str(recordings), "--timeline", str(picture)])
 
 
 def test_a_bad_file_is_one_line_and_the_rest_is_predicted(
@@ -73,10 +120,10 @@ def test_a_bad_file_is_one_line_and_the_rest_is_predicted(
 ) -> None:
     (recordings / "bad.wav").write_bytes(b"RIFFnothing")
     assert run(["predict", str(checkpoint), str(recordings)]) == 1
-    told = capsys.readouterr()
-    assert len(told.err.splitlines()) == 1
-    assert "bad.wav: not readable as audio" in told.err
-    assert len(told.out.splitlines()) == 4
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert "bad.wav: not readable as audio" in printed.err
+    assert len(printed.out.splitlines()) == 4
 
 
 def test_right_and_wrong_are_marked_by_the_file_name(
@@ -92,38 +139,61 @@ def test_right_and_wrong_are_marked_by_the_file_name(
     assert out.count("  right\n") == 1
     assert f"  wrong: it is {other}" in out
     assert "it is disgust, which the model does not know" in out
-    assert out.splitlines()[-1] == "1 of 2 clips with a label in their name: 50.0% right"
+    assert out.splitlines()[-1] == "1 of 2 recordings with a label in their name: 50.0% right"
 
 
-def test_labelled_clips_are_drawn_and_explained(checkpoint: Path, tmp_path: Path) -> None:
-    pytest.importorskip("captum")
+def test_recordings_are_explained(checkpoint: Path, tmp_path: Path) -> None:
     for take in (1, 2):
         soundfile.write(tmp_path / f"03-01-03-01-01-0{take}-07.wav", voice(pitch=100.0 * take), 16000)
-    words = ["predict", str(checkpoint), str(tmp_path), "--draw", str(tmp_path / "grid.png")]
-    assert run([*words, "--explain", str(tmp_path / "pictures")]) == 0
-    assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"
+    assert run(["predict", str(checkpoint), str(tmp_path), "--explain", str(tmp_path / "pictures")]) == 0
     assert len(list((tmp_path / "pictures").glob("03-01-03-01-01-0?-07.png"))) == 2
-    (tmp_path / "nameless").mkdir()
-    soundfile.write(tmp_path / "nameless" / "a.wav", voice(), 16000)
-    with pytest.raises(EmolightError, match="no clip has one of the model's emotions"):
-        run(["predict", str(checkpoint), str(tmp_path / "nameless"), "--draw", "grid.png"])
 
 
-def test_a_wav_comes_on_standard_input(checkpoint: Path, recordings: Path) -> None:
-    command = [sys.executable, "-m", "emolight", "predict", str(checkpoint), "-", "--format", "jsonl"]
+def test_a_wav_comes_on_standard_input(small_onnx: Path, recordings: Path) -> None:
+    command = [sys.executable, "-m", "emolight", "predict", str(small_onnx), "-", "--format", "jsonl"]
     with (recordings / "a.wav").open("rb") as stream:
         done = subprocess.run(command, stdin=stream, capture_output=True, check=True)
-    expected = load(checkpoint).predict_file(recordings / "a.wav")
+    expected = load(small_onnx).predict_file(recordings / "a.wav")
     assert json.loads(done.stdout)["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_no_encoding_knows_are_printed_and_written(small_onnx: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    for name in (b"M\xfcller.wav", "запись.wav".encode()):
+        soundfile.write(tmp_path / "x.wav", voice(), 16000)
+        (tmp_path / "x.wav").rename(folder / os.fsdecode(name))
+    command = [sys.executable, "-m", "emolight", "predict", str(small_onnx), str(folder)]
+    for encoding in ("utf-8:strict", "cp1252"):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, env=env)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert len(done.stdout.splitlines()) == 2
+    for suffix in ("csv", "jsonl", "json", "txt"):
+        assert run([*command[3:], "--output", str(tmp_path / f"out.{suffix}")]) == 0
+        written = (tmp_path / f"out.{suffix}").read_text(encoding="utf-8")
+        assert "запись" in written or "\\u0437\\u0430" in written
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(small_onnx: Path, recordings: Path) -> None:
+    words = f"predict {small_onnx} {recordings} --window 0.05 --hop 0.0005"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m emolight {words} | head -1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--hop", "0.1"], "--hop is given without --window"),
+        (["--output", "p.xlsx"], r"its suffix names no format(.|\n)*\.csv, \.jsonl, \.json, \.txt"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--abstain-below", "3"], "abstain_below is 3"),
-        (["--window", "1", "--explain", "x"], "show whole clips"),
+        (["--window", "1", "--whole"], "--whole judges one piece"),
+        (["--window", "100"], "Windows of 100 s"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(
@@ -192,10 +262,10 @@ def test_sixteen_odd_recordings_are_a_sentence_each(
     soundfile.write(tmp_path / "good.wav", voice(), 16000)
     # The dangling link is no file: a folder passes it over, by name it is refused.
     assert run(["predict", str(checkpoint), str(tmp_path)]) == 1
-    told = capsys.readouterr()
-    lines = told.err.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
     assert sorted(line.split(".wav: ")[0].split("/")[-1] for line in lines) == sorted(set(made) - {"dangling"})
     assert all(len(line.split(".wav: ")[1]) > 10 for line in lines)
-    assert len(told.out.splitlines()) == 1
+    assert len(printed.out.splitlines()) == 1
     with pytest.raises(EmolightError, match=r"There is no file '.*dangling.wav'"):
         run(["predict", str(checkpoint), str(tmp_path / "dangling.wav")])

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from emolight.sweep.processes import end_with_parent
-
 USER, PASSWORD = "emolight", "p@ss/w:rd %"
 """The password has what a URL must quote."""
 LEAKS = (PASSWORD, quote(PASSWORD, safe=""), PASSWORD[2:], "ss%2Fw")
@@ -104,7 +102,6 @@ def server() -> Iterator[Server]:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                preexec_fn=end_with_parent,
                 **run,
             )
         try:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -15,99 +9,23 @@ import pytest
 from optuna.trial import TrialState
 
 from emolight.errors import EmolightError
-from emolight.sweep.storage import open_storage
-from emolight.sweep.study import (
-    ERROR,
-    SLOT,
-    NoSlotError,
-    SlotStudy,
-    check_definition,
-    counting,
-    create_study,
-    fill,
-    is_done,
-    work,
-)
-from tests.sweep.trivial import GRACE, NAME
-
-DEFINITION = {"space": {"x": {"low": 0, "high": 1}}, "epochs": 2}
+from emolight.sweep.storage import open_storage, shown_url, sqlite_url
+from emolight.sweep.study import ERROR, SLOT, NoSlotError, SlotStudy, fill, finished, slots, work
+from tests.sweep.trivial import NAME, good, make, spend, states
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/deep/study.db"
+    (tmp_path / "50 % deep?").mkdir()
+    return sqlite_url(tmp_path / "50 % deep?" / "study.db")
 
 
-@pytest.fixture
-def make(url: str) -> Callable[[int], SlotStudy]:
-    def create(trials: int) -> SlotStudy:
-        return create_study(open_storage(url, 1, GRACE), NAME, ["maximize"], DEFINITION, trials)
-
-    return create
+def test_four_processes_spend_the_budget_exactly_in_spite_of_kill_and_sigterm(url: str) -> None:
+    spend(url)
 
 
-def good(trial: optuna.Trial) -> float:
-    return trial.suggest_float("x", 0, 1)
-
-
-def states(study: optuna.Study) -> dict[str, int]:
-    names = [trial.state.name for trial in study.trials]
-    return {name: names.count(name) for name in sorted(set(names))}
-
-
-def start(url: str, seconds: float = 0.0) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.sweep.trivial", url, str(seconds)])
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it never came true")
-
-
-def test_four_processes_spend_the_budget_exactly(make: Callable[[int], SlotStudy], url: str) -> None:
-    study = make(24)
-    workers = [start(url) for _ in range(4)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0, 0]
-    found = states(study)
-    assert found["COMPLETE"] + found["PRUNED"] == 24
-    assert found["PRUNED"] > 0
-    assert "RUNNING" not in found
-    assert len({trial.params["x"] for trial in study.trials if trial.params}) == 24  # no two drew the same
-
-
-def test_killed_worker_is_replaced_with_the_same_parameters(make: Callable[[int], SlotStudy], url: str) -> None:
-    study = make(2)
-    victim = start(url, 600)
-    wait_for(lambda: any("x" in trial.params for trial in study.trials))
-    victim.kill()
-    victim.wait()
-    lost = next(trial for trial in study.trials if trial.state is TrialState.RUNNING)
-    assert start(url).wait(timeout=120) == 0
-    again = [
-        trial for trial in study.trials if trial.params.get("x") == lost.params["x"] and trial.number != lost.number
-    ]
-    assert [trial.state for trial in again] == [TrialState.COMPLETE]
-    assert states(study) == {"COMPLETE": 2, "FAIL": 1}
-
-
-def test_terminated_worker_gives_its_slot_back(make: Callable[[int], SlotStudy], url: str) -> None:
-    study = make(1)
-    victim = start(url, 600)
-    wait_for(lambda: any("x" in trial.params for trial in study.trials))
-    victim.send_signal(signal.SIGTERM)
-    assert victim.wait(timeout=60) == 143
-    assert states(study) == {"FAIL": 1, "WAITING": 1}
-    first, second = study.trials
-    assert second.params == first.params
-    work(study, good)
-    assert study.trials[1].values == [first.params["x"]]
-
-
-def test_ctrl_c_gives_the_slot_back(make: Callable[[int], SlotStudy]) -> None:
-    study = make(1)
+def test_ctrl_c_gives_the_slot_back(url: str) -> None:
+    study = make(url, 1)
 
     def stopped(trial: optuna.Trial) -> float:
         good(trial)
@@ -121,93 +39,69 @@ def test_ctrl_c_gives_the_slot_back(make: Callable[[int], SlotStudy]) -> None:
     assert study.trials[1].params == study.trials[0].params
 
 
-def test_a_signal_while_a_slot_is_taken_leaves_nothing_running(
-    make: Callable[[int], SlotStudy], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = make(1)
-    take = SlotStudy._take
-
-    def taken(self: SlotStudy, trial_id: int) -> bool:
-        result = take(self, trial_id)
-        os.kill(os.getpid(), signal.SIGINT)
-        return result
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(SlotStudy, "_take", taken)
-            with pytest.raises(KeyboardInterrupt):
-                work(study, good)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert "RUNNING" not in states(study)
-    work(study, good)
-    assert is_done(study)
-
-
 @pytest.mark.parametrize("error", [SystemExit(2), ValueError("odd"), EmolightError("Wrong.", "Mend it.")])
-def test_an_error_ends_its_trial_only(error: BaseException, make: Callable[[int], SlotStudy]) -> None:
-    study = make(4)
+def test_an_error_ends_its_trial_only(error: BaseException, url: str) -> None:
+    study = make(url, 3)
 
     def objective(trial: optuna.Trial) -> float:
+        value = good(trial)
         if trial.number == 1:
             raise error
-        return good(trial)
+        return value
 
     work(study, objective)
-    assert states(study) == {"COMPLETE": 4, "FAIL": 1}
-    assert study.trials[1].user_attrs[ERROR] in ("exit with 2", "ValueError: odd", "Wrong. Mend it.")
-    assert study.trials[4].user_attrs[SLOT] == 1
+    assert states(study) == {"COMPLETE": 3, "FAIL": 1}
+    assert study.trials[1].user_attrs[ERROR] in ("SystemExit: 2", "ValueError: odd", "Wrong. Mend it.")
+    assert study.trials[3].params != study.trials[1].params
 
 
-def test_three_errors_in_a_row_stop_and_the_same_command_goes_on(make: Callable[[int], SlotStudy]) -> None:
-    study = make(8)
-
+def test_three_errors_in_a_row_stop_and_the_same_command_goes_on(url: str) -> None:
     def objective(trial: optuna.Trial) -> float:
         good(trial)
         if trial.number > 1:
             raise ValueError("broken")
         return 0.0
 
-    with pytest.raises(EmolightError, match=r"3 trials in a row failed, the last one, 9, with: ValueError: broken"):
+    study = make(url, 6)
+    with pytest.raises(EmolightError, match=r"3 trials in a row failed, the last one with: ValueError: broken"):
         work(study, objective)
-    assert states(study) == {"COMPLETE": 2, "FAIL": 3, "WAITING": 6}
-    work(make(8), good)
-    assert states(study) == {"COMPLETE": 8, "FAIL": 3}
+    assert states(study) == {"COMPLETE": 2, "FAIL": 3, "WAITING": 4}
+    work(make(url, 6), good)
+    assert states(study) == {"COMPLETE": 6, "FAIL": 3}
 
 
-def test_the_budget_may_change(make: Callable[[int], SlotStudy]) -> None:
-    work(make(2), good)
-    larger = make(5)
+def test_the_budget_may_change(url: str) -> None:
+    work(make(url, 2), good)
+    larger = make(url, 5)
     work(larger, good)
     assert states(larger) == {"COMPLETE": 5}
-    make(9)
-    smaller = make(6)
+    make(url, 9)
+    smaller = make(url, 6)
     work(smaller, good)
-    assert states(smaller)["COMPLETE"] == 6
+    assert states(smaller) == {"COMPLETE": 6, "WAITING": 3}
 
 
-def test_slots_put_in_twice_are_run_once(make: Callable[[int], SlotStudy]) -> None:
-    study = make(2)
+def test_slots_put_in_twice_are_run_once(url: str) -> None:
+    study = make(url, 2)
     for slot in (0, 1, 1):
         study.enqueue_trial({}, user_attrs={SLOT: slot})
     work(study, good)
     assert states(study) == {"COMPLETE": 2, "WAITING": 3}
 
 
-def test_two_workers_never_get_one_slot(make: Callable[[int], SlotStudy], url: str) -> None:
+def test_two_workers_never_get_one_slot(url: str) -> None:
     """Guards Optuna's storage: a state changes to RUNNING once."""
-    study = make(1)
+    study = make(url, 1)
     other = SlotStudy(NAME, open_storage(url))
-    waiting = counting(other)[0]
+    waiting = slots(other)[0]
     assert study._take(waiting._trial_id)
     assert not other._take(waiting._trial_id)
     with pytest.raises(NoSlotError):
         other.ask()
 
 
-def test_what_kills_its_worker_every_time_gets_new_parameters(make: Callable[[int], SlotStudy]) -> None:
-    study = make(1)
+def test_what_kills_its_worker_every_time_gets_new_parameters(url: str) -> None:
+    study = make(url, 1)
     drawn = []
     for _ in range(5):
         trial = study.ask()
@@ -218,27 +112,50 @@ def test_what_kills_its_worker_every_time_gets_new_parameters(make: Callable[[in
     assert drawn[4] != drawn[0]
 
 
-def test_a_trial_that_was_taken_for_lost_does_not_count_twice(make: Callable[[int], SlotStudy]) -> None:
-    study = make(1)
+@pytest.mark.parametrize("ends", ["well", "by an error"])
+def test_a_trial_that_was_taken_for_lost_does_not_count_twice(url: str, ends: str) -> None:
+    study = make(url, 1)
 
     def suspended(trial: optuna.Trial) -> float:
         value = good(trial)
         if trial.number == 0:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             fill(study)
+            if ends == "by an error":
+                trial.report(value, 1)
         return value
 
     work(study, suspended)
     assert states(study) == {"COMPLETE": 1, "FAIL": 1}
+    assert finished(study) == 1
 
 
-def test_another_search_is_refused(make: Callable[[int], SlotStudy]) -> None:
-    study = make(1)
+def test_another_search_is_refused(url: str) -> None:
+    make(url, 1)
     with pytest.raises(EmolightError, match=r"begun with another search: space\.x\.high: 1 -> 2"):
-        check_definition(study, {"space": {"x": {"low": 0, "high": 2}}, "epochs": 2})
+        make(url, 1, **{"space.x.high": "2"})
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "sqlite:////proc/nowhere/study.db", "oracle://host/x"])
-def test_storage_that_does_not_open(wrong: str) -> None:
-    with pytest.raises(EmolightError):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("nonsense", "does not open: Could not parse"),
+        ("sqlite:////proc/nowhere/study.db", "does not open: unable"),
+        ("sqlite:////tmp/no_such_study.db", "`sweep` must have made the study"),
+        ("oracle://host/x", "No module named"),
+        ("postgresql://me:geheim@127.0.0.1:1/sweep?passfile=geheim", "Connection refused"),
+        ("postgresql://me:geheim@127.0.0.1:54x/sweep", "it is no URL"),
+        ("postgresql://me:a@geheim@127.0.0.1/sweep", "%40 for one"),
+        ("postgressql://me:geheim@127.0.0.1/sweep", "Can't load plugin"),
+    ],
+)
+def test_storage_that_does_not_open(wrong: str, message: str) -> None:
+    with pytest.raises(EmolightError, match=message) as caught:
         open_storage(wrong)
+    assert "geheim" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown_url("postgresql://me:geheim@host/db?password=geheim") == "postgresql://me@host/db"
+    assert shown_url("sqlite:///a.db") == "sqlite:///a.db"

@@ -1,4 +1,4 @@
-"""The command: from the YAML to the page, its resume, its signals, its mistakes."""
+"""The command: from the YAML to the page, its resume, its signals, its workers that die."""
 
 from __future__ import annotations
 
@@ -8,35 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.sweep.processes import signals_wait
-from emolight.sweep.storage import open_storage
-from emolight.sweep.study import SlotStudy, counting, create_study, is_done
+from emolight.sweep import workers
+from emolight.sweep.storage import open_storage, sqlite_url
+from emolight.sweep.study import SlotStudy, finished, slots
 from emolight.sweep.sweep import main
-from emolight.sweep.workers import run_workers
-from tests.small import CONFIGS, options
-from tests.sweep.trivial import GRACE, NAME
-
-YAML = f"""
-config: {CONFIGS / "mfcc.yaml"}
-space:
-  model.learning_rate: {{low: 3.0e-4, high: 5.0e-3, log: true}}
-trials: 2
-epochs: 1
-pruner: none
-"""
-
-
-@pytest.fixture
-def words(corpus: Path, here: Path) -> list[str]:
-    (here / "small.yaml").write_text(YAML)
-    given = [word for word in options(corpus) if not word.startswith("--trainer.max_epochs")]
-    return ["--config", "small.yaml", *given]
+from tests.sweep import trivial
 
 
 def study() -> SlotStudy:
@@ -45,25 +29,36 @@ def study() -> SlotStudy:
 
 def test_sweep_resume_and_retrain(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sweep", *words, "--trials", "1"]) == 0
-    assert run(["sweep", *words]) == 0
+    assert run(["sweep", *words, "--workers", "2"]) == 0
     told = capsys.readouterr().out
     assert "trial 1: complete" in told
+    assert "optuna-dashboard sqlite:////" in told
     assert [trial.state for trial in study().trials] == [TrialState.COMPLETE] * 2
     folder = Path("lightning_logs/small")
-    for name in ("best.yaml", "trials.csv", "sweep.html", "trial_0001/version_0/config.yaml"):
-        assert (folder / name).is_file(), name
-    assert run(["sweep", *words, "--trials", "1"]) == 0  # nothing is left to do
+    for name in ("trials.csv", "sweep.html", "trial_0000", "trial_0001"):
+        assert (folder / name).exists()
+    best = max(study().trials, key=lambda trial: trial.values[0])
+    config = yaml.safe_load((folder / "best.yaml").read_text())
+    assert config["model"]["learning_rate"] == pytest.approx(best.params["model.learning_rate"])
+    assert config["trainer"]["devices"] == "auto"
+    kept = {path.parts[2] for path in folder.glob("trial_*/*/checkpoints")}
+    assert f"trial_{best.number:04d}" in kept
     assert run(["sweep", "retrain", "--config", str(folder)]) == 0
     assert (folder / "retrained" / "version_0" / "checkpoints" / "best.ckpt").is_file()
-    with pytest.raises(EmolightError, match=r"begun with another search: config\.trainer\.precision"):
+    crossval = ["--protocol", "emobox6", "--workers", "2", "--folds", "1", "--seeds", "0"]
+    assert run(["sweep", "retrain", "--config", "small.yaml", *crossval]) == 0
+    assert (folder / "retrained" / "crossval_emobox6" / "crossval.json").is_file()
+    with pytest.raises(EmolightError, match=r"begun with another search: trainer\.precision"):
         run(["sweep", *words, "--trainer.precision", "bf16-mixed"])
-    Path("small.yaml").write_text(YAML.replace("high: 5.0e-3", "high: 0.01"))
+    path = Path("small.yaml")
+    path.write_text(path.read_text().replace("high: 5.0e-3", "high: 0.01"))
     with pytest.raises(EmolightError, match=r"space\.model\.learning_rate\.high: 0\.005 -> 0\.01"):
         run(["sweep", "worker", *words, "--storage", "sqlite:///lightning_logs/small/study.db"])
 
 
-def test_ctrl_c_says_how_to_go_on_and_nothing_is_left_running(words: list[str]) -> None:
-    Path("small.yaml").write_text(YAML.replace("epochs: 1", "epochs: 10000"))  # no trial ends before the signal
+def test_ctrl_c_leaves_nothing_running(words: list[str]) -> None:
+    path = Path("small.yaml")
+    path.write_text(path.read_text().replace("epochs: 1", "epochs: 10000"))  # no trial ends before the signal
     process = subprocess.Popen(
         [sys.executable, "-m", "emolight", "sweep", *words],
         stdout=subprocess.PIPE,
@@ -79,86 +74,54 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_left_running(words: list[str]) 
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 130, text
-    assert "stopped; 0 of 2 trials are finished and kept" in text
-    assert f"-m emolight sweep {words[0]}" in text
+    assert "the same command goes on" in text
     states = [trial.state for trial in study().trials]
     assert TrialState.RUNNING not in states
     assert states.count(TrialState.WAITING) == 2
 
 
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        (["--data.rot", "x"], "data.rot"),
-        (["--model.learning_rate", "0.1"], "--model.learning_rate cannot be given"),
-        (["--seed_everything", "1"], "seeds: "),
-    ],
-)
-def test_mistakes_before_the_first_trial(extra: list[str], message: str, words: list[str]) -> None:
-    with pytest.raises(EmolightError) as caught:
-        main([*words, *extra])
-    assert message in str(caught.value)
-    assert not Path("lightning_logs").exists()
-
-
-def test_worker_without_a_study(words: list[str], here: Path) -> None:
+def test_a_worker_needs_a_study(words: list[str], here: Path) -> None:
     with pytest.raises(EmolightError, match="A worker needs the study's storage"):
         main(["worker", *words])
+    open_storage(f"sqlite:///{here}/other.db", True)
     with pytest.raises(EmolightError, match="The storage has no study 'small'"):
         main(["worker", *words, "--storage", f"sqlite:///{here}/other.db"])
 
 
 def test_retrain_before_the_sweep(words: list[str]) -> None:
-    with pytest.raises(EmolightError, match=r"has no best\.yaml"):
+    with pytest.raises(EmolightError, match=r"There is no lightning_logs/small/best\.yaml"):
         main(["retrain", *words[:2]])
 
 
-def trivial(folder: Path, trials: int) -> tuple[SlotStudy, str]:
-    url = f"sqlite:///{folder}/study.db"
-    return create_study(open_storage(url, 1, GRACE), NAME, ["maximize"], {"epochs": 2}, trials), url
+def die(*_: Any) -> None:
+    print("so it goes", flush=True)
+    os._exit(1)
 
 
-def test_workers_that_get_nothing_done_stop_the_sweep(tmp_path: Path) -> None:
-    study, _ = trivial(tmp_path, 2)
-    with pytest.raises(EmolightError, match=r"4 workers in a row ended .* 1: so it goes"):
-        run_workers(
-            study, [sys.executable, "-c", "print('so it goes'); raise SystemExit(1)"], 1, tmp_path, poll=0.1
-        )
+def test_workers_that_get_nothing_done_stop_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "run_worker", die)
+    url = sqlite_url(tmp_path / "study.db")
+    with pytest.raises(EmolightError, match=r"worker 0 ended with 1: so it goes"):
+        workers.run_workers(trivial.make(url, 2), trivial.plan(tmp_path), url, 1, lambda: None)
 
 
-def test_a_killed_worker_is_replaced_at_once(tmp_path: Path) -> None:
-    study, url = trivial(tmp_path, 2)
-    killed: list[int] = []
+def test_a_killed_worker_is_replaced_and_a_timeout_gives_the_slots_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "run_worker", trivial.run_worker)
+    url = sqlite_url(tmp_path / "study.db")
+    made, killed = trivial.make(url, 2), list[int]()
 
     def watch() -> None:
-        running = [
-            trial for trial in counting(study).values() if trial.state is TrialState.RUNNING and trial.params
-        ]
+        running = [trial for trial in slots(made).values() if trial.state is TrialState.RUNNING and trial.params]
         if running and not killed:
-            killed.append(int(running[0].user_attrs["worker"].rpartition(":")[2]))
+            killed.append(running[0].user_attrs["process"])
             os.kill(killed[0], signal.SIGKILL)
 
-    command = [sys.executable, "-m", "tests.sweep.trivial", url, "3"]
-    assert run_workers(study, command, 1, tmp_path, watch=watch, poll=0.1)
+    assert workers.run_workers(made, trivial.plan(tmp_path, 2), url, 1, watch)
     assert killed
-    assert is_done(study)
-    assert not [trial for trial in study.trials if trial.state is TrialState.RUNNING]
-
-
-def test_a_timeout_gives_the_slots_back(tmp_path: Path) -> None:
-    study, url = trivial(tmp_path, 1)
-    command = [sys.executable, "-m", "tests.sweep.trivial", url, "600"]
-    assert not run_workers(study, command, 1, tmp_path, timeout=0.5, poll=0.1)
-    assert not [trial for trial in study.trials if trial.state is TrialState.RUNNING]
-
-
-def test_signals_wait() -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    try:
-        with signals_wait():
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert not seen
-        assert seen == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert trivial.states(made) == {"COMPLETE": 2, "FAIL": 1}
+    made = trivial.make(url, 3)
+    assert not workers.run_workers(made, trivial.plan(tmp_path, 600, timeout=5), url, 1, lambda: None)
+    assert finished(made) == 2
+    assert TrialState.RUNNING not in [trial.state for trial in made.trials]

@@ -2,189 +2,159 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
 import torch
-from optuna.trial import TrialState
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from optuna.trial import FrozenTrial, TrialState
 
 from emolight.errors import EmolightError
-from emolight.sweep.definition import read_sweep
+from emolight.run.folder import Run
+from emolight.run.recorder import Best, Recorder
+from emolight.sweep.space import read_sweep
 from emolight.sweep.storage import open_storage
-from emolight.sweep.study import create_study, work
-from emolight.sweep.trial import Plan, drop_checkpoints, make_plan, run_trial, validated
-from emolight.sweep.watch import Progress
-from emolight.sweep.workers import join_study
-from tests.small import CONFIGS, options
-
-SPACE = "{model.learning_rate: {low: 3.0e-4, high: 5.0e-3, log: true}}"
+from emolight.sweep.study import create_study
+from emolight.sweep.trial import Plan, Report, drop_checkpoints, make_plan, value_of
+from emolight.sweep.workers import run_worker
 
 
 @pytest.fixture
-def plan(corpus: Path, here: Path) -> Callable[..., Plan]:
-    def make(text: str = "", space: str = SPACE, words: Sequence[str] = ()) -> Plan:
-        path = here / "small.yaml"
-        path.write_text(f"config: {CONFIGS / 'mfcc.yaml'}\nspace: {space}\npruner: none\ntrials: 1\n{text}\n")
-        given = [word for word in options(corpus) if not word.startswith("--trainer.max_epochs")]
-        return make_plan(read_sweep(path), [*given, *words])
+def plan(words: list[str]) -> Callable[..., Plan]:
+    def make(text: str = "", **changed: Any) -> Plan:
+        path = Path("small.yaml")
+        path.write_text(f"{path.read_text()}\n{text}\n")
+        return make_plan(replace(read_sweep(path), trials=1, **changed), words[2:])
 
     return make
 
 
-def run(plan: Plan) -> optuna.Study:
-    url = "sqlite:///study.db"
-    create_study(
-        open_storage(url), plan.sweep.name, list(plan.sweep.objectives.values()), plan.definition, plan.sweep.trials
-    )
-    study = join_study(plan, url)
-    work(study, lambda trial: run_trial(plan, trial))
-    return study
+def trial_of(plan: Plan) -> FrozenTrial:
+    url, sweep = "sqlite:///study.db", plan.sweep
+    study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
+    run_worker(plan, url)
+    (trial,) = study.trials
+    return trial
 
 
-def test_a_trial_is_a_run_and_its_value_that_of_best_ckpt(plan: Callable[..., Plan]) -> None:
-    (trial,) = run(plan("epochs: 3")).trials
-    folder = Path("lightning_logs/small/trial_0000/version_0")
-    assert trial.user_attrs["folders"] == [str(folder)]
-    curve = validated(folder / "metrics.csv")
-    assert trial.values == [pytest.approx(max(row["val/uar"] for row in curve), abs=1e-6)]
-    assert list(trial.intermediate_values) == [0, 1, 2]
-    assert trial.user_attrs["epochs"] == 3
-    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+@pytest.mark.parametrize("more", [[], ["--data.protocol=random"]])
+def test_the_value_is_that_of_the_epoch_of_best_ckpt(more: list[str], plan: Callable[..., Plan]) -> None:
+    made = plan(epochs=2, folds=[] if more else [1])
+    made = make_plan(made.sweep, [*made.words, *more])
+    trial = trial_of(made)
+    (folder,) = trial.user_attrs["folders"]
+    assert Path(folder) == Path("lightning_logs/small/trial_0000/version_0")
+    run = Run.open(folder)
+    assert trial.values == [pytest.approx(run.metrics["uar"], abs=1e-6)]
+    curve = pd.read_csv(run.folder / "metrics.csv")["val/uar"].dropna().tolist()
+    expected = curve if more else [max(curve[: epoch + 1]) for epoch in range(2)]
+    assert list(trial.intermediate_values.values()) == pytest.approx(expected)
+    assert trial.values == [trial.intermediate_values[1]]
+    best = torch.load(run.best, weights_only=True)
+    assert best["epoch"] + 1 == run.environment["best_epoch"]
     assert best["hyper_parameters"]["learning_rate"] == pytest.approx(trial.params["model.learning_rate"])
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    assert "_hparams_/session_start_info" in events.summary_metadata
-    assert (folder / "config.yaml").is_file()
-    assert not (folder / "predictions_test.csv").exists()
+    assert run.subset == "val"
+    assert run.openings == 0
 
 
 def test_a_pruned_fit_ends_early_with_a_whole_folder(
     plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optuna.pruners.NopPruner, "prune", lambda self, study, trial: trial.last_step >= 1)
-    (trial,) = run(plan("epochs: 9")).trials
+    trial = trial_of(plan(epochs=9))
     assert trial.state is TrialState.PRUNED
-    assert trial.user_attrs["epochs"] == 2
-    folder = Path(trial.user_attrs["folders"][0])
-    assert len(validated(folder / "metrics.csv")) == 2
-    assert (folder / "plots" / "curves.png").is_file()
+    run = Run.open(trial.user_attrs["folders"][0])
+    assert len(pd.read_csv(run.folder / "metrics.csv")["val/uar"].dropna()) == 2
+    assert run.finished
 
 
-def test_only_the_best_trial_keeps_its_checkpoints(plan: Callable[..., Plan]) -> None:
-    made = plan()
-    study = optuna.create_study(direction="maximize")
-    for number, value in enumerate((0.3, 0.5, 0.4)):
-        (made.folder / f"trial_{number:04d}" / "version_0" / "checkpoints").mkdir(parents=True)
-        study.tell(study.ask(), value)
-    study.ask()  # runs
-    (made.folder / "trial_0003" / "version_0" / "checkpoints").mkdir(parents=True)
-    drop_checkpoints(replace(made, sweep=replace(made.sweep, checkpoints="all")), study)
-    assert len(list(made.folder.glob("*/*/checkpoints"))) == 4
-    drop_checkpoints(made, study)
-    assert [path.parts[-3] for path in sorted(made.folder.glob("*/*/checkpoints"))] == ["trial_0001", "trial_0003"]
+def test_what_is_reported_is_what_the_trial_would_be_worth_now(tmp_path: Path) -> None:
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    report, recorder = Report(study.ask(), "val/uar"), Recorder(Run(tmp_path))
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, callbacks=[recorder])
+    trainer.should_stop = True  # by early stopping, which is no pruning
+    for uar in (0.25, 0.5):
+        recorder.best = Best(0, {"val/uar": uar})
+        report.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    report.finished.append(0.75)  # another fold follows
+    report.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    assert study.trials[0].intermediate_values == {0: 0.25, 1: 0.5, 2: 0.625}
+    assert not report.pruned
 
 
 def test_several_folds_and_objectives(plan: Callable[..., Plan]) -> None:
-    text = "folds: [1, 2]\nepochs: 1\nobjectives: {val/uar: maximize, parameters: minimize, latency_ms: minimize}"
-    (trial,) = run(plan(text)).trials
-    found = [validated(Path(folder) / "metrics.csv")[0]["val/uar"] for folder in trial.user_attrs["folders"]]
-    assert [Path(folder).parent.name for folder in trial.user_attrs["folders"]] == [
-        "fold_1_seed_0",
-        "fold_2_seed_0",
-    ]
-    assert trial.values[0] == pytest.approx(sum(found) / 2, abs=1e-6)
-    assert 11e6 < trial.values[1] < 12e6
-    assert trial.values[2] > 0
-
-
-def test_a_fit_that_cannot_run_says_why(plan: Callable[..., Plan]) -> None:
-    small = plan("epochs: 1", space="{data.batch_size: {choices: [16, -1]}}")
-    trial: Any = optuna.trial.FixedTrial({"data.batch_size": -1})
-    with pytest.raises(EmolightError, match="batch_size"):
-        run_trial(small, trial)
-
-
-class FakeTrial:
-    """Takes reports."""
-
-    number = 0
-
-    def __init__(self, stop_at: int = 99) -> None:
-        self.reports: dict[int, float] = {}
-        self.stop_at = stop_at
-
-    def report(self, value: float, step: int) -> None:
-        self.reports[step] = value
-
-    def should_prune(self) -> bool:
-        return max(self.reports) >= self.stop_at
-
-
-def test_steps_go_on_across_folds_with_the_mean_of_what_is_known(
-    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("emolight.sweep.watch.costs", lambda *_: {})
-    trial: Any = FakeTrial()
-    progress = Progress(plan("folds: [1, 2]\nepochs: 2"), trial)
-    for fold in ((0.2, 0.6), (0.4, 0.3)):
-        for uar in fold:
-            assert not progress.epoch({"val/uar": uar})
-        progress.end_fit(Path())
-    # The last epoch dips to 0.3: the best of its fit so far, 0.4, goes into the mean.
-    assert trial.reports == pytest.approx({0: 0.2, 1: 0.6, 2: 0.5, 3: 0.5})
-    assert progress.values == pytest.approx([0.5])
-
-
-@pytest.mark.parametrize(
-    ("metrics", "message"),
-    [({"val/loss": 1.0}, "val/uar is missing among val/loss"), ({"val/uar": float("nan")}, "val/uar is nan")],
-)
-def test_a_missing_metric_is_an_error(metrics: dict[str, float], message: str, plan: Callable[..., Plan]) -> None:
-    trial: Any = FakeTrial()
-    with pytest.raises(EmolightError, match=message):
-        Progress(plan(), trial).epoch(metrics)
+    trial = trial_of(
+        plan("objectives: {parameters: minimize, val/loss: minimize, val/recall_happy: maximize}", folds=[1, 2])
+    )
+    runs = [Run.open(folder) for folder in trial.user_attrs["folders"]]
+    assert [run.folder.parent.name for run in runs] == ["fold_1_seed_0", "fold_2_seed_0"]
+    assert [run.split.label for run in runs] == ["emobox6 fold 1", "emobox6 fold 2"]
+    assert 11e6 < trial.values[0] < 12e6
+    recalls = [run.metrics["recall"]["happy"] for run in runs]
+    assert trial.values[2] == pytest.approx(sum(recalls) / 2, abs=1e-6)
 
 
 def test_two_processes_with_ddp(plan: Callable[..., Plan]) -> None:
-    (trial,) = run(plan("devices_per_trial: 2\nepochs: 2")).trials
-    folder = Path(trial.user_attrs["folders"][0])
+    trial = trial_of(plan(devices_per_trial=2))
     assert trial.state is TrialState.COMPLETE
-    curve = pd.read_csv(folder / "metrics.csv")["val/uar"].dropna()
-    assert list(trial.intermediate_values.values()) == pytest.approx(list(curve.cummax()))
-    assert '"processes": 2' in (folder / "environment.json").read_text()
+    run = Run.open(trial.user_attrs["folders"][0])
+    assert run.environment["processes"] == 2
+    assert trial.values == [pytest.approx(run.metrics["uar"], abs=1e-6)]
 
 
-def test_two_processes_are_stopped_when_pruned(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optuna.pruners.NopPruner, "prune", lambda self, study, trial: True)
-    made: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def keep(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-        process = popen(*args, **kwargs)
-        if "emolight" in args[0]:
-            made.append(process)
-        return process
-
-    monkeypatch.setattr("emolight.sweep.trial.subprocess.Popen", keep)
-    (trial,) = run(plan("devices_per_trial: 2\nepochs: 500")).trials
-    assert trial.state is TrialState.PRUNED
-    assert [process.returncode for process in made] == [143]
-    folder = Path(trial.user_attrs["folders"][0])
-    before = (folder / "metrics.csv").read_bytes()
-    time.sleep(2)
-    assert (folder / "metrics.csv").read_bytes() == before  # the other process of the group is gone as well
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fit_that_cannot_run_says_why(processes: int, plan: Callable[..., Plan], monkeypatch: Any) -> None:
+    made = plan(devices_per_trial=processes)
+    monkeypatch.setattr("emolight.sweep.study.ERRORS", 1)
+    with pytest.raises(EmolightError, match="limit_train_batches"):
+        trial_of(make_plan(made.sweep, [*made.words, "--trainer.limit_train_batches=0"]))
 
 
-def test_a_metrics_table_that_is_being_written(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    assert validated(path) == []
-    path.write_text("epoch,step,train/loss,val/uar\n0,3,1.5,\n0,3,,0.25\n1,6,,0.")
-    assert validated(path) == [{"epoch": 0.0, "step": 3.0, "val/uar": 0.25}]
+def test_a_metric_that_is_missing_or_no_number() -> None:
+    with pytest.raises(EmolightError, match=r"The objective val/uar is nan"):
+        value_of({"val/loss": 1.0}, "val/uar")
+
+
+class Moving:
+    """A study in which another process ends a trial, the best so far, between two looks."""
+
+    directions = (optuna.study.StudyDirection.MAXIMIZE,)
+
+    def __init__(self, values: list[float]) -> None:
+        self.values, self.looks = values, 0
+
+    def get_trials(self, deepcopy: bool = True) -> list[FrozenTrial]:
+        self.looks += 1
+        shown = self.values[: len(self.values) + self.looks - 2]
+        made = optuna.create_study(direction="maximize")
+        for number in range(len(self.values)):
+            trial = made.ask()
+            if number < len(shown):
+                made.tell(trial, shown[number])
+        return made.trials
+
+    @property
+    def best_trials(self) -> list[FrozenTrial]:
+        complete = [trial for trial in self.get_trials() if trial.state is TrialState.COMPLETE]
+        return [max(complete, key=lambda trial: trial.values[0])]
+
+
+def test_a_sweep_never_deletes_the_checkpoints_of_its_best_trial(plan: Callable[..., Plan]) -> None:
+    made, study = plan(), Moving([0.3, 0.5, 0.4, 0.9])
+    for number in range(4):
+        (made.folder / f"trial_{number:04d}" / "fold_1" / "version_0" / "checkpoints").mkdir(parents=True)
+
+    def left() -> list[str]:
+        return sorted(path.parts[-4] for path in made.folder.glob("**/checkpoints"))
+
+    drop_checkpoints(replace(made, sweep=replace(made.sweep, checkpoints="all")), study)  # type: ignore[arg-type]
+    assert len(left()) == 4
+    drop_checkpoints(made, study)  # type: ignore[arg-type]
+    assert left() == ["trial_0001", "trial_0003"]
+    drop_checkpoints(made, study)  # type: ignore[arg-type]
+    assert left() == ["trial_0003"]

@@ -1,0 +1,93 @@
+"""The corpora that come along, a small file each; and how a name, a CSV or a class of one's own becomes a corpus."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path, PurePath
+from typing import Any
+
+from emolight.data.corpora.cremad import CREMAD
+from emolight.data.corpora.emodb import EMODB
+from emolight.data.corpora.nemo import NEMO
+from emolight.data.corpora.ravdess import RAVDESS
+from emolight.data.corpora.savee import SAVEE
+from emolight.data.corpora.synthetic import Synthetic
+from emolight.data.corpora.table import SUFFIXES, Table
+from emolight.data.corpora.tess import TESS
+from emolight.data.corpus import Corpus
+from emolight.errors import EmolightError, nearest, trusted_module
+
+__all__ = ["CORPORA", "CREMAD", "EMODB", "NEMO", "RAVDESS", "SAVEE", "TESS", "Synthetic", "Table"]
+__all__ += ["corpus_of", "recognise"]
+
+CORPORA: dict[str, type[Corpus]] = {one.__name__: one for one in (RAVDESS, EMODB, CREMAD, TESS, SAVEE, NEMO, Synthetic)}
+"""By the name that ``--data.corpus`` takes."""
+SHEETS = {".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet", ".pkl"}
+
+Spec = str | Path | Mapping[str, Any] | Corpus
+"""How a configuration names a corpus."""
+
+
+def corpus_of(spec: Spec) -> Corpus:
+    """The corpus that a name, the path of a table, or a ``class_path`` with its ``init_args`` means.
+
+    Raises:
+        EmolightError: there is no such corpus, table or class.
+
+    Example:
+        >>> corpus_of("RAVDESS").name
+        'RAVDESS'
+    """
+    if isinstance(spec, Corpus):
+        return spec
+    if isinstance(spec, Mapping):
+        name, arguments = str(spec.get("class_path", "")), dict(spec.get("init_args") or {})
+    else:
+        name, arguments = str(spec), {}
+    kind: Any
+    if Path(name).suffix.lower() in SUFFIXES:
+        kind, arguments = Table, {"csv": name, **arguments}
+    else:
+        names = {alias.lower(): one for key, one in CORPORA.items() for alias in (key, one.name)}
+        kind = {"table": Table, **names}.get(name.lower()) or _own_class(name)
+    try:
+        made: Corpus = kind(**arguments)
+    except TypeError as error:
+        raise EmolightError(f"data.corpus: {name} does not take these arguments ({error}).", "See its class.") from None
+    return made
+
+
+def _own_class(name: str) -> type[Corpus]:
+    if name and Path(name).expanduser().is_dir():
+        raise EmolightError(
+            f"data.corpus is the folder '{name}'.",
+            f"Name the corpus, and the folder by --data.root {shlex.quote(name)}",
+        )
+    if Path(name).suffix.lower() in SHEETS or Path(name).expanduser().is_file():
+        raise EmolightError(f"data.corpus is '{name}', which is no CSV.", "Save the table as CSV, and name that.")
+    module, dot, attribute = name.rpartition(".")
+    if not dot or not all(part.isidentifier() for part in name.split(".")):
+        valid = [*CORPORA, "a CSV file", "my_module.MyCorpus"]
+        raise EmolightError(f"Unknown corpus '{name}'.", f"{nearest(name, CORPORA)}Valid: {', '.join(valid)}.")
+    trusted_module("data.corpus", name)
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise EmolightError(f"data.corpus names '{name}': {error}.", "Give module.Class, from this folder.") from None
+    if not (isinstance(kind, type) and issubclass(kind, Corpus)):
+        raise EmolightError(f"data.corpus names '{name}', which is no Corpus.", "See docs/extend.md.")
+    return kind
+
+
+def recognise(path: str | PurePath) -> tuple[Corpus, dict[str, object]] | None:
+    """Which corpus a file name is of, and what the name says; None when no grammar knows it."""
+    for kind in CORPORA.values():
+        if kind is not Synthetic and (clip := kind().label(Path(path))) is not None:
+            return kind(), clip
+    return None

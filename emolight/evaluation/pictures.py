@@ -1,0 +1,142 @@
+"""Pictures of sound: the features of clips, and plain spectrograms, with hertz, mel or coefficients and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emolight.evaluation.style import WIDTH, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOP_HERTZ = 8000
+COLUMNS = 1200
+"""Frames of a spectrogram, about; more cannot be seen."""
+Image = NDArray[Any]
+
+
+class Axis(Protocol):
+    """What the rows of a feature image are, such as ``models.features.FeatureAxis``."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``frequency``."""
+
+    @property
+    def scale(self) -> str | None:
+        """``linear`` or ``mel`` with ends in hertz; None for rows that only have numbers."""
+
+    @property
+    def low(self) -> float:
+        """Where the first row stands."""
+
+    @property
+    def high(self) -> float:
+        """Where the last row stands."""
+
+
+def row_label(axis: Axis) -> str:
+    """The name of the rows for a figure, such as ``frequency (Hz, mel scale)``."""
+    return axis.name + {"linear": " (Hz)", "mel": " (Hz, mel scale)"}.get(axis.scale or "", "")
+
+
+def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int, axis: Axis, **colours: Any) -> Any:
+    """Draw features ``[F, N]`` with the units of their rows, and seconds; frame k is centred on k hops.
+
+    Args:
+        axis_mpl: of matplotlib.
+        image: features.
+        sample_rate: of the samples.
+        hop_length: samples from one frame to the next.
+        axis: what the F rows are.
+        **colours: ``vmin`` and ``vmax``; else those of the image.
+
+    Returns:
+        What a colour bar takes.
+    """
+    import librosa
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    if axis.scale == "mel":
+        places = librosa.mel_frequencies(n_mels=len(image), fmin=axis.low, fmax=axis.high)
+    else:
+        places = np.linspace(axis.low, axis.high, len(image))
+    image = np.asarray(image, dtype=np.float32)
+    finite = np.isfinite(image)
+    image = np.where(finite, image, image[finite].min() if finite.any() else 0)
+    drawn = librosa.display.specshow(
+        image,
+        ax=axis_mpl,
+        sr=sample_rate,
+        hop_length=hop_length,
+        x_axis="s",
+        y_axis=axis.scale,
+        y_coords=places,
+        cmap="magma",
+        rasterized=True,
+        **colours,
+    )
+    if axis.scale is None:
+        axis_mpl.yaxis.set(major_locator=MaxNLocator(integer=True), major_formatter=ScalarFormatter())
+    elif axis.high > axis.low:
+        axis_mpl.set_ylim(axis.low, axis.high)
+    axis_mpl.set(xlabel="time (s)", ylabel=row_label(axis))
+    return drawn
+
+
+def draw_spectrogram(axis_mpl: Any, wave: Image, sample_rate: int) -> Any:
+    """Draw the power spectra in dB of samples ``[T]``: 32 ms windows, at least 8 ms apart, 80 dB deep, to 8 kHz."""
+    import librosa
+
+    size = 2 ** round(np.log2(0.032 * sample_rate))
+    hop = max(size // 4, len(wave) // COLUMNS)
+    wave = np.pad(np.asarray(wave, dtype=np.float32), (0, max(0, size - len(wave))))
+    power = np.abs(librosa.stft(wave, n_fft=size, hop_length=hop, pad_mode="constant"))
+    level = librosa.amplitude_to_db(power, ref=np.max, top_db=80.0)
+    drawn = librosa.display.specshow(
+        level, ax=axis_mpl, sr=sample_rate, hop_length=hop, n_fft=size, x_axis="s", y_axis="linear", cmap="magma",
+        rasterized=True,
+    )  # fmt: skip
+    axis_mpl.set(xlabel="time (s)", ylabel="frequency (Hz)", ylim=(0, min(TOP_HERTZ, sample_rate / 2)))
+    return drawn
+
+
+def features_figure(
+    images: Mapping[str, Image], sample_rate: int, hop_length: int, axis: Axis, unit: str, title: str
+) -> Figure:
+    """Feature images in a grid with one colour bar.
+
+    Args:
+        images: heading, such as the emotion, to features ``[F, N]``; at least one.
+        sample_rate: of the samples.
+        hop_length: samples from one frame to the next.
+        axis: what the F rows are.
+        unit: what the colours are, such as ``dB``.
+        title: above the figure.
+    """
+    columns = min(2, len(images))
+    rows = -(-len(images) // columns)
+    finite = np.concatenate([image[np.isfinite(image)].ravel() for image in images.values()])
+    # One loud coefficient, as the first of an MFCC, must not take the whole range of colours.
+    low, high = (float(end) for end in np.percentile(finite, (1, 99))) if finite.size else (0.0, 0.0)
+    high = high if high > low else low + 1
+    figure = new_figure(WIDTH, 1.0 + (3.2 if columns == 1 else 2.1 * rows), title)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for place, (name, image) in enumerate(images.items()):
+        here = axes.flat[place]
+        drawn = draw_features(here, image, sample_rate, hop_length, axis, vmin=low, vmax=high)
+        here.set_title(name, fontsize=11, parse_math=False)
+        if place % columns:
+            here.set_ylabel("")
+        if place + columns < len(images):  # only the lowest of each column names the time
+            here.set_xlabel("")
+        else:
+            here.tick_params(labelbottom=True)
+    for empty in axes.flat[len(images) :]:
+        empty.set_visible(False)
+    figure.colorbar(drawn, ax=axes, label=unit, extend="both", fraction=0.05, pad=0.02, aspect=30)
+    return figure

@@ -1,0 +1,57 @@
+"""Makes ``help.json``: the help and the options of every command, so that ``__main__`` answers without imports.
+
+Run ``python -m emolight.help_text`` after an option has changed; a test holds the file fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from emolight.__main__ import MODULES
+from emolight.files import write_text
+
+PATH = Path(__file__).with_name("help.json")
+INNER = ("sweep worker", "sweep retrain")
+"""Commands of commands."""
+
+
+def generate() -> dict[str, dict[str, Any]]:
+    """Command to its ``help``, as printed, and its ``options``."""
+    made: dict[str, dict[str, Any]] = {}
+    for name in (*MODULES, *INNER):
+        command, *inner = name.split()
+        module = MODULES[command]
+        words = [command, "--help"] if module == "run.cli" else [*inner, "--help"]
+        parsers: list[argparse.ArgumentParser] = []
+        seen = argparse.ArgumentParser.print_help
+
+        def note(parser: argparse.ArgumentParser, file: Any = None, kept: Any = parsers, show: Any = seen) -> None:
+            kept.append(parser)
+            show(parser, file)
+
+        text = io.StringIO()
+        with (
+            mock.patch.object(argparse.ArgumentParser, "print_help", note),
+            mock.patch.dict("os.environ", {"COLUMNS": "100"}),
+            contextlib.redirect_stdout(text),
+            contextlib.suppress(SystemExit),
+        ):
+            import_module(f"emolight.{module}").main(words)
+        options = sorted(
+            {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
+        )
+        options = [word for word in options if not word.endswith("+") and " --> " not in word]
+        made[name] = {"help": text.getvalue(), "options": options}
+    return made
+
+
+if __name__ == "__main__":
+    write_text(PATH, json.dumps(generate(), indent=1, ensure_ascii=False) + "\n")
+    print(PATH)

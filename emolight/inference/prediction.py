@@ -1,0 +1,107 @@
+"""What a model expects and says, in plain values that need no library of networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from emolight.data.audio import Waveform, fix_length
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model promises and expects; plain values, the same in a checkpoint and in an ONNX file.
+
+    Attributes:
+        classes: names of the emotions, in the order of the probabilities.
+        sample_rate: Hz of the waveforms that the network takes.
+        duration: seconds of a clip: longer ones are cropped in the middle, shorter ones get zeros behind.
+        trim_db: silence at both ends, this many dB below the loudest frame, is cut; None cuts nothing.
+        training: see :meth:`emolight.data.datamodule.EmotionDataModule.training_facts`.
+        title: what the network sees of the sound, such as "40 MFCC".
+    """
+
+    classes: list[str]
+    sample_rate: int
+    duration: float
+    trim_db: float | None
+    training: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+
+    @property
+    def length(self) -> int:
+        """Samples of a clip."""
+        return round(self.duration * self.sample_rate)
+
+    @property
+    def longest(self) -> float:
+        """Seconds up to which the middle stands for a recording, as in training; longer ones get windows."""
+        trained: float = self.training.get("ranges", {}).get("duration", (0.0, 0.0))[1]
+        return max(2 * self.duration, trained)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a recording, or of a window of it.
+
+    Attributes:
+        label: the likeliest emotion; None when the model abstains or there is no sound.
+        probabilities: of every emotion, calibrated, in the order of the model's classes; empty without sound.
+        warnings: why this prediction may not be trusted, a sentence each.
+        how: how it was made, where that is not plain: "mean of 23 windows of 2.25 s".
+        times: start and end in seconds, of a window.
+        windows: the predictions of a long recording's windows, from its start to its end.
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    how: str = ""
+    times: tuple[float, float] | None = None
+    windows: tuple[Prediction, ...] = ()
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the likeliest emotion; 0 without sound."""
+        return max(self.probabilities.values(), default=0.0)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is a window without sound."""
+        return not self.probabilities
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording at the model's sample rate.
+
+    Attributes:
+        waveform: ``[T]``, all of it.
+        sound: first sample, and last but one, of what is left when silence at both ends is cut.
+        warnings: what is known of where it comes from; see :meth:`Recognizer.load_clip`.
+    """
+
+    waveform: Waveform
+    sound: tuple[int, int]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def trimmed(self) -> Waveform:
+        """The waveform without silence at both ends."""
+        return self.waveform[slice(*self.sound)]
+
+
+def judged_piece(contract: Contract, clip: Clip, prediction: Prediction) -> tuple[Waveform, float]:
+    """The samples behind a prediction, for pictures: the middle, or the window that speaks most for the verdict.
+
+    Returns:
+        Samples ``[T]`` as the network gets them, and the second of the recording at which they start.
+    """
+    rate = contract.sample_rate
+    if not prediction.windows:
+        start = clip.sound[0] + max(0, len(clip.trimmed) - contract.length) // 2
+        return fix_length(clip.trimmed, contract.length), start / rate
+    verdict = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+    best = max(prediction.windows, key=lambda one: one.probabilities.get(verdict, -1.0))
+    start, end = (round(time * rate) for time in best.times or (0.0, 0.0))
+    return clip.waveform[start:end], start / rate

@@ -1,0 +1,102 @@
+"""What every page shares: pictures, sortable tables, numbers as text, and the template that it extends."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+PIXELS_PER_INCH = 96
+LEAST = 0.78
+"""A figure is not shrunk below this share of its size, at which its labels of 9 points are 9.4 pixels high."""
+
+
+class Picture(NamedTuple):
+    """A figure for the page: data URI, text in its place, and the width in pixels, at most and at least."""
+
+    source: str
+    alt: str
+    width: int
+    least: int
+
+
+class Cell(NamedTuple):
+    """A field of a table: text, what it is sorted by, value and interval of a strip beside it, a line below."""
+
+    text: str
+    key: float | str
+    strip: tuple[float, float | None, float | None] | None = None
+    note: str = ""
+
+
+class Sheet(NamedTuple):
+    """A table that is sorted by clicks on its headings; ``strong`` counts the first rows that stand out."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    strong: int = 0
+
+
+def environment(package: str) -> Environment:
+    """Jinja of the templates of ``package``, which may extend ``page.html.j2`` and use ``parts.html.j2``.
+
+    Filters: ``percent`` and ``wall_time``; function: ``between``. What is undefined is an error.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    packages = dict.fromkeys((package, "emolight.report"))
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(one, "templates") for one in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "wall_time": wall_time, "csp_hash": csp_hash}
+    made.globals |= {"between": between}
+    return made
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """``data:`` address of a file's bytes; ``kind`` is the media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """The figure as SVG: sharp at every zoom, the same bytes every time."""
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    with rc_context({"svg.hashsalt": "emolight"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
+    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, width, round(LEAST * width))
+
+
+def csp_hash(script: str) -> str:
+    """The source by which a Content-Security-Policy allows this script and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()}'"
+
+
+def percent(value: float) -> str:
+    """``61.2 %``; the space does not break."""
+    return f"{100 * value:.1f}\u00a0%"
+
+
+def between(low: float, high: float) -> str:
+    """``58.0 – 64.1 %``."""
+    return f"{100 * low:.1f}\u00a0–\u00a0{100 * high:.1f}\u00a0%"
+
+
+def wall_time(seconds: float) -> str:
+    """``2 h 05 min``, ``12 min`` or ``48 s``."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,281 @@
+"""The LightningCLI of ``fit``, ``validate`` and ``test``: links data and model, and gives every run its folder."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from emolight.data.datamodule import EmotionDataModule
+from emolight.errors import EmolightError
+from emolight.files import remove_left_overs, write_text
+from emolight.models.checkpoint import read_checkpoint
+from emolight.run.finish import finish
+from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
+from emolight.run.mistakes import check_groups, option_error
+from emolight.run.options import contradictions
+from emolight.run.progress import progress
+from emolight.run.recorder import LastCheckpoint, Recorder, RunCheckpoints
+from emolight.run.resume import ContinuedCSVLogger
+from emolight.run.signals import OTHER_PROCESS_GONE, StopOnSignal
+from emolight.run.summary import print_start
+from emolight.run.tensorboard import TensorBoardExtras
+
+BESIDE = ("model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only")
+"""Arguments of the Trainer's methods that are no options."""
+LOGGED = "Logged are val/loss, val/uar, val/accuracy, val/f1 and train/loss"
+
+
+class EmolightCLI(LightningCLI):
+    """Links class names and sample rate into the model, and gives every run its folder."""
+
+    run: Run
+    recorder: Recorder
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and the Trainer arguments that are not options of theirs."""
+        return {name: set(BESIDE) for name in ("fit", "validate", "test")}
+
+    def add_default_arguments_to_parser(self, parser: Any) -> None:
+        """Options of the run itself."""
+        parser.add_argument("--name", type=str, default="emolight", help="Run folder: lightning_logs/NAME/version_N.")
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, order and augmentation.")
+
+    def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **kwargs: Any) -> Any:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument("--resume", type=str, help="Run folder of an interrupted fit to go on with.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Link what the model must know of the data."""
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        for name in ("sample_rate", "duration", "trim_db"):
+            parser.link_arguments(f"data.{name}", f"model.{name}")
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse, with errors in this project's words."""
+        check_groups(args)
+        try:
+            super().parse_arguments(parser, args)
+        except (ArgumentError, argparse.ArgumentError, UnicodeDecodeError, RecursionError) as error:
+            raise option_error(str(error), self._subcommand_parsers[args[0]], args) from None
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise EmolightError(f"seed_everything is {seed}; it must be from 0 to 4294967295.", "0 is usual.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets a checkpoint override flags in silence; `before_instantiate_classes` refuses instead."""
+
+    @property
+    def own(self) -> Any:
+        """The configuration of the command."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse flags that contradict the checkpoint they are given with, and trainers without a result."""
+        config, command = self.own, str(self.subcommand)
+        if command == "fit":
+            _check_trainer(config.trainer)
+        if config.ckpt_path is None:
+            if command != "fit":
+                raise EmolightError(
+                    f"`{command}` needs a checkpoint.",
+                    f"Type: python -m emolight {command} --ckpt_path lightning_logs/NAME/version_N",
+                )
+            self.run = Run(Path())  # named when the trainer knows its processes
+            return
+        around = Run.around(Path(config.ckpt_path))
+        self.run = around or Run(Path(config.ckpt_path).parent)
+        given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
+        if changed := contradictions(config.ckpt_path, around, given[command], command):
+            raise EmolightError(
+                f"The checkpoint was trained with {changed[0]}.",
+                "Leave the flag out; a checkpoint keeps the model and the task that it was trained with.",
+            )
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer.
+
+        Raises:
+            EmolightError: a class cannot be made of its arguments, or needs a package that is not installed.
+        """
+        try:
+            super().instantiate_classes()
+        except (ArgumentError, argparse.ArgumentError) as error:
+            raise option_error(str(error), self._subcommand_parsers[str(self.subcommand)], []) from None
+        except (ImportError, TypeError, ValueError) as error:
+            if found := re.search(
+                r"Requirement '(\w+)|No module named '(\w+)|`(?:pip|uv pip) install (\S+?)`", str(error)
+            ):
+                package = next(name for name in found.groups() if name)
+                raise EmolightError(f"The package {package} is not installed.", f"pip install {package}") from None
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Give the trainer the run folder's loggers, checkpoints, recorder and progress."""
+        config, options = self.own, dict(kwargs)
+        dry = config.trainer.fast_dev_run
+        fitting = self.subcommand == "fit" and not dry
+        callbacks: list[pl.Callback] = []
+        if fitting:
+            saves = config.trainer.enable_checkpointing is not False
+            self.recorder = Recorder(self.run, checkpoints=saves)
+            callbacks += [LearningRateMonitor("epoch"), self.recorder, TensorBoardExtras(self.recorder)]
+            callbacks += [StopOnSignal(self.run), *([LastCheckpoint(self.run)] if saves else [])]
+        elif not dry:
+            self.recorder = Recorder(self.run, self._suffix(config))
+            callbacks.append(self.recorder)
+        if config.trainer.enable_progress_bar is not False:
+            callbacks += progress()
+            options["enable_progress_bar"] = sys.stdout.isatty()
+        self.trainer_defaults["callbacks"] = [*callbacks, *self.trainer_defaults["callbacks"]]
+        trainer = self._made_trainer({**options, "logger": False, "plugins": self._plugins(config, options)})
+        # It came from RANK or SLURM_PROCID, also where this process trains for itself.
+        rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
+        if fitting:
+            self._take_folder(config, trainer.is_global_zero)
+            trainer.loggers = self._loggers(config)
+        return trainer
+
+    def _plugins(self, config: Any, options: dict[str, Any]) -> list[Any]:
+        """The user's, ours for checkpoints, and where `srun` starts a run a task, what keeps Lightning from SLURM."""
+        given = options.get("plugins", config.trainer.plugins) or []
+        plugins = [*(given if isinstance(given, list) else [given]), RunCheckpoints()]
+        devices = str(config.trainer.devices)
+        alone = devices == "1" or (devices == "auto" and torch.cuda.device_count() < 2)
+        alone = alone and config.trainer.num_nodes == 1 and "SLURM_NTASKS" in os.environ
+        return [*plugins, LightningEnvironment()] if alone else plugins
+
+    def _made_trainer(self, options: dict[str, Any]) -> pl.Trainer:
+        try:
+            trainer: pl.Trainer = super().instantiate_trainer(**options)
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
+            raise EmolightError(
+                f"The trainer cannot be made: {' '.join(str(error).split())[:200]}",
+                "What is there is taken by --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto",
+            ) from None
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * cores:
+            raise EmolightError(
+                f"trainer.devices is {trainer.num_devices}, each a process, but this machine has {cores} cores.",
+                "Leave it out: one process uses them all.",
+            )
+        return trainer
+
+    def _take_folder(self, config: Any, first: bool) -> None:
+        """Claim the run folder and write its configuration; other processes of the group learn where it is."""
+        logs = Path(config.trainer.default_root_dir or ".").expanduser() / LOGS
+        if config.ckpt_path is None:
+            here = Run.claim(logs, config.name).folder if first else Path(os.environ.get(CLAIMED, logs / config.name))
+            self.run.folder = here
+        if first:
+            remove_left_overs(self.run.folder)
+            os.environ[CLAIMED] = str(self.run.folder)
+            if not (self.run.folder / CONFIG).is_file():
+                write_text(self.run.folder / CONFIG, self._parser("fit").dump(config, skip_unset=False))
+
+    def _loggers(self, config: Any) -> list[Logger]:
+        """TensorBoard and ``metrics.csv``, from a checkpoint on where its epoch began; and the user's own."""
+        place: dict[str, Any] = {"save_dir": str(self.run.folder.parent), "name": "", "version": self.run.folder.name}
+        own: list[Logger]
+        if config.ckpt_path is None:
+            own = [TensorBoardLogger(**place, default_hp_metric=False), CSVLogger(**place)]
+        else:
+            step = read_checkpoint(config.ckpt_path)["global_step"]
+            board = TensorBoardLogger(**place, default_hp_metric=False, purge_step=step)
+            own = [board, ContinuedCSVLogger(self.run.folder, step)]
+        given = self._get(self.config_init, "trainer.logger", default=None)
+        theirs = given if isinstance(given, list) else [given]
+        return [*own, *(one for one in theirs if isinstance(one, Logger))]
+
+    def _suffix(self, config: Any) -> str:
+        """What tells these tables from those of the best checkpoint on the run's own clips."""
+        stem = Path(config.ckpt_path).stem
+        suffix = "" if self.subcommand == "test" and stem == "best" else f"_{stem}"
+        if config.data.protocol == "test":
+            data: EmotionDataModule = self._get(self.config_init, "data")
+            return f"{suffix}_{data.corpus_name.replace(' ', '_')}"
+        split = config.data.split_csv and Path(config.data.split_csv).expanduser()
+        own = split and split.resolve() != (self.run.folder / SPLIT).resolve()
+        return suffix + (f"_{split.stem}" if own else "")
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        # The closing table says it better than Lightning's own.
+        return kwargs if subcommand == "fit" else {**kwargs, "verbose": False}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        dry = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        again = f"python -m emolight fit --resume {self.run.folder}"
+        go_on = f"Go on with: {again}" if subcommand == "fit" and not dry else ""
+        if subcommand == "fit" and not dry:
+            print_start(self.run, self.trainer, self.model, self.datamodule)
+        try:
+            super()._run_subcommand(subcommand)
+            if self.trainer.is_global_zero and not dry:
+                subset = "test" if subcommand == "test" else "val"
+                finish(self.run, self.recorder, self.datamodule, self.model, subset, subcommand, self.own.ckpt_path)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into exit code 1.
+            if self.trainer.interrupted and error.code == 1:
+                raise KeyboardInterrupt from None
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise EmolightError(f"The disk is full: {error}.", f"Free some space. {go_on}") from None
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            if "Early stopping conditioned on metric" in reason:
+                raise EmolightError(reason.partition(" Pass in")[0], f"{LOGGED}.") from None
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            of_lightning = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")
+            if isinstance(error, MisconfigurationException) or of_lightning:
+                raise EmolightError(reason, "Change that option of the trainer.") from None
+            if self.trainer.world_size == 1 or not OTHER_PROCESS_GONE.search(str(error)):
+                raise
+            raise EmolightError(f"Another process of this run is gone: {reason}", go_on) from None
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Refuse options of the trainer with which it could not train, or would train without a result."""
+    epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch or 1
+    if epochs is not None and epochs < 1:
+        raise EmolightError(
+            f"trainer.max_epochs is {epochs}; it must be at least 1.",
+            "The learning rate's schedule is laid out over the epochs.",
+        )
+    if epochs is not None and every > epochs:
+        raise EmolightError(
+            f"trainer.check_val_every_n_epoch is {every}, and max_epochs {epochs}: there would be no result.",
+            "Lower it, or raise trainer.max_epochs.",
+        )
+    for name in ("limit_train_batches", "limit_val_batches"):
+        if trainer[name] == 0:
+            raise EmolightError(f"trainer.{name} is 0: there would be no result.", "Leave it out, or raise it.")
+    for one in trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]:
+        monitor = str(getattr(getattr(one, "init_args", None), "monitor", None) or "/")
+        if "/" not in monitor and not monitor.startswith("lr"):
+            near = monitor.replace("_", "/", 1)
+            raise EmolightError(f"trainer.callbacks monitors '{monitor}', which is not logged.", f"{LOGGED}: '{near}'?")

@@ -1,0 +1,263 @@
+"""The folder of a run: what stands in it, and the one way to read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import yaml
+
+from emolight.data.datamodule import EmotionDataModule
+from emolight.data.selection import corpora_of
+from emolight.data.splits import Split
+from emolight.errors import EmolightError
+from emolight.evaluation.predictions import read_predictions, scores
+from emolight.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOGS = Path("lightning_logs")
+CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
+CLAIMED = "EMOLIGHT_RUN_FOLDER"
+"""Set by the first process of a run, so that the others of its group use the same folder."""
+CACHES = "waveforms-v*"
+"""What lies in a folder of decoded waveforms."""
+A_RUN = "Give lightning_logs/NAME/version_N, or a checkpoint in it."
+
+
+class Run:
+    """A run folder, ``lightning_logs/NAME/version_N``.
+
+    Args:
+        folder: an existing folder; :meth:`open` checks it, :meth:`claim` makes it.
+
+    Example:
+        >>> run = Run.open("lightning_logs/mfcc/version_0")  # doctest: +SKIP
+        >>> run.metrics["uar"]
+        0.673
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Run('{self.folder}')"
+
+    @classmethod
+    def claim(cls, logs: Path, name: str) -> Run:
+        """Make ``logs/name/version_N`` with the first free N; two processes never get the same.
+
+        Raises:
+            EmolightError: the name leads out of ``logs``, or no folder can be made there.
+        """
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise EmolightError(f"The name '{name}' leads out of {logs}.", "Pass another --name.")
+        try:
+            (logs / name).mkdir(parents=True, exist_ok=True)
+            versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
+            number = max((int(version) for version in versions if version.isdigit()), default=-1) + 1
+            while True:
+                folder = logs / name / f"version_{number}"
+                try:
+                    folder.mkdir()
+                    return cls(folder)
+                except FileExistsError:
+                    number += 1
+        except OSError as error:
+            raise EmolightError(
+                f"No run folder can be made under {logs / name}: {error.strerror}.",
+                "Free the place, or pass another --name.",
+            ) from None
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run of a run folder, or of a checkpoint or folder in it.
+
+        Raises:
+            EmolightError: there is no such place, or no run around it.
+        """
+        if re.match(r"\w\w+:/", str(path)):
+            raise EmolightError(f"'{path}' is an address; runs are read from files.", "Fetch it yourself first.")
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise EmolightError(f"There is no run '{path}'.", A_RUN)
+        if (run := cls.around(path)) is None:
+            where = f"'{path}'" if path.is_dir() else f"the folders above '{path}'"
+            raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", A_RUN)
+        return run
+
+    @classmethod
+    def around(cls, path: Path) -> Run | None:
+        """The run that a path is, or lies in at most two folders deep; None when there is none."""
+        real = path.resolve()
+        folders = (path, *path.parents[:2], real, *real.parents[:2])
+        return next((cls(folder) for folder in folders if (folder / CONFIG).is_file()), None)
+
+    @property
+    def name(self) -> str:
+        """For tables: ``mfcc version_0``."""
+        return f"{self.config.get('name', self.folder.resolve().parent.name)} {self.folder.resolve().name}"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The complete configuration, as plain YAML; errors as :func:`read_config`."""
+        return read_config(self.folder / CONFIG)
+
+    @cached_property
+    def split(self) -> Split:
+        """Which clip was in which subset."""
+        return Split.read(self.folder / SPLIT)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What the run was made with, and what it found; empty when it was stopped before it could tell."""
+        path = self.folder / ENVIRONMENT
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise EmolightError(f"{path} is damaged.", "Restore it, or train again.")
+        return found
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to ``environment.json``."""
+        self.__dict__["environment"] = {**self.environment, **facts}
+        write_text(self.folder / ENVIRONMENT, json.dumps(self.environment, indent=2) + "\n")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return bool(self.environment.get("finished"))
+
+    @property
+    def best(self) -> Path:
+        """The model whose figures the run shows: weights alone."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """What the run goes on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def subset(self) -> str:
+        """Which clips the run's figures are of: ``test`` once it is tested, else ``val``."""
+        return "test" if (self.folder / "predictions_test.csv").is_file() else "val"
+
+    def predictions(self, subset: str = "val", suffix: str = "") -> pd.DataFrame:
+        """The predictions table of a subset.
+
+        Raises:
+            EmolightError: it was not written, or is damaged.
+        """
+        path = self.folder / f"predictions_{subset}{suffix}.csv"
+        if not path.is_file():
+            command = "test" if subset == "test" else "validate"
+            raise EmolightError(
+                f"There is no predictions file {path}.",
+                f"Write it: python -m emolight {command} --ckpt_path {self.best}",
+            )
+        return read_predictions(path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """``uar``, ``accuracy``, ``macro_f1``, ``recall`` and ``n`` of :attr:`subset`, as fractions."""
+        return scores(self.predictions(self.subset))
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What must agree before two results may be ranked in one table."""
+        return {
+            "corpus": str(self.environment.get("corpus", "")),
+            "task": str(self.environment.get("task", "")),
+            "protocol": self.split.label,
+            "clips scored": self.subset,
+            "split": self.split.hash,
+            "selection": self.split.selection,
+        }
+
+    def data(self, **changes: Any) -> EmotionDataModule:
+        """The data module of this run, on its own split, before ``setup``.
+
+        Args:
+            changes: arguments that differ, such as ``root``, where the recordings are now.
+
+        Raises:
+            EmolightError: as :meth:`data_settings`, or settings that no data module takes.
+        """
+        changes = {name: value for name, value in changes.items() if name != "root" or value is not None}
+        own = {"split_csv": str(self.folder / SPLIT), "seed": self.config["seed_everything"]}
+        settings = {**self.data_settings(moved="root" in changes), **own, **changes}
+        try:
+            return EmotionDataModule(**settings)
+        except (TypeError, ValueError) as error:
+            raise EmolightError(f"{self.folder / CONFIG} does not fit: {error}.", "Was it another version's?") from None
+
+    def data_settings(self, moved: bool = False) -> dict[str, Any]:
+        """What the configuration says of the data. It may be a stranger's, so that it makes no folder anywhere.
+
+        Args:
+            moved: the recordings are elsewhere by now.
+
+        Raises:
+            EmolightError: they are not there.
+        """
+        data = {name: value for name, value in self.config["data"].items() if name not in ("split_csv", "splits_dir")}
+        if (cache := data.get("cache_dir")) and not any(Path(str(cache)).expanduser().glob(CACHES)):
+            data.pop("cache_dir")
+        for _, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
+            if not root.is_dir() or not any(root.iterdir()):  # a corpus that makes itself would do it there
+                raise EmolightError(
+                    f"The recordings of {self.folder} are not at '{root}'.", "Say where: --data.root DIR"
+                )
+        return data
+
+    @property
+    def openings(self) -> int:
+        """How often the test clips were scored."""
+        path = self.folder / TESTED
+        return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+    def count_test(self, checkpoint: str | Path, clips: int) -> int:
+        """Note that test clips were scored; returns how often that has happened. Processes do not lose each other's.
+
+        Args:
+            checkpoint: which one.
+            clips: how many clips.
+        """
+        path = self.folder / TESTED
+        line = io.StringIO()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        csv.writer(line, lineterminator="\n").writerow([now, Path(checkpoint).name, clips])
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+            earlier = path.read_text(encoding="utf-8") if path.is_file() else "time,checkpoint,clips\n"
+            write_text(path, earlier + line.getvalue())
+        return self.openings
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A complete configuration.
+
+    Raises:
+        EmolightError: it is damaged, or is not complete.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
+    groups = config if isinstance(config, dict) else {}
+    if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
+        raise EmolightError(
+            f"{path} is not the configuration of a run: no {', '.join(missing)}.", "Take the file that the run wrote."
+        )
+    return {"name": path.parent.parent.name, "seed_everything": 0, **groups}

@@ -1,0 +1,217 @@
+"""The callback that decides which model is the run's result, and keeps what the run found."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+from lightning.pytorch.callbacks import Checkpoint
+
+from emolight.data.datamodule import EmotionDataModule
+from emolight.data.splits import ALL_TEST
+from emolight.errors import EmolightError
+from emolight.evaluation.calibration import calibrate
+from emolight.evaluation.plots import confusion_figure, curves_figure, recall_figure, speaker_figure
+from emolight.evaluation.predictions import predictions_table, read_predictions, scores, write_predictions
+from emolight.evaluation.style import save_figure
+from emolight.files import write_text
+from emolight.models.checkpoint import CheckpointFiles, weights_only_state
+from emolight.models.classifier import EmotionClassifier
+from emolight.run.environment import environment
+from emolight.run.folder import SPLIT, Run
+
+WEIGHTS_ONLY = "weights only"
+
+
+@dataclass
+class Best:
+    """The validation that counts: its epoch from 0, its metrics by logged name, and its predictions."""
+
+    epoch: int = -1
+    metrics: dict[str, float] = field(default_factory=dict)
+    table: pd.DataFrame | None = None
+
+
+class Recorder(pl.Callback):
+    """Writes the run folder's tables, and ``best.ckpt`` together with the predictions that it makes.
+
+    What counts is decided at one event, the end of a validation: the highest UAR so far; or the last validation, where
+    validation speakers are in training too, since to choose the best of many and then quote it flatters. Whatever shows
+    a run's result (table, card, TensorBoard, checkpoint, sweep) takes it from here.
+
+    Args:
+        run: the run folder.
+        suffix: added to the names of the tables and plots of ``validate`` and ``test``.
+        checkpoints: whether ``best.ckpt`` is written.
+    """
+
+    def __init__(self, run: Run, suffix: str = "", checkpoints: bool = True) -> None:
+        self.run, self.suffix, self.checkpoints = run, suffix, checkpoints
+        self.best = Best()
+        self.latest: pd.DataFrame | None = None
+        self._started = self._earlier = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``split.csv`` and ``environment.json``."""
+        self._started = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        data = data_of(trainer)
+        data.split.write(self.run.folder / SPLIT)
+        corpus, seed = data.selection.corpus, int(pl_module.hparams["seed"])
+        self.run.note(
+            **environment(str(pl_module.device), str(trainer.precision), seed, trainer.world_size),
+            corpus=corpus.name,
+            about=corpus.about,
+            licence=corpus.licence,
+            citation=corpus.citation,
+            task=data.task_name,
+            groups=list(data.groups),
+            notes=data.selection.notes,
+            parameters=sum(weights.numel() for weights in pl_module.parameters()),
+            resumed=self.run.environment.get("resumed", -1) + 1,
+            finished=False,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a training that would end without a result.
+
+        Raises:
+            EmolightError: it has no batches, or stops before its first validation.
+        """
+        for name, count in (("train", trainer.num_training_batches), ("val", sum(map(int, trainer.num_val_batches)))):
+            if not count:
+                fix = f"Raise trainer.limit_{name}_batches."
+                raise EmolightError(f"There are no {name} batches: there would be no result.", fix)
+        first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
+        first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
+        if 0 <= trainer.max_steps < first:
+            raise EmolightError(
+                f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps.",
+                "Raise it, or lower trainer.val_check_interval.",
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Decide whether this validation is the one that counts."""
+        if trainer.sanity_checking:
+            return
+        found, fitting = self._found(trainer, pl_module, "val"), trainer.state.fn == "fit"
+        better = found.metrics["val/uar"] > self.best.metrics.get("val/uar", -1.0)
+        if better or not fitting or not data_of(trainer).split.selects_epoch:
+            self.best = found
+            if trainer.is_global_zero:
+                self._write("val", fitting)
+            if fitting and self.checkpoints:
+                # Not Lightning's own weights_only, which leaves out what callbacks average.
+                trainer.save_checkpoint(self.run.best, storage_options=WEIGHTS_ONLY)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``predictions_test.csv``."""
+        self.best = self._found(trainer, pl_module, "test")
+        if trainer.is_global_zero:
+            self._write("test", fitting=False)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the wall time, and what came out."""
+        if trainer.is_global_zero:
+            self.run.note(
+                seconds=round(self._seconds, 1),
+                finished=self.best.table is not None,
+                best_epoch=self.best.epoch + 1,
+                best_metrics=self.best.metrics,
+            )
+
+    @property
+    def _seconds(self) -> float:
+        """Wall time of the training, with what came before it was stopped and resumed."""
+        return self._earlier + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the epochs before."""
+        return {"epoch": self.best.epoch, "metrics": self.best.metrics, "seconds": self._seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over; the predictions stand in the run folder, unless they are of an epoch that will come again."""
+        self._earlier, metrics = state_dict["seconds"], state_dict["metrics"]
+        path = self.run.folder / "predictions_val.csv"
+        table = read_predictions(path) if path.is_file() and metrics else None
+        if table is not None and abs(scores(table)["uar"] - metrics["val/uar"]) < 1e-6:
+            self.best = Best(state_dict["epoch"], metrics, table)
+
+    def _found(self, trainer: pl.Trainer, model: pl.LightningModule, subset: str) -> Best:
+        """Metrics and calibrated predictions, of all processes."""
+        assert isinstance(model, EmotionClassifier)
+        data, metrics = data_of(trainer), trainer.callback_metrics
+        clips = data.clips.iloc[model.predictions["index"]]
+        probabilities = calibrate(model.predictions["probabilities"], float(model.temperature))
+        if data.split.label == ALL_TEST:  # another corpus: the labels that both have compete, and no others
+            present = set(data.clips["emotion"])
+            probabilities = probabilities * [name in present for name in data.classes]
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
+        self.latest = predictions_table(clips, data.classes, probabilities, data.groups)
+        own = {name: float(value) for name, value in metrics.items() if name.startswith(f"{subset}/")}
+        return Best(trainer.current_epoch, own, self.latest)
+
+    def _write(self, subset: str, fitting: bool) -> None:
+        assert self.best.table is not None
+        write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
+        if not fitting:
+            text = json.dumps(scores(self.best.table), indent=2) + "\n"
+            write_text(self.run.folder / f"metrics_{subset}{self.suffix}.json", text)
+
+    def draw(self, subset: str, note: str) -> None:
+        """Draw the plots of the predictions that count, and the learning curves after a fit."""
+        if self.best.table is None:
+            return
+        plots, title = self.run.folder / "plots", f"{'validation' if subset == 'val' else subset} clips, {note}"
+        for name, figure in (
+            ("confusion", confusion_figure(self.best.table, title)),
+            ("recall", recall_figure(self.best.table, title)),
+            ("speakers", speaker_figure(self.best.table, title)),
+        ):
+            save_figure(figure, plots / f"{subset}_{name}{self.suffix}.png")
+        if subset == "val" and not self.suffix and (self.run.folder / "metrics.csv").exists():
+            save_figure(curves_figure(pd.read_csv(self.run.folder / "metrics.csv")), plots / "curves.png")
+
+
+class RunCheckpoints(CheckpointFiles):
+    """Writes the best model as its weights alone: those that were validated, also where a callback averages them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """As of Lightning's trainer."""
+        if storage_options == WEIGHTS_ONLY:
+            fitted = checkpoint.get("current_model_state", checkpoint["state_dict"])["temperature"]
+            checkpoint = weights_only_state(checkpoint)
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], "temperature": fitted}
+        super().save_checkpoint(checkpoint, path)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` at the start and after every epoch: a run goes on exactly from between two epochs.
+
+    Lightning calls checkpoint callbacks after all others, so the states of these are in it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make sure that a run can be resumed which is stopped in its first epoch."""
+        if trainer.global_step == 0:
+            trainer.save_checkpoint(self.run.last)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save."""
+        trainer.save_checkpoint(self.run.last)
+
+
+def data_of(trainer: pl.Trainer) -> EmotionDataModule:
+    """The data module of a trainer."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, EmotionDataModule)
+    return data

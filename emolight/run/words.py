@@ -1,0 +1,78 @@
+"""The words of a command line: replaced, taken out, and what people mean by a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+CONFIG_OPTIONS = ("--config", "-c")
+MEANT = {
+    **dict.fromkeys(("epochs", "max_epochs", "n_epochs", "num_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("lr", "learning_rate", "model.lr"), "model.learning_rate"),
+    **dict.fromkeys(("gpus", "devices", "trainer.gpus"), "trainer.devices"),
+    **dict.fromkeys(("bs", "batch_size", "data.bs"), "data.batch_size"),
+    **dict.fromkeys(("data_dir", "root", "data.data_dir", "data.path"), "data.root"),
+    **dict.fromkeys(("dataset", "corpus", "data.synthetic", "data.dataset"), "data.corpus"),
+    **{"workers": "data.num_workers", "device": "trainer.accelerator", "accelerator": "trainer.accelerator"},
+    **{"fold": "data.fold", "protocol": "data.protocol", "task": "data.task", "data.channels": "data.filter"},
+    **{"seed": "seed_everything", "precision": "trainer.precision", "logger": "trainer.logger"},
+    **{"network": "model.network", "features": "model.features", "checkpoint": "ckpt_path", "ckpt": "ckpt_path"},
+}
+"""What people type for an option of ``fit``."""
+
+
+def meant(option: str, valid: Iterable[str]) -> str:
+    """The option that was probably meant, or an empty text; both without dashes."""
+    names = list(valid)
+    if MEANT.get(option) in names:
+        return MEANT[option]
+    last = {name.rpartition(".")[2]: name for name in names}
+    if close := difflib.get_close_matches(option, names, n=1):
+        return close[0]
+    close = difflib.get_close_matches(option.rpartition(".")[2], last, n=1)
+    return last[close[0]] if close else ""
+
+
+def replaced(argv: Sequence[str], names: Sequence[str], change: Callable[[str, str], list[str]]) -> list[str]:
+    """``argv`` with every ``NAME VALUE`` and ``NAME=VALUE`` as the words that ``change(name, value)`` gives."""
+    done, words = [], iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in names or not (equals or (value := next(words, ""))):
+            done.append(word)  # where the value is missing, the parser says so
+        else:
+            done += change(name, value)
+    return done
+
+
+def take(argv: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
+    """``argv`` without some options, and their values."""
+    values: list[str] = []
+
+    def note(_: str, value: str) -> list[str]:
+        values.append(value)
+        return []
+
+    return replaced(argv, names, note), values
+
+
+def with_recipes(argv: Sequence[str]) -> list[str]:
+    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml`` in this folder or in ``configs/``."""
+
+    def path_of(option: str, value: str) -> list[str]:
+        plain = Path(value).suffix not in (".yaml", ".yml") and not value.startswith("{") and not Path(value).exists()
+        places = [Path(folder) / f"{value}.yaml" for folder in ("", "configs", "configs/overlays")] if plain else []
+        return [option, next((str(place) for place in places if place.is_file()), value)]
+
+    return replaced(argv, CONFIG_OPTIONS, path_of)
+
+
+def with_own_classes(argv: Sequence[str]) -> list[str]:
+    """``argv`` with ``null`` before a class of one's own: else it would be given the arguments of the class before."""
+
+    def alone(option: str, value: str) -> list[str]:
+        foreign = "." in value and not value.startswith(("emolight.", "{"))
+        return [option, "null", option, value] if foreign else [option, value]
+
+    return replaced(argv, ("--model.features", "--model.network"), alone)

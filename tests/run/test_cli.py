@@ -1,0 +1,337 @@
+"""The real command line on the synthetic corpus: what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+import emolight
+from emolight.__main__ import run
+from emolight.errors import EmolightError
+from emolight.evaluation.predictions import read_predictions, scores
+from emolight.run.folder import Run
+from tests.small import CONFIGS, options
+
+SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(path.stem for path in (CONFIGS / "overlays").glob("*.yaml"))
+PLOTS = {f"plots/{name}.png" for name in ("curves", "val_confusion", "val_recall", "val_speakers")}
+FILES = {
+    *("config.yaml", "split.csv", "environment.json", "metrics.csv", "predictions_val.csv", "MODEL_CARD.md"),
+    *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    *PLOTS,
+}
+"""What stands in a run folder, beside TensorBoard's."""
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_configuration_trains(name: str, corpus: Path, here: Path) -> None:
+    assert run(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *options(corpus)]) == 0
+    assert (here / "lightning_logs" / name / "version_0" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_overlay_composes(name: str, corpus: Path, here: Path) -> None:
+    overlay = ["--config", str(CONFIGS / "overlays" / f"{name}.yaml")]
+    small = [word for word in options(corpus) if not word.startswith("--data.task")]
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *overlay, *small]) == 0
+
+
+def test_the_run_folder_is_complete(fitted: Path) -> None:
+    files = files_of(fitted)
+    assert files >= FILES
+    assert "hparams.yaml" not in files
+    assert not [name for name in files if ".part" in name]
+    environment = json.loads((fitted / "environment.json").read_text())
+    assert environment["versions"]["torch"] == importlib.metadata.version("torch")
+    assert environment["versions"]["emolight"] == emolight.__version__
+    assert environment["seed"] == 0
+    assert environment["finished"]
+    assert str(fitted.parents[2]) not in (fitted / "split.csv").read_text()
+
+
+def test_best_is_weights_alone_and_both_checkpoints_are_plain(fitted: Path) -> None:
+    contents = {}
+    for name in ("best", "last"):
+        contents[name] = torch.load(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert contents[name]["hyper_parameters"]["sample_rate"] == 16000
+        assert bool(contents[name]["state_dict"]["normalise.fitted"])
+    assert "optimizer_states" in contents["last"]
+    assert "optimizer_states" not in contents["best"]
+    sizes = [(fitted / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last")]
+    assert 2 * sizes[0] < sizes[1]
+
+
+def test_fit_says_at_its_start_what_it_is_about_to_do(
+    corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)])
+    said = capsys.readouterr().out.partition("epoch 1/1")[0]
+    for text in (
+        *("lightning_logs/mfcc/version_0", "320 training clips of 16 speakers", "80 test clips", "emobox6 fold 1"),
+        *("speaker-independent", "cpu", "32-true", "40 MFCC of 0.6 s (1 × 40 × 19) into ResNet18 (11.2 M weights)"),
+        "5 classes",
+    ):
+        assert text in said
+
+
+def test_tensorboard_has_everything_and_stays_small(fitted: Path) -> None:
+    events = EventAccumulator(str(fitted), size_guidance={"images": 0, "audio": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"val/uar", "val/loss", "train/loss", "lr-AdamW"} <= set(tags["scalars"])
+    assert {"confusion", "features"} <= set(tags["images"])
+    assert len(events.Images("confusion")) == 2
+    assert sum(tag.startswith("worst_clips/") for tag in tags["audio"]) == 5
+    assert sum(tag.startswith("worst_spectrograms/") for tag in tags["images"]) == 5
+    told = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    leading = {info.name for info in told.experiment.hparam_infos if info.differs}
+    assert leading == {"features.class_path", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size"}
+    metadata = next(fitted.rglob("metadata.tsv")).read_text().splitlines()
+    assert metadata[0].split("\t")[:3] == ["clip_id", "emotion", "speaker"]
+    written = [path for path in fitted.rglob("*") if "tfevents" in path.name or path.suffix == ".tsv"]
+    assert sum(path.stat().st_size for path in written) < 20e6
+
+
+def test_config_reruns_the_run_to_the_bit(fitted: Path, here: Path) -> None:
+    assert run(["fit", "--config", str(fitted / "config.yaml")]) == 0
+    again = here / "lightning_logs" / "mfcc" / "version_0"
+    for name in ("predictions_val.csv", "split.csv"):
+        assert (again / name).read_bytes() == (fitted / name).read_bytes()
+    first, second = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (fitted, again)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_test_needs_only_the_run_and_leaves_the_fits_files_alone(fitted: Path, here: Path) -> None:
+    copied = here / "copied"
+    shutil.copytree(fitted, copied)
+    kept = {name: (copied / name).read_bytes() for name in ("config.yaml", "metrics.csv", "predictions_val.csv")}
+    assert run(["test", "--ckpt_path", str(copied)]) == 0
+    assert run(["validate", f"--ckpt_path={copied / 'checkpoints' / 'best.ckpt'}"]) == 0
+    assert {name: (copied / name).read_bytes() for name in kept} == kept
+    made = Run.open(copied)
+    assert set(made.predictions("test")["clip_id"]) == set(made.split.clips("test"))
+    assert (copied / "predictions_val_best.csv").read_bytes() == kept["predictions_val.csv"]
+    assert (copied / "plots" / "test_confusion.png").exists()
+    assert pd.read_csv(copied / "controls_test.csv")["uar"].between(0, 1).all()
+    metrics = json.loads((copied / "metrics_test.json").read_text())
+    assert metrics == made.metrics == scores(made.predictions("test"))
+    card = (copied / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Test clips: 80 of 4 speakers" in card
+    assert f"{made.environment['corpus']}: {made.environment['about']}" in card
+    assert "Toronto" not in card
+    assert not (here / "lightning_logs").exists()
+
+
+def test_a_users_own_split_wins_and_gets_its_own_table(fitted: Path, here: Path) -> None:
+    shutil.copytree(fitted, here / "copied")
+    mine = pd.read_csv(here / "copied" / "split.csv", dtype=str).drop(columns="protocol").groupby("subset").head(10)
+    mine.to_csv(here / "mine.csv", index=False)
+    assert run(["test", "--ckpt_path", "copied", "--data.split_csv", "mine.csv"]) == 0
+    assert len(read_predictions(here / "copied" / "predictions_test_mine.csv")) == 10
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--model.learning_rate=0.5", "model.learning_rate 0.001, received 0.5"),
+        ("--model.features.n_mels=50", "model.features.n_mels 64, received 50"),
+        ("--data.sample_rate=8000", "data.sample_rate 16000, received 8000"),
+        ("--data.emotions=[calm,sad]", "received ['calm', 'sad']"),
+        ("--data.fold=2", "data.fold None, received 2"),
+        ("--data.protocol=luna5", "data.protocol None, received luna5"),
+    ],
+)
+def test_a_flag_that_contradicts_the_checkpoint_is_refused(flag: str, message: str, fitted: Path, here: Path) -> None:
+    with pytest.raises(EmolightError, match="The checkpoint was trained with") as caught:
+        run(["test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), flag])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["data: !!python/object/apply:os.mkdir [hacked]\n", "data: [unclosed\n"])
+def test_a_configuration_is_plain_yaml(content: str, here: Path) -> None:
+    (here / "bad.yaml").write_text(content)
+    with pytest.raises(EmolightError, match=r"bad\.yaml is not valid YAML"):
+        run(["fit", "--config", "bad.yaml"])
+    assert not (here / "hacked").exists()
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "emolight", *words]
+
+
+def test_two_processes_give_the_metrics_of_one(fitted: Path, here: Path) -> None:
+    shutil.copytree(fitted, here / "copied")
+    checkpoint = here / "copied" / "checkpoints" / "last.ckpt"
+    clips = pd.read_csv(here / "copied" / "split.csv", dtype=str).sample(frac=1, random_state=0)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    for count in (7, 320):
+        part = clips.head(count + 5).assign(protocol="custom")
+        part["subset"] = ["val"] * count + ["train"] * 5
+        part.to_csv(here / f"clips{count}.csv", index=False)
+        words = ["validate", "--ckpt_path", str(checkpoint), f"--data.split_csv=clips{count}.csv"]
+        table = here / "copied" / f"predictions_val_last_clips{count}.csv"
+        assert run(words) == 0
+        one_process = read_predictions(table)
+        table.unlink()
+        done = subprocess.run(command(*words, *two), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        pd.testing.assert_frame_equal(read_predictions(table), one_process, rtol=0, atol=2e-6)
+        assert len(one_process) == count
+
+
+def test_two_processes_train_in_one_run_folder(corpus: Path, here: Path) -> None:
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=bf16-mixed"]
+    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), *two]
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (here / "lightning_logs" / "mfcc").iterdir()] == ["version_0"]
+    folder = here / "lightning_logs" / "mfcc" / "version_0"
+    values = scores(read_predictions(folder / "predictions_val.csv"))
+    assert values["uar"] == pytest.approx(pd.read_csv(folder / "metrics.csv")["val/uar"].max(), abs=1e-6)
+    assert str(yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["devices"]) == "2"
+    assert done.stdout.count("epoch 1/1") == 1
+
+
+LOGGERS = {
+    "of one's own": ["lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=mylogs"],
+    "none": ["false"],
+    "several": ['[{"class_path": "CSVLogger", "init_args": {"save_dir": "mylogs"}}]'],
+}
+
+
+@pytest.mark.parametrize("words", LOGGERS.values(), ids=list(LOGGERS))
+def test_a_logger_is_added_and_never_takes_the_runs_place(words: list[str], corpus: Path, here: Path) -> None:
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), "--trainer.logger", *words]) == 0
+    folder = here / "lightning_logs" / "mfcc" / "version_0"
+    assert files_of(folder) >= FILES
+    assert any("tfevents" in name for name in files_of(folder))
+    assert bool(list(here.glob("mylogs/**/metrics.csv"))) == (words != ["false"])
+    assert run(["test", "--ckpt_path", str(folder)]) == 0
+
+
+def test_a_logger_whose_package_is_missing_is_told_in_one_line(corpus: Path, here: Path) -> None:
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(EmolightError) as caught:
+        run(["fit", *options(corpus), "--trainer.logger", "lightning.pytorch.loggers.WandbLogger"])
+    assert str(caught.value) == "The package wandb is not installed.\npip install wandb"
+    assert not (here / "lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_PROCID": "1", "SLURM_LOCALID": "1"},
+        {"SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_NODEID": "0"},
+    ],
+    ids=["rank alone", "one of four tasks"],
+)
+def test_a_run_a_task_of_srun_is_a_whole_run(variables: dict[str, str], corpus: Path, here: Path) -> None:
+    words = command("fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus))
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+    assert done.returncode == 0, done.stderr
+    folder = here / "lightning_logs" / "mfcc" / "version_0"
+    assert files_of(folder) >= FILES
+    assert pd.read_csv(folder / "metrics.csv")["val/uar"].notna().any()
+
+
+def test_fit_in_a_thread_leaves_the_process_as_it_was(corpus: Path, here: Path) -> None:
+    before, words = dict(os.environ), list(sys.argv)
+    with ThreadPoolExecutor(1) as pool:
+        small = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)]
+        assert pool.submit(run, small).result() == 0
+    assert files_of(here / "lightning_logs" / "mfcc" / "version_0") >= FILES
+    assert dict(os.environ) == before
+    assert sys.argv == words
+
+
+def test_text_is_utf8_whatever_the_locale(corpus: Path, here: Path) -> None:
+    (here / "Übung").symlink_to(corpus)
+    charmap = here / "loc"
+    charmap.mkdir()
+    subprocess.run(["localedef", "-i", "en_US", "-f", "CP1252", str(charmap / "en_US.CP1252")], check=False)
+    if not (charmap / "en_US.CP1252").exists():
+        pytest.skip("no localedef")
+    variables = {**os.environ, "LOCPATH": str(charmap), "LC_ALL": "en_US.CP1252", "PYTHONUTF8": "0"}
+    small = options(corpus, **{"data.root": "Übung", "data.splits_dir": "Aufteilungen für Übung"})
+    for words in (
+        ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *small],
+        ["test", "--ckpt_path", "lightning_logs/mfcc/version_0"],
+    ):
+        done = subprocess.run(command(*words), capture_output=True, check=False, env=variables)
+        assert done.returncode == 0, done.stderr
+    text = (here / "lightning_logs" / "mfcc" / "version_0" / "config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["data"]["root"].encode("cp1252").decode("utf-8") == "Übung"
+
+
+def test_home_is_expanded_in_every_path(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "home").mkdir()
+    monkeypatch.setenv("HOME", str(here / "home"))
+    (here / "home" / "corpus").symlink_to(corpus)
+    places = {"data.root": "~/corpus", "data.cache_dir": "~/cache", "data.splits_dir": "~/splits"}
+    (here / "home.yaml").write_text("trainer: {default_root_dir: ~/runs}\n")
+    small = options(corpus, **places)
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), "--config", "home.yaml", *small]) == 0
+    assert sorted(path.name for path in here.iterdir()) == ["home", "home.yaml"]
+    assert {path.name for path in (here / "home").iterdir()} >= {"runs", "cache", "splits"}
+    assert run(["test", "--ckpt_path", "~/runs/lightning_logs/mfcc/version_0"]) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_true_half_precision_trains_or_is_refused(precision: str, corpus: Path, here: Path) -> None:
+    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), f"--trainer.precision={precision}"]
+    assert run(words) == 0
+    assert run(["validate", "--ckpt_path", "lightning_logs/mfcc/version_0"]) == 0
+
+
+def test_a_run_of_gpus_is_tested_on_a_cpu(fitted: Path, here: Path) -> None:
+    shutil.copytree(fitted, here / "copied")
+    config = yaml.safe_load((here / "copied" / "config.yaml").read_text())
+    config["trainer"] |= {"accelerator": "gpu", "devices": 2, "strategy": "ddp"}
+    (here / "copied" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run(["test", "--ckpt_path", "copied"]) == 0
+    if torch.cuda.is_available():
+        return
+    with pytest.raises(EmolightError, match=r"--trainer\.accelerator auto"):
+        run(["fit", "--resume", "copied"])
+    taken = ["--trainer.accelerator=auto", "--trainer.devices=auto", "--trainer.strategy=auto"]
+    assert run(["fit", "--resume", "copied", *taken]) == 0
+
+
+def test_few_steps_and_a_small_shared_memory(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = options(corpus, **{"trainer.max_steps": 5, "trainer.max_epochs": 3})
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *few]) == 0  # a warm-up of one step
+    usage = shutil._ntuple_diskusage(2**20, 2**20, 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr("emolight.data.datamodule.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(EmolightError, match="MB in /dev/shm"):
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), "--data.num_workers=2"])
+    assert not (here / "lightning_logs" / "mfcc" / "version_1").exists()
+
+
+def test_the_python_api_trains_and_tests(corpus: Path, here: Path) -> None:
+    small = dict(word.removeprefix("--").replace(".", "__").split("=", 1) for word in options(corpus))
+    made = emolight.fit(str(CONFIGS / "mfcc.yaml"), **{**small, "name": "api", "protocol": "luna5"})
+    assert made.folder == Path("lightning_logs/api/version_0")
+    assert made.split.label == "luna5 fold 0"
+    assert made.test()["n"] == len(made.predictions("test"))
+    assert made.openings == 1

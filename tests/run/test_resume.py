@@ -1,0 +1,290 @@
+"""A stopped fit that goes on is the fit that was never stopped: to the bit, in the same folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from emolight.__main__ import main, run
+from emolight.errors import EmolightError
+from emolight.files import remove_left_overs
+from emolight.models.checkpoint import read_checkpoint, save_checkpoint
+from emolight.models.classifier import EmotionClassifier
+from emolight.run.folder import Run
+from tests.small import CONFIGS, options
+
+EPOCHS = 4
+
+
+def fit_options(corpus: Path, workers: int = 0) -> list[str]:
+    """Augmentation and mixup are on, as shipped, and weights are averaged by a callback of Lightning."""
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
+    callbacks = f"--trainer.callbacks={json.dumps([average])}"
+    words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}", callbacks]
+    return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
+
+
+@contextmanager
+def stopped_at(epoch: int, batch: int, how: BaseException) -> Iterator[None]:
+    """A fit in this process is stopped as by a signal in the middle of a batch."""
+    whole = EmotionClassifier.training_step
+
+    def step(self: EmotionClassifier, batch_: Any, batch_idx: int) -> Any:
+        if self.current_epoch == epoch and batch_idx == batch:
+            raise how
+        return whole(self, batch_, batch_idx)
+
+    EmotionClassifier.training_step = step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        EmotionClassifier.training_step = whole  # type: ignore[method-assign]
+
+
+def version(folder: Path, number: int = 0) -> Path:
+    return folder / "lightning_logs" / "mfcc" / f"version_{number}"
+
+
+def weights(run_folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    content = torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    found: dict[str, torch.Tensor] = content["state_dict"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    with contextlib.chdir(folder):
+        run(["fit", *fit_options(corpus)])
+    return version(folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its third epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with contextlib.chdir(folder), stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *fit_options(corpus)])
+    return version(folder)
+
+
+def same_run(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        first, second = weights(one, name), weights(other, name)
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
+    for name in ("predictions_val.csv", "split.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(one / "metrics.csv"), pd.read_csv(other / "metrics.csv"))
+
+
+@pytest.mark.parametrize(("epoch", "batch", "workers"), [(2, 1, 0), (0, 1, 0), (1, 0, 2)])
+def test_resumed_equals_straight_to_the_bit(
+    epoch: int, batch: int, workers: int, straight: Path, corpus: Path, here: Path
+) -> None:
+    words = fit_options(corpus, workers)
+    with stopped_at(epoch, batch, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *words])
+    assert run(["fit", "--resume", str(version(here))]) == 0
+    same_run(straight, version(here))
+    assert not version(here, 1).exists()
+    environment = Run.open(version(here)).environment
+    assert (environment["resumed"], environment["finished"]) == (1, True)
+    assert environment["best_metrics"] == Run.open(straight).environment["best_metrics"]
+
+
+def test_the_curves_are_unbroken(stopped: Path, straight: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    run(["fit", "--resume", "copy"])
+    curves = []
+    for folder in (here / "copy", straight):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        curves.append([(one.step, one.value) for one in events.Scalars("val/uar")])
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == EPOCHS
+
+
+def changed(damage: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A whole checkpoint with its checksum, which this run must not go on from."""
+    trained, weight = content["hyper_parameters"], content["state_dict"]
+    match damage:
+        case "another model":
+            trained["features"]["init_args"]["n_mels"] = 80
+        case "another size":
+            weight["network.network.fc.weight"] = weight["network.network.fc.weight"][:-1]
+        case "an older version":
+            del content["training"]
+        case "a newer version":
+            trained["dropout"] = 0.5
+        case "weights only":
+            del content["loops"], content["optimizer_states"]
+    return content
+
+
+OTHERS = {
+    "another model": "was trained with model.features.n_mels 80, received 64",
+    "another size": "does not fit this version of emolight",
+    "an older version": "is not a checkpoint of emolight",
+    "a newer version": "does not fit this version of emolight",
+    "weights only": "holds no training to go on with: no loops, optimizer_states",
+}
+
+
+@pytest.mark.parametrize("damage", OTHERS)
+def test_a_checkpoint_of_another_model_or_version_is_refused(damage: str, stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    last = here / "copy" / "checkpoints" / "last.ckpt"
+    save_checkpoint(changed(damage, torch.load(last, weights_only=True)), last)
+    with pytest.raises(EmolightError) as caught:
+        run(["fit", "--resume", "copy"])
+    assert OTHERS[damage] in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "html", "other"])
+def test_a_damaged_checkpoint_is_named(damage: str, stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    last = here / "copy" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    torch.save({"state_dict": {}, "epoch": 3}, here / "other.ckpt")
+    last.write_bytes(
+        {
+            "empty": b"",
+            "cut": whole[: len(whole) // 2],
+            "flipped": bytes(flipped),
+            "html": b"<html>404</html>",
+            "other": (here / "other.ckpt").read_bytes(),
+        }[damage]
+    )
+    with pytest.raises(EmolightError, match=r"copy/checkpoints/last\.ckpt"):
+        run(["fit", "--resume", "copy"])
+
+
+def test_a_run_goes_on_from_a_checkpoint_that_is_named(stopped: Path, straight: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    run(["fit", "--resume", "copy/checkpoints/last.ckpt"])
+    same_run(straight, here / "copy")
+    with pytest.raises(EmolightError, match=r"best\.ckpt holds no training to go on with"):
+        run(["fit", "--resume", "copy/checkpoints/best.ckpt"])
+
+
+def test_without_a_checkpoint_nothing_starts_over(stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    for path in (here / "copy" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(EmolightError, match="There is no checkpoint"):
+        run(["fit", "--resume", "copy"])
+    with pytest.raises(EmolightError, match="There is no run 'nowhere'"):
+        run(["fit", "--resume", "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.learning_rate=0.5"], "model.learning_rate 0.001, received 0.5"),
+        (["--trainer.max_epochs=9"], "trainer.max_epochs 4, received 9"),
+        (["--data.fold=2"], "data.fold None, received 2"),
+        (["--seed_everything=7"], "seed_everything 0, received 7"),
+    ],
+)
+def test_flags_that_change_the_run_are_refused(words: list[str], message: str, stopped: Path, here: Path) -> None:
+    with pytest.raises(EmolightError) as caught:
+        run(["fit", "--resume", str(stopped), *words])
+    assert message in str(caught.value)
+
+
+def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
+    with pytest.raises(EmolightError, match="Go on: fit --resume RUN"):
+        run(["fit", "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt")])
+
+
+def test_a_finished_run_stays_as_it_is(straight: Path, here: Path) -> None:
+    shutil.copytree(straight, here / "copy")
+    assert run(["fit", "--resume", "copy"]) == 0
+    same_run(straight, here / "copy")
+
+
+def test_left_overs_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone, kept = tmp_path / f".last.ckpt.{dead.pid}.part", tmp_path / f".last.ckpt.{os.getpid()}.part"
+    for path in (gone, kept):
+        path.write_bytes(b"")
+    remove_left_overs(tmp_path)
+    assert not gone.exists()
+    assert kept.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_stop_with_their_code_and_the_run_goes_on(
+    number: signal.Signals, code: int, corpus: Path, here: Path
+) -> None:
+    process = start(corpus, here, here)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == code, text
+    assert f"fit --resume {version(Path())}" in text
+    assert read_checkpoint(Run.open(version(here)).last)["epoch"] >= 0
+
+
+def start(corpus: Path, here: Path, root: Path, words: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
+    """A fit of many epochs in a process of its own, after its first epoch."""
+    command = [sys.executable, "-m", "emolight", "fit", *fit_options(corpus), *words, "--trainer.max_epochs=500"]
+    environment = {**os.environ, **variables}
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=here,
+        # Where the tests run in the background, Ctrl-C is ignored, and so it would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    for _ in range(600):
+        metrics = version(root) / "metrics.csv"
+        if process.poll() is not None or (metrics.is_file() and len(metrics.read_text().splitlines()) > 3):
+            break
+        time.sleep(0.1)
+    return process
+
+
+def test_a_requeued_slurm_job_goes_on(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = here / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {here}/asked\n')
+    scontrol.chmod(0o755)
+    (here / "place.yaml").write_text(f"trainer: {{default_root_dir: {here / 'runs'}}}\n")
+    where = ["--config", "place.yaml"]
+    slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    process = start(corpus, here, here / "runs", where, **slurm)
+    process.send_signal(signal.SIGUSR1)
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == 143, text
+    assert (here / "asked").read_text() == "requeue 77\n"
+    checkpoint = read_checkpoint(Run.open(version(here / "runs")).last)
+    for name, value in {**slurm, "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with stopped_at(checkpoint["epoch"] + 1, 0, KeyboardInterrupt()), pytest.raises(SystemExit) as ended:
+        main(["fit", *fit_options(corpus), *where, "--trainer.max_epochs=500"])
+    assert ended.value.code == 130
+    assert not version(here / "runs", 1).exists()
+    assert Run.open(version(here / "runs")).environment["resumed"] == 1

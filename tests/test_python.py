@@ -1,0 +1,80 @@
+"""The Python interface: the public names, a plain Lightning Trainer, ``emolight.fit``, and the notebook of the docs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+
+import emolight
+from emolight import EmotionClassifier, EmotionDataModule
+from emolight.__main__ import run
+from tests.small import options
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "start.ipynb"
+
+
+def test_importing_the_package_imports_nothing_slow() -> None:
+    code = "import sys, emolight; print(sorted({'torch', 'pandas', 'numpy', 'lightning'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in emolight.__all__:
+        assert getattr(emolight, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = emolight.nothing  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_of_a_plain_trainer_is_a_model_like_any_other(corpus: Path, here: Path) -> None:
+    data = EmotionDataModule(
+        "Synthetic", str(corpus), duration=0.6, batch_size=16, cache_dir=str(corpus.parent / "cache")
+    )
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = EmotionClassifier(learning_rate=1e-3)
+    trainer.fit(model, data)
+    trainer.save_checkpoint("mine.ckpt")
+    with pytest.warns(UserWarning, match="no checksum"):
+        loaded = emolight.load("mine.ckpt")
+    clip = next(iter(sorted(corpus.rglob("*.wav"))))
+    said = loaded.predict_file(clip)
+    assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert run(["predict", "mine.ckpt", str(clip), "--output", "said.csv"]) == 0
+    assert run(["export", "mine.ckpt", "--output", "mine.onnx"]) == 0
+    exported = emolight.load("mine.onnx").predict_file(clip)
+    assert exported.probabilities == pytest.approx(said.probabilities, abs=1e-4)
+    every = trainer.predict(model, data.predict_dataloader())
+    assert every is not None
+    assert sum(len(np.asarray(batch["index"])) for batch in every) == len(data.clips)
+
+
+def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
+    words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
+    told = {name.replace(".", "__"): value for name, value in words.items()}
+    fitted = emolight.fit(**told, trainer__enable_progress_bar=False)
+    assert set(fitted.metrics) >= {"uar", "accuracy", "macro_f1", "recall"}
+    assert len(fitted.predictions("val")) == fitted.metrics["n"]
+    assert fitted.test()["n"] == len(fitted.split.clips("test"))
+    assert fitted.openings == 1
+    assert fitted.report().is_file()
+
+
+def test_the_notebook_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("EPOCHS = 1"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(here)}}).execute()
+    assert (here / "lightning_logs" / "notebook" / "version_0" / "report.html").is_file()
