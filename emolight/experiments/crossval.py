@@ -23,7 +23,7 @@ from emolight.experiments.results import CROSSVAL, facts_of, read_result
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval
 from emolight.files import write_text
 from emolight.run.cli import full_config
-from emolight.run.folder import LOGS, Run
+from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import differences, parse_own
 
 BASE, CLIPS = "base.yaml", "clips.json"
@@ -227,7 +227,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
     clips = {"clips": len(data.clips), "root": root, "hash": _clips_hash(data)}
     fix = "Give the new recipe another --name, or remove the folder."
     if path.is_file():
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        earlier = read_config(path)
         for part in ("data", "model", "trainer"):
             kept = {name: value for name, value in earlier[part].items() if part != "data" or name not in PLACES}
             if changed := differences(kept, config[part], part):

@@ -234,8 +234,7 @@ class EmolightCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             if self.trainer.is_global_zero and not dry:
-                subset = "test" if subcommand == "test" else "val"
-                finish(self.run, self.recorder, self.datamodule, self.model, subset, subcommand, self.own.ckpt_path)
+                finish(self.run, self.recorder, self.datamodule, self.model, subcommand, self.own.ckpt_path)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1.
             if self.trainer.interrupted and error.code == 1:

@@ -24,21 +24,15 @@ def finish(
     recorder: Recorder,
     data: EmotionDataModule,
     model: EmotionClassifier,
-    subset: str,
     command: str,
     checkpoint: str | None,
 ) -> None:
     """Write what belongs to the predictions that count, and say what came out.
 
-    Args:
-        run: the run folder.
-        recorder: of the trainer.
-        data: set up.
-        model: that was trained or scored.
-        subset: ``val`` or ``test``.
-        command: ``fit``, ``validate`` or ``test``.
-        checkpoint: what was scored.
+    Raises:
+        EmolightError: there are none.
     """
+    subset = "test" if command == "test" else "val"
     # Lightning's loggers leave an empty one; config.yaml holds the parameters.
     (run.folder / "hparams.yaml").unlink(missing_ok=True)
     table = recorder.best.table

@@ -228,12 +228,7 @@ class Run:
         return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
 
     def count_test(self, checkpoint: str | Path, clips: int) -> int:
-        """Note that test clips were scored; returns how often that has happened. Processes do not lose each other's.
-
-        Args:
-            checkpoint: which one.
-            clips: how many clips.
-        """
+        """Note that test clips were scored; returns how often that has happened. Processes do not lose each other's."""
         path = self.folder / TESTED
         line = io.StringIO()
         now = datetime.now(UTC).isoformat(timespec="seconds")

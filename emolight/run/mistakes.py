@@ -35,13 +35,7 @@ PRECISION = {"fp16": "16-mixed", "float16": "16-mixed", "half": "16-mixed", "fp3
 
 
 def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightError:
-    """The parser's message with what it is about and the nearest name.
-
-    Args:
-        message: text of the ``ArgumentError``.
-        parser: parser of the command, whose options are the valid ones.
-        argv: the arguments, to say which file is meant.
-    """
+    """The message of a command's parser, with what it is about and the nearest name."""
     text = " ".join(message.split())
     see = f"All options: python -m emolight {parser.prog.split()[-1]} --help"
     key = re.search(r'Parser key "([^"]+)"', text)

@@ -125,14 +125,7 @@ def _callbacks(run: Run) -> dict[str, Any]:
 
 
 def contradictions(checkpoint: str, run: Run | None, given: dict[str, Any], command: str) -> list[str]:
-    """Settings that differ from what a checkpoint was trained with, as :func:`differences` tells them.
-
-    Args:
-        checkpoint: path.
-        run: its run, where it lies in one.
-        given: the complete configuration of the command.
-        command: ``fit``, ``validate`` or ``test``.
-    """
+    """Settings of the ``given`` complete configuration that differ from what a checkpoint, maybe of a run, has."""
     trained = read_checkpoint(checkpoint)["hyper_parameters"]
     changed = differences({name: trained[name] for name in SOUND if name in trained}, given["data"], "data")
     changed += differences(trained, given["model"], "model")

@@ -58,17 +58,7 @@ def print_summary(
     command: str,
     controls: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Print the table of metrics of the predictions that count, and the next commands.
-
-    Args:
-        run: the run folder.
-        recorder: of the run.
-        data: set up.
-        subset: ``val`` or ``test``.
-        note: what the split means for the figures.
-        command: ``fit``, ``validate`` or ``test``.
-        controls: ``name`` and ``uar`` of simple predictors of the same clips.
-    """
+    """Print the table of metrics of the predictions that count, and the next commands."""
     table = recorder.best.table
     assert table is not None
     console = Console(highlight=False, soft_wrap=True)
