@@ -19,6 +19,7 @@ from emolight.run.folder import Run
 
 if TYPE_CHECKING:
     from emolight.data.corpus import Corpus
+from emolight.data.selection import corpora_of
 
 SUBSETS = {"val": "validation", "test": "test"}
 
@@ -50,7 +51,8 @@ class Study:
     def corpora(self) -> list[Corpus]:
         """What the recordings are; empty where no run is at hand, or the corpus is code that is not trusted."""
         with contextlib.suppress(EmolightError, IndexError):
-            return [corpus for corpus, _ in self.runs[0].data().places]
+            data = self.runs[0].config["data"]
+            return [corpus for corpus, _ in corpora_of(data.get("corpus", "RAVDESS"), data.get("root"))]
         return []
 
     @property
