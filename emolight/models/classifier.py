@@ -22,6 +22,7 @@ from emolight.models.features import MFCC, Features
 from emolight.models.networks import ForeignNetwork, Network, ResNet18
 from emolight.models.normalise import Normalise
 from emolight.models.parts import build, without_cast
+from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
 from emolight.models.scores import Batch, Scores
 
@@ -131,7 +132,7 @@ class EmotionClassifier(pl.LightningModule):
         network: nn.Module = make_network(self.front_end.channels, len(classes))
         if not isinstance(network, Network):
             network = ForeignNetwork(make_network, self.front_end.channels, len(classes), self.front_end.image)
-        self.network = network
+        self.network, self._pass = network, Replay(network)
         if self.network.image != self.front_end.image:
             takes, fits = ("images", "WaveCNN") if self.network.image else ("samples", "ResNet18")
             raise EmolightError(
@@ -226,6 +227,12 @@ class EmotionClassifier(pl.LightningModule):
         """Take the same from a checkpoint."""
         self.training_facts = checkpoint["training"]
 
+    def on_train_start(self) -> None:
+        """Let a GPU record the network's pass, where nothing stands in the way."""
+        alone = self.trainer.world_size == self.trainer.accumulate_grad_batches == 1
+        threads = getattr(self._data(), "num_workers", 1)  # CUDA refuses to record while another thread calls it
+        self._pass = Replay(self.network, alone and not threads and self.network.recordable)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the augmentation by epoch, batch and process: a resumed run draws what an uninterrupted one does."""
         words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
@@ -239,7 +246,7 @@ class EmotionClassifier(pl.LightningModule):
             image = self._augmented(image, "image") if self.front_end.image else image
             targets = F.one_hot(batch["label"], len(self.classes)).float()
             image, targets = mixup(image, targets, self.hparams["mixup"])
-        logits = self.network(image).float()
+        logits = self._pass(image).float()
         loss = F.cross_entropy(
             logits, targets, weight=self.class_weight, label_smoothing=self.hparams["label_smoothing"]
         )
@@ -303,7 +310,7 @@ class EmotionClassifier(pl.LightningModule):
             self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup")
         )
         steps = self.trainer.estimated_stepping_batches
-        return one_cycle(weights, learning_rate, weight_decay, warmup, steps, fused=self.device.type == "cpu")
+        return one_cycle(weights, learning_rate, weight_decay, warmup, steps, fused=self.device.type in ("cpu", "cuda"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and cast as PyTorch does, but keep the classifier's own buffers in float32."""
