@@ -52,17 +52,16 @@ def make_table(folder: Path, links: int, repetitions: int = 2, seconds: float = 
     """A CSV of synthetic voices, each recording under several names, so that an epoch is long enough to be timed."""
     root = folder / "voices"
     make_corpus(root, repetitions=repetitions, duration=seconds)
-    clips = Synthetic().find(root).table
-    parts = []
+    clips, parts, under = Synthetic().find(root).table, [], folder / "clips"
+    under.mkdir()
     for link in range(links):
         names = [f"{link}-{Path(path).name}" for path in clips["path"]]
         for name, path in zip(names, clips["path"], strict=True):
-            if not (root / name).exists():
-                os.link(root / path, root / name)
+            os.link(root / path, under / name)
         parts.append(clips[["emotion", "speaker"]].assign(path=names))
     table = pd.concat(parts)[["path", "emotion", "speaker"]]
-    table.to_csv(root / "clips.csv", index=False)
-    return root / "clips.csv"
+    table.to_csv(under / "clips.csv", index=False)
+    return under / "clips.csv"
 
 
 def shipped(mode: str) -> Any:

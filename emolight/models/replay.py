@@ -39,6 +39,9 @@ class Replay:
             return logits
         return self.recorded(image)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "allowed": False, "recorded": None}  # a copy has weights of its own
+
     def _state(self, image: Tensor) -> Any:
         learned = [weights.requires_grad for weights in self.network.parameters()]
         return image.shape, image.dtype, image.requires_grad, self.network.training, torch.is_grad_enabled(), learned
@@ -50,7 +53,8 @@ class Replay:
         try:
             with torch.autocast("cuda", dtype=dtype, enabled=cast, cache_enabled=False):
                 # A module of its own: what is recorded takes the place of its forward method.
-                around = nn.Sequential(self.network).train(self.network.training)
+                around = nn.Sequential(self.network)
+                around.training = self.network.training  # and not train(): parts of it may be in evaluation
                 torch.cuda.make_graphed_callables(around, (image.clone(),))
             self.recorded = around
             self._like = self._state(image)
