@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
+import torchvision
 import yaml
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -118,6 +119,13 @@ def stepper(
     return step
 
 
+def torchvision_network() -> nn.Module:
+    """torchvision's ResNet18 as PyTorch makes it, with a stem for one channel."""
+    network: nn.Module = torchvision.models.resnet18(num_classes=CLASSES)
+    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return network
+
+
 def wait() -> None:
     """Until a GPU has done what it was given."""
     if torch.cuda.is_available():
@@ -130,31 +138,41 @@ class EpochClock(pl.Callback):
     Attributes:
         training: training steps alone: validation, which runs inside Lightning's training epoch, does not count.
         bare: what was run before.
-        whole: with validation, tables, pictures and checkpoints.
+        whole: with validation, tables and pictures.
+        losses: of the validations.
+
+    Args:
+        bare: what is run before each epoch's training.
+        clock: wall time, or :func:`time.process_time`, which other processes disturb less.
     """
 
-    def __init__(self, bare: Callable[[], object] = lambda: None) -> None:
-        self.work, self.training, self.bare, self.whole = bare, list[float](), list[float](), list[float]()
+    def __init__(
+        self, bare: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.work, self.clock = bare, clock
+        self.training, self.bare, self.whole = list[float](), list[float](), list[float]()
         self.losses: list[float] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Run and time the bare steps, then start the epoch's clock."""
         wait()
-        start = time.perf_counter()
+        start = self.clock()
         self.work()
         wait()
-        self.start = time.perf_counter()
+        self.start = self.clock()
         self.bare.append(self.start - start)
-        if hasattr(self, "ended"):
-            self.whole.append(start - self.ended)
-        self.ended = self.start
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop after the last batch."""
         if trainer.is_last_batch:
             wait()
-            self.training.append(time.perf_counter() - self.start)
+            self.training.append(self.clock() - self.start)
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Note the loss."""
-        self.losses.append(float(trainer.callback_metrics["val/loss"]))
+        if not trainer.sanity_checking:
+            self.losses.append(float(trainer.callback_metrics["val/loss"]))
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Stop the clock of the whole epoch; the checkpoint for going on is written after it."""
+        self.whole.append(self.clock() - self.start)
