@@ -18,7 +18,7 @@ def fast_precision(accelerator: object) -> str:
     Args:
         accelerator: ``trainer.accelerator``, such as ``auto`` or ``cpu``.
     """
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
         return FLOAT32
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         slowest = min(torch.cuda.get_device_capability(number) for number in range(torch.cuda.device_count()))
