@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -21,8 +22,11 @@ from torch.utils.data import Dataset
 
 from emolight.data.corpora import Synthetic
 from emolight.data.corpora.synthetic import make_corpus
+from emolight.experiments.jobs import fitted
 from emolight.models.features import MFCC, Features, MelSpectrogram
 from emolight.models.parts import build
+from emolight.run import cli
+from emolight.run.recorder import Recorder
 
 RATE, SECONDS, CLASSES = 16000, 2.25, 5
 LENGTH = round(RATE * SECONDS)
@@ -176,3 +180,26 @@ class EpochClock(pl.Callback):
     def on_train_epoch_end(self, *_: Any) -> None:
         """Stop the clock of the whole epoch; the checkpoint for going on is written after it."""
         self.whole.append(self.clock() - self.start)
+
+
+class WrittenClock(EpochClock):
+    """Leaves what it measured in ``clock.json`` of the run folder: for the trials of a sweep, by trainer.callbacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def on_fit_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write."""
+        recorder = next(one for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
+        found = {"steps": sum(self.training), "epochs": sum(self.whole), "count": len(self.whole)}
+        (recorder.run.folder / "clock.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def timed_fold(folder: str, options: list[str]) -> None:
+    """Train and test as `crossval` does, with clocks that end in ``clock.json``; for a process of its own."""
+    clocks = EpochClock(clock=time.process_time), EpochClock()
+    cli.main(["fit", *options], callbacks=list(clocks))
+    cli.main(["test", "--ckpt_path", str(fitted(Path(folder))[0].best)])
+    found = {"cpu": time.process_time(), "epochs": len(clocks[0].whole)}
+    found |= {"epochs_cpu": sum(clocks[0].whole), "epochs_wall": sum(clocks[1].whole)}
+    (Path(folder) / "clock.json").write_text(json.dumps(found), encoding="utf-8")

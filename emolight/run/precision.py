@@ -18,7 +18,7 @@ def fast_precision(accelerator: object) -> str:
     Args:
         accelerator: ``trainer.accelerator``, such as ``auto`` or ``cpu``.
     """
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():  # type: ignore[no-untyped-call]
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return FLOAT32
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         slowest = min(torch.cuda.get_device_capability(number) for number in range(torch.cuda.device_count()))
@@ -29,4 +29,5 @@ def fast_precision(accelerator: object) -> str:
 def _cpu_multiplies_bfloat16() -> bool:
     """Whether oneDNN finds units for it; PyTorch knows the processor, and has no public name for the question."""
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return torch.backends.mkldnn.is_available() and any(ask is not None and ask() for ask in asked)
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and any(ask is not None and ask() for ask in asked)
