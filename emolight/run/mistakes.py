@@ -38,24 +38,22 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
     """The message of a command's parser, with what it is about and the nearest name."""
     text = " ".join(message.split())
     see = f"All options: python -m emolight {parser.prog.split()[-1]} --help"
-    key = re.search(r'Parser key "([^"]+)"', text)
-    option = key[1] if key else "an option"
 
     def said(pattern: str) -> str:
         found = re.search(pattern, text)
-        return next((group for group in found.groups() if group), "") if found else ""
+        return next(filter(None, found.groups()), "") if found else ""
 
+    option = said(r'Parser key "([^"]+)"') or "an option"
     if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
         if Path(name).suffix in (".yaml", ".yml"):
             return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
         hint = meant(name, (action.dest for action in parser._actions if action.option_strings))
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
     if path := said(r"File does not exist: '?([^']+)"):
-        others = sorted(
-            other.stem for folder in (Path(path).parent, Path("configs")) for other in folder.glob("*.yaml")
-        )
-        hint = nearest(Path(path).stem, others) + (f"There are: {', '.join(others)}." if others else "Check the path.")
-        return EmolightError(f"There is no configuration file {path}.", hint)
+        places = (Path(path).parent, Path("configs"))
+        others = sorted(other.stem for folder in places for other in folder.glob("*.yaml"))
+        hint = f"There are: {', '.join(others)}." if others else "Check the path."
+        return EmolightError(f"There is no configuration file {path}.", nearest(Path(path).stem, others) + hint)
     if name := said(r"Importing '([\w.]+)' is not allowed"):
         return EmolightError(
             f"{option} names code outside of emolight and Lightning: '{name}'. Nothing of it was executed.",
@@ -67,8 +65,12 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
     if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):
         return EmolightError(f"{broken} is not valid YAML: {text[-160:]}", "Mend it; only plain YAML is read.")
-    if name := said(r"Option '([^']+)' is not accepted"):
-        return _wrong_argument(option, name, said(r"class_path(?:=| )'([\w.]+)'"))
+    if name := said(r"Option '([^']+)' is not accepted"):  # the parser has imported the class already
+        module, _, kind = said(r"class_path(?:=| )'([\w.]+)'").rpartition(".")
+        part = getattr(sys.modules.get(module), kind, None)
+        own = [one for one in parameters(part) if one not in GIVEN] if isinstance(part, type) else []
+        fix = f"{nearest(name, own)}Valid: {', '.join(own)}." if own else f"Its options: --{option}.help NAME"
+        return EmolightError(f"{option}: {kind or 'the class'} has no argument '{name}'.", fix)
     if name := said(r"Expected a dot import path string: (\S+)"):
         known = SHORT.get(option, LIGHTNINGS.get(option, []))
         valid = ", ".join(SHORT.get(option, ())) or "a class of Lightning"
@@ -77,33 +79,19 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
     kinds = re.findall(
         r"(?:Expected an? |Not of type )(?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^\]]+)\]|(\w+):)", text
     )
-    if not key or not kinds:
+    if option == "an option" or not kinds:
         return EmolightError(text[:300], see)
     choices = list(dict.fromkeys(one.strip(" '") for _, literal, _ in kinds for one in literal.split(",") if one))
     wanted = [f"one of {', '.join(choices)}"] if choices else []
-    wanted += [
-        EXPECTED.get(kind or restricted, kind or restricted) for kind, _, restricted in kinds if kind or restricted
-    ]
+    wanted += [EXPECTED.get(name, name) for kind, _, restricted in kinds if (name := kind or restricted)]
     hint = f"Did you mean '{PRECISION[value]}'? " if value in PRECISION else nearest(value, choices)
     return EmolightError(f"{option} is '{value}'.", f"{hint}Expected: {' or '.join(dict.fromkeys(wanted))}.")
 
 
-def _wrong_argument(option: str, name: str, path: str) -> EmolightError:
-    """An argument that the class of an option does not have; the parser has imported the class already."""
-    module, _, kind = path.rpartition(".")
-    part = getattr(sys.modules.get(module), kind, None)
-    own = [one for one in parameters(part) if one not in GIVEN] if isinstance(part, type) else []
-    fix = f"{nearest(name, own)}Valid: {', '.join(own)}." if own else f"Its options: --{option}.help NAME"
-    return EmolightError(f"{option}: {kind or 'the class'} has no argument '{name}'.", fix)
-
-
 def check_groups(argv: Sequence[str]) -> None:
-    """Refuse configuration files in which a group of options, such as ``data``, has a value of its own.
+    """Refuse a configuration file in which a group of options, such as ``data``, has a value of its own.
 
     The parser takes ``data: 3``, and an empty ``model:`` for the default model, without a word.
-
-    Raises:
-        EmolightError: which group, of which file.
     """
     for path in take(argv, *CONFIG_OPTIONS)[1]:
         content = _load(path)
@@ -113,10 +101,8 @@ def check_groups(argv: Sequence[str]) -> None:
         for group in GROUPS:
             value = (content or {}).get(group, {})
             if not isinstance(value, dict | str):
-                raise EmolightError(
-                    f"{path}: {group} is {'empty' if value is None else value}; options stand below it.",
-                    "Take the line out, or indent the options below it.",
-                )
+                problem = f"{path}: {group} is {'empty' if value is None else value}; options stand below it."
+                raise EmolightError(problem, "Take the line out, or indent the options below it.")
         if {"space", "trials"} <= set(content or ()):
             raise EmolightError(f"{path} describes a sweep.", f"Type: python -m emolight sweep --config {path}")
 

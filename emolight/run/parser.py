@@ -48,6 +48,8 @@ HELP = {
     "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
+ALL = "show every option of Lightning's Trainer as well"
+LATER = "A later --config wins over an earlier one, and options win over both. In YAML the dots are levels."
 
 
 def limit_imports(argv: Sequence[str]) -> None:
@@ -55,12 +57,6 @@ def limit_imports(argv: Sequence[str]) -> None:
 
     A name is imported before its type is checked, which executes the module; and the configuration may be a
     stranger's. The variable holds all of them afterwards, for models and corpora.
-
-    Args:
-        argv: the command line.
-
-    Raises:
-        EmolightError: the environment variable holds no names of modules.
     """
     given = os.environ.get(IMPORTS, "")
     asked = [name.strip() for name in given.split(",") if name.strip()]
@@ -84,11 +80,7 @@ def limit_imports(argv: Sequence[str]) -> None:
 
 
 def named_modes(argv: Sequence[str]) -> list[str]:
-    """``argv`` with ``--model.features.mode mel`` as ``--model.features MelSpectrogram``.
-
-    Raises:
-        EmolightError: no front-end has this mode.
-    """
+    """``argv`` with ``--model.features.mode mel`` as ``--model.features MelSpectrogram``."""
 
     def name(_: str, mode: str) -> list[str]:
         if mode not in MODES:
@@ -105,49 +97,39 @@ class EmolightParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviation would work here but not in YAML, and hides typos.
         super().__init__(*args, allow_abbrev=False, **kwargs)
-        self.add_argument("--help_all", action=_HelpAll, help="show every option of Lightning's Trainer as well")
+        self.add_argument("--help_all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=ALL)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """The short help, a line or two an option."""
         command = self.prog.split()[-1]
-        lines = [
-            f"usage: python -m emolight {command} [--config FILE ...] [--OPTION VALUE ...]",
-            "",
-            "A later --config wins over an earlier one, and options win over both. In YAML the dots are levels.",
-        ]
-        sections: dict[str, list[argparse.Action]] = {"run": [], "data": [], "model": [], "trainer": []}
+        lines = [f"usage: python -m emolight {command} [--config FILE ...] [--OPTION VALUE ...]", "", LATER]
+        sections: dict[str, list[str]] = {"run": [], "data": [], "model": [], "trainer": []}
         for action in self._actions:
             section, dot, _ = action.dest.partition(".")
             if not dot and action.help != argparse.SUPPRESS and section not in sections:
                 if (command, section) != ("fit", "ckpt_path"):
-                    sections["run"].append(action)
-            elif action.dest in HELP if section == "trainer" else _is_own_option(action):
-                sections[section].append(action)
-        for section, actions in sections.items():
-            lines += ["", section if section != "trainer" else "trainer (--help_all lists all)"]
-            for action in actions:
-                lines += _option_lines(action)
+                    sections["run"].append(_described(action))
+            elif action.dest in HELP if section == "trainer" else dot and _may_be_set(action):
+                sections[section].append(_described(action))
+        for section, options in sections.items():
+            lines += ["", f"{section} (--help_all lists all)" if section == "trainer" else section, *options]
         return "\n".join(lines) + "\n"
 
 
-def _is_own_option(action: argparse.Action) -> bool:
-    """Whether people may set it: not a whole group, not linked from another option, not the help of a class."""
-    linked = " --> " in (action.option_strings[0] if action.option_strings else "")
-    return action.metavar != "CONFIG" and "." in action.dest and not linked and not action.dest.endswith(".help")
+def _may_be_set(action: argparse.Action) -> bool:
+    """Not a whole group, not linked from another option, not the help of a class."""
+    linked = " --> " in "".join(action.option_strings)
+    return action.metavar != "CONFIG" and not linked and not action.dest.endswith(".help")
 
 
-def _option_lines(action: argparse.Action) -> list[str]:
-    default = action.default
-    shown = "" if default is None or default == argparse.SUPPRESS else f" [{_plain(default)}]"
+def _described(action: argparse.Action) -> str:
+    default = "" if action.default in (None, argparse.SUPPRESS) else f" [{_plain(action.default)}]"
     option = max((word for word in action.option_strings if not word.endswith("+")), key=len, default=action.dest)
-    text = re.sub(r"\s+", " ", (HELP.get(action.dest) or action.help or "").replace("``", ""))
-    text = re.sub(r"\s*\(type: .*", "", text)
+    text = " ".join((HELP.get(action.dest) or action.help or "").replace("``", "").split()).partition(" (type: ")[0]
     if action.dest in SHORT:
         text = f"{text.rstrip('.')}: {', '.join(SHORT[action.dest])}; {option}.help NAME lists its options"
-    body = textwrap.wrap(text.rstrip(".") + shown, 84)
-    if len(option) < 28:
-        return [f"  {option:<28}{line}" if number == 0 else f"{'':30}{line}" for number, line in enumerate(body)]
-    return [f"  {option}", *(f"{'':30}{line}" for line in body)]
+    head, gap = (f"  {option:<28}", f"\n{'':30}") if len(option) < 28 else (f"  {option}\n{'':30}", f"\n{'':30}")
+    return head + gap.join(textwrap.wrap(text.rstrip(".") + default, 84))
 
 
 def _plain(value: Any) -> str:
@@ -160,9 +142,6 @@ def _plain(value: Any) -> str:
 
 
 class _HelpAll(argparse.Action):
-    def __init__(self, option_strings: Any, dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=kwargs["help"])
-
     def __call__(self, parser: Any, *_: Any) -> None:
         print(LightningArgumentParser.format_help(parser), end="")
         raise SystemExit(0)

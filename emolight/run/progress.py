@@ -1,4 +1,4 @@
-"""Progress of training: a line an epoch, and on a terminal a bar for the epoch that runs."""
+"""Progress of training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EpochBar(RichProgressBar):
 
 
 def progress() -> list[pl.Callback]:
-    """The callbacks that show progress on this output."""
+    """A line an epoch, and on a terminal a bar for the epoch that runs."""
     return [EpochLines(), EpochBar()] if sys.stdout.isatty() else [EpochLines()]
 
 

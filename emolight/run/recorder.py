@@ -17,7 +17,7 @@ from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import calibrate
 from emolight.evaluation.plots import confusion_figure, curves_figure, recall_figure, speaker_figure
-from emolight.evaluation.predictions import predictions_table, read_predictions, scores, write_predictions
+from emolight.evaluation.predictions import predictions_table, scores, write_predictions
 from emolight.evaluation.style import save_figure
 from emolight.files import write_text
 from emolight.models.checkpoint import CheckpointFiles, weights_only_state
@@ -44,10 +44,8 @@ class Recorder(pl.Callback):
     validation speakers are in training too, since to choose the best of many and then quote it flatters. Whatever shows
     a run's result (table, card, TensorBoard, checkpoint, sweep) takes it from here.
 
-    Args:
-        run: the run folder.
-        suffix: added to the names of the tables and plots of ``validate`` and ``test``.
-        checkpoints: whether ``best.ckpt`` is written.
+    ``suffix`` is added to the names of the tables and plots of ``validate`` and ``test``; ``checkpoints`` tells whether
+    ``best.ckpt`` is written.
     """
 
     def __init__(self, run: Run, suffix: str = "", checkpoints: bool = True) -> None:
@@ -66,10 +64,7 @@ class Recorder(pl.Callback):
         corpus, seed = data.selection.corpus, int(pl_module.hparams["seed"])
         self.run.note(
             **environment(str(pl_module.device), str(trainer.precision), seed, trainer.world_size),
-            corpus=corpus.name,
-            about=corpus.about,
-            licence=corpus.licence,
-            citation=corpus.citation,
+            **{"corpus": corpus.name, "about": corpus.about, "licence": corpus.licence, "citation": corpus.citation},
             task=data.task_name,
             groups=list(data.groups),
             notes=data.selection.notes,
@@ -79,15 +74,11 @@ class Recorder(pl.Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a training that would end without a result.
-
-        Raises:
-            EmolightError: it has no batches, or stops before its first validation.
-        """
+        """Refuse a training that has no batches, or would stop before its first validation."""
         for name, count in (("train", trainer.num_training_batches), ("val", sum(map(int, trainer.num_val_batches)))):
             if not count:
-                fix = f"Raise trainer.limit_{name}_batches."
-                raise EmolightError(f"There are no {name} batches: there would be no result.", fix)
+                problem = f"There are no {name} batches: there would be no result."
+                raise EmolightError(problem, f"Raise trainer.limit_{name}_batches.")
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:
@@ -119,12 +110,8 @@ class Recorder(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the wall time, and what came out."""
         if trainer.is_global_zero:
-            self.run.note(
-                seconds=round(self._seconds, 1),
-                finished=self.best.table is not None,
-                best_epoch=self.best.epoch + 1,
-                best_metrics=self.best.metrics,
-            )
+            found = {"best_epoch": self.best.epoch + 1, "best_metrics": self.best.metrics}
+            self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
 
     @property
     def _seconds(self) -> float:
@@ -138,10 +125,10 @@ class Recorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over; the predictions stand in the run folder, unless they are of an epoch that will come again."""
         self._earlier, metrics = state_dict["seconds"], state_dict["metrics"]
-        path = self.run.folder / "predictions_val.csv"
-        table = read_predictions(path) if path.is_file() and metrics else None
-        if table is not None and abs(scores(table)["uar"] - metrics["val/uar"]) < 1e-6:
-            self.best = Best(state_dict["epoch"], metrics, table)
+        if metrics and (self.run.folder / "predictions_val.csv").is_file():
+            table = self.run.predictions()
+            if abs(scores(table)["uar"] - metrics["val/uar"]) < 1e-6:
+                self.best = Best(state_dict["epoch"], metrics, table)
 
     def _found(self, trainer: pl.Trainer, model: pl.LightningModule, subset: str) -> Best:
         """Metrics and calibrated predictions, of all processes."""
@@ -169,12 +156,8 @@ class Recorder(pl.Callback):
         if self.best.table is None:
             return
         plots, title = self.run.folder / "plots", f"{'validation' if subset == 'val' else subset} clips, {note}"
-        for name, figure in (
-            ("confusion", confusion_figure(self.best.table, title)),
-            ("recall", recall_figure(self.best.table, title)),
-            ("speakers", speaker_figure(self.best.table, title)),
-        ):
-            save_figure(figure, plots / f"{subset}_{name}{self.suffix}.png")
+        for name, draw in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
+            save_figure(draw(self.best.table, title), plots / f"{subset}_{name}{self.suffix}.png")
         if subset == "val" and not self.suffix and (self.run.folder / "metrics.csv").exists():
             save_figure(curves_figure(pd.read_csv(self.run.folder / "metrics.csv")), plots / "curves.png")
 

@@ -25,7 +25,7 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
     """Say what a fit is about to do: folder, clips, speakers, split, device, precision, input and network."""
     if not trainer.is_global_zero:
         return
-    split = data.make_split()
+    split, network = data.make_split(), model.network
     sizes = ", ".join(
         f"{len(split.clips(name))} {word} clips of {len(split.speakers(name))} speakers"
         for name, word in SUBSETS.items()
@@ -33,20 +33,18 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
     )
     with torch.no_grad():
         shape = " × ".join(map(str, model.front_end(torch.zeros(1, data.length)).shape[1:]))
-    weights = sum(parameter.numel() for parameter in model.network.parameters()) / 1e6
+    weights = f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.1f} M weights"
+    seen = f"{model.front_end.title} of {data.duration:g} s ({shape})"
     processes = f" × {trainer.world_size}" if trainer.world_size > 1 else ""
-    lines = {
-        "run": str(run.folder),
-        "data": f"{data.corpus_name}, task {data.task_name}: {sizes}",
-        "split": f"{split.label} ({split.meaning})",
-        "device": f"{trainer.strategy.root_device}{processes}, precision {trainer.precision}",
-        "model": f"{model.front_end.title} of {data.duration:g} s ({shape}) into {type(model.network).__name__} "
-        f"({weights:.1f} M weights), {len(data.classes)} classes",
-    }
-    for name, text in lines.items():
+    lines = [
+        ("run", str(run.folder)),
+        ("data", f"{data.corpus_name}, task {data.task_name}: {sizes}"),
+        ("split", f"{split.label} ({split.meaning})"),
+        ("device", f"{trainer.strategy.root_device}{processes}, precision {trainer.precision}"),
+        ("model", f"{seen} into {type(network).__name__} ({weights}), {len(data.classes)} classes"),
+    ]
+    for name, text in (*lines, *(("note", note) for note in data.selection.notes)):
         print(f"{name + ':':<8}{text}", flush=True)
-    for note in data.selection.notes:
-        print(f"note:   {note}", flush=True)
 
 
 def print_summary(
@@ -62,13 +60,11 @@ def print_summary(
     table = recorder.best.table
     assert table is not None
     console = Console(highlight=False, soft_wrap=True)
-    values = scores(table)
-    speakers = table["speaker"].nunique()
+    values, ends, speakers = scores(table), bootstrap(table)["uar"], table["speaker"].nunique()
+    low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
     grid = Table(title=f"{SUBSETS[subset]}: {len(table)} clips of {speakers} speakers", title_justify="left")
     grid.add_column("metric")
     grid.add_column("value", justify="right")
-    low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
-    ends = bootstrap(table)["uar"]
     grid.add_row(f"UAR (95 % by speakers: {ends.low:.1%} to {ends.high:.1%})", f"{values['uar']:.2%}")
     grid.add_row(f"accuracy (95 % by clips: {low:.1%} to {high:.1%})", f"{values['accuracy']:.2%}")
     grid.add_row("macro-F1", f"{values['macro_f1']:.2%}", end_section=True)
@@ -79,23 +75,20 @@ def print_summary(
         grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
     console.print()
     console.print(grid)
-    if warning := few_speakers(speakers):
-        console.print(f"note:  {warning}")
-    console.print(f"split: {note}")
+    lines = [("note", few_speakers(speakers)), ("split", note)]
     if command == "fit":
-        console.print(f"epoch: {recorder.best.epoch + 1} ({data.split.selection})")
-    if run.openings:
-        times = run.openings
-        console.print(f"test:  the test clips of this run were scored {times} time{'s' if times > 1 else ''}")
-    console.print(f"run:   {run.folder}")
-    if command == "fit":
-        _print_next(console, run, data)
-
-
-def _print_next(console: Console, run: Run, data: EmotionDataModule) -> None:
-    folder = shlex.quote(str(run.folder))
-    console.print("\nnext:")
-    console.print(f"  tensorboard --logdir {shlex.quote(str(run.folder.parent.parent))}")
+        lines.append(("epoch", f"{recorder.best.epoch + 1} ({data.split.selection})"))
+    if times := run.openings:
+        lines.append(("test", f"the test clips of this run were scored {times} time{'s' if times > 1 else ''}"))
+    lines.append(("run", str(run.folder)))
+    lines += [("note", text) for text in data.selection.notes if command != "fit"]
+    for name, text in lines:
+        if text:
+            console.print(f"{name + ':':<7}{text}")
+    if command != "fit":
+        return
+    folder, logs = (shlex.quote(str(place)) for place in (run.folder, run.folder.parent.parent))
+    console.print(f"\nnext:\n  tensorboard --logdir {logs}")
     if run.best.is_file() and data.split.clips("test"):
         console.print(f"  python -m emolight test --ckpt_path {folder}")
     if run.best.is_file():
