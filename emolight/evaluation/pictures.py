@@ -23,17 +23,9 @@ LOOK: dict[str, Any] = {"x_axis": "s", "cmap": "magma", "rasterized": True}
 def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int, axis: Any, **colours: Any) -> Any:
     """Draw features ``[F, N]`` with the units of their rows, and seconds; frame k is centred on k hops.
 
-    Args:
-        axis_mpl: of matplotlib.
-        image: features.
-        sample_rate: of the samples.
-        hop_length: samples from one frame to the next.
-        axis: what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``low``, ``high``, and ``scale``,
-            ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers.
-        **colours: ``vmin`` and ``vmax``; else those of the image.
-
-    Returns:
-        What a colour bar takes.
+    ``axis`` tells what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``low``, ``high``, and ``scale``,
+    ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be ``vmin`` and
+    ``vmax``. Returns what a colour bar takes.
     """
     import librosa
     from matplotlib.ticker import MaxNLocator, ScalarFormatter

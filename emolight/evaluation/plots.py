@@ -8,33 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from emolight.evaluation import style
 from emolight.evaluation.predictions import class_names, confusion, scores, scores_by, wilson_interval
 from emolight.evaluation.statistics import FEW_SPEAKERS, bootstrap, calibration_error
-from emolight.evaluation.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    GRID,
-    INK,
-    ORANGE,
-    VERMILLION,
-    WIDTH,
-    clean_axis,
-    legend_below,
-    new_figure,
-)
+from emolight.evaluation.style import BLUE, GREY, INK, VERMILLION, clean_axis, legend_below, new_figure
 from emolight.evaluation.style import save_figure as save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEX_COLOURS = {"female": ORANGE, "male": BLUE}
+SEX_COLOURS = {"female": style.ORANGE, "male": BLUE}
 MOST_SPEAKERS = 48
 """Bars of a figure; of more speakers it shows the lowest and the highest."""
 PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 """Behind a text, so that a line may pass behind it."""
 LOSSES = {"train/loss": ("training", BLUE, "o-"), "val/loss": ("validation", VERMILLION, "s--")}
-SHARES = {"val/uar": ("UAR", GREEN, "o-"), "val/accuracy": ("accuracy", INK, "s--")}
+SHARES = {"val/uar": ("UAR", style.GREEN, "o-"), "val/accuracy": ("accuracy", INK, "s--")}
 
 
 def matrix_figure(
@@ -47,7 +36,7 @@ def matrix_figure(
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, PowerNorm
 
-    figure = new_figure(WIDTH, 1.7 + 0.62 * len(rows), title)
+    figure = new_figure(style.WIDTH, 1.7 + 0.62 * len(rows), title)
     axis = figure.subplots()
     # Light colours, on which black is legible; the root lifts a confusion of a few per cent off the white of none.
     light = ListedColormap(colormaps["Blues"](np.linspace(0, 0.55, 256)))
@@ -62,7 +51,7 @@ def matrix_figure(
     axis.set_yticks(range(len(rows)), rows, fontsize=10)
     axis.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color=GRID, linewidth=1)
+    axis.grid(which="minor", color=style.GRID, linewidth=1)
     axis.tick_params(which="both", length=0)
     axis.spines[:].set_visible(False)
     return figure
@@ -93,7 +82,7 @@ def recall_figure(table: pd.DataFrame, title: str) -> Figure:
     shown, totals = found["recall"], dict(zip(names, confusion(table).sum(axis=1).round().astype(int), strict=True))
     by_speaker = table["speaker"].nunique() >= FEW_SPEAKERS
     intervals = bootstrap(table) if by_speaker else {}
-    figure = new_figure(WIDTH, 4.2, title)
+    figure = new_figure(style.WIDTH, 4.2, title)
     axis = figure.subplots()
     for place, (name, share) in enumerate(shown.items()):
         low, high = intervals.get(f"recall {name}") or wilson_interval(share * totals[name], totals[name])
@@ -119,26 +108,26 @@ def recall_figure(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def speaker_figure(table: pd.DataFrame, title: str, metric: str = "uar") -> Figure:
-    """``uar`` or ``accuracy`` of each speaker, coloured by ``sex`` where the table has it."""
+def speaker_figure(table: pd.DataFrame, title: str) -> Figure:
+    """The UAR of each speaker, coloured by ``sex`` where the table has it."""
     from matplotlib.patches import Patch
 
     rows = scores_by(table, "speaker")
     rows["sex"] = table.groupby("speaker")["sex"].first() if "sex" in table else ""
-    means = 100 * rows.groupby("sex")[metric].mean()
+    means = 100 * rows.groupby("sex")["uar"].mean()
     handles: list[Any] = [
         Patch(color=colour, label=f"{sex}, mean {means[sex]:.1f} %")
         for sex, colour in SEX_COLOURS.items()
         if sex in means
     ]
-    mean, same = 100 * rows[metric].mean(), rows["n"].nunique() == 1
+    mean, same = 100 * rows["uar"].mean(), rows["n"].nunique() == 1
     label = f"speaker ({rows['n'].iloc[0]} clips each)" if same else "speaker (clips)"
     if len(rows) > MOST_SPEAKERS:
-        half, ordered = MOST_SPEAKERS // 2, rows.sort_values(metric)
+        half, ordered = MOST_SPEAKERS // 2, rows.sort_values("uar")
         label += f": the {half} lowest and the {half} highest of {len(rows)}"
         rows = pd.concat([ordered[:half], ordered[-half:]])
-    values, places = 100 * rows[metric], range(len(rows))
-    figure = new_figure(WIDTH, 1.7 + 0.235 * len(values), title)
+    values, places = 100 * rows["uar"], range(len(rows))
+    figure = new_figure(style.WIDTH, 1.7 + 0.235 * len(values), title)
     axis = figure.subplots()
     colours = rows["sex"].map(SEX_COLOURS).fillna(GREY if handles else BLUE)
     axis.barh(places, values, height=0.72, color=list(colours))
@@ -150,7 +139,7 @@ def speaker_figure(table: pd.DataFrame, title: str, metric: str = "uar") -> Figu
     axis.set_yticks(places, [str(who) if same else f"{who} ({n})" for who, n in rows["n"].items()], fontsize=9)
     axis.tick_params(axis="y", length=0)
     axis.set_title(label, loc="left", fontsize=10)
-    axis.set_xlabel("UAR (%)" if metric == "uar" else "accuracy (%)")
+    axis.set_xlabel("UAR (%)")
     legend_below(figure, [line, *handles])
     return figure
 
@@ -158,11 +147,9 @@ def speaker_figure(table: pd.DataFrame, title: str, metric: str = "uar") -> Figu
 def curves_figure(metrics: pd.DataFrame | Sequence[pd.DataFrame], title: str = "learning curves") -> Figure:
     """Learning curves: losses above, validation UAR and accuracy below; epochs count from 1.
 
-    Args:
-        metrics: Lightning's ``metrics.csv`` of a run: a row a logging event, with gaps. Of an epoch that was logged
-            twice, as after a resume, the last counts. Of several runs each is a thin line, and their mean a thick
-            one as far as all of them go.
-        title: above the figure.
+    ``metrics`` is Lightning's ``metrics.csv`` of a run: a row a logging event, with gaps. Of an epoch that was logged
+    twice, as after a resume, the last counts. Of several runs each is a thin line, and their mean a thick one as far as
+    all of them go.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -172,20 +159,20 @@ def curves_figure(metrics: pd.DataFrame | Sequence[pd.DataFrame], title: str = "
         by_epoch = events.replace([np.inf, -np.inf], np.nan).groupby("epoch").last()  # last() skips the gaps
         runs.append(by_epoch.set_axis(by_epoch.index.astype(int) + 1))
     many = len(runs) > 1
-    figure = new_figure(WIDTH, 5.6, title)
+    figure = new_figure(style.WIDTH, 5.6, title)
     axes = figure.subplots(2, 1, sharex=True)
     for axis, what, scale, kinds in ((axes[0], "loss", 1, LOSSES), (axes[1], "validation (%)", 100, SHARES)):
         clean_axis(axis)
-        for column, (label, colour, style) in kinds.items():
+        for column, (label, colour, dots) in kinds.items():
             curves = [scale * run[column].dropna() for run in runs if column in run and run[column].notna().any()]
             for curve in curves:
                 # A curve of a single point needs its marker whatever the number of epochs.
                 size = 6 if len(curve) == 1 else 4 if len(curve) <= 40 and not many else 0
                 thin = {"linewidth": 0.8, "alpha": 0.45} if many else {"linewidth": 1.8, "label": label}
-                axis.plot(curve.index, curve, style, color=colour, markersize=size, **thin)
+                axis.plot(curve.index, curve, dots, color=colour, markersize=size, **thin)
             if curves and many:
                 mean = pd.concat(curves, axis=1).dropna().mean(axis=1)
-                axis.plot(mean.index, mean, style[1:], color=colour, linewidth=2.6, label=f"{label}, mean")
+                axis.plot(mean.index, mean, dots[1:], color=colour, linewidth=2.6, label=f"{label}, mean")
         axis.set_ylabel(what)
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing logged", ha="center", color=GREY, transform=axis.transAxes)

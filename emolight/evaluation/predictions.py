@@ -33,25 +33,14 @@ Counts = NDArray[np.float64]
 def predictions_table(
     clips: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, groups: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Put clips and probabilities together.
+    """Clips (N rows of a clip table) and their probabilities ``[N, C]``, sorted by clip id.
 
-    Args:
-        clips: N rows of the clip table, in the order of ``probabilities``.
-        classes: the C emotions, in the order of the model's outputs.
-        probabilities: ``[N, C]``, each row summing to 1.
-        groups: columns of the clip table that are kept, as text; one that it lacks is left out.
-
-    Returns:
-        Sorted by clip id: ``clip_id, speaker``, the groups, ``label, prediction``, then ``prob_<emotion>`` for
-        every class in class order.
-
-    Raises:
-        ValueError: the shapes do not fit, or a clip's emotion is not a class.
+    The columns are ``clip_id, speaker``, the ``groups`` that the clip table has, as text, ``label, prediction``, and
+    ``prob_<emotion>`` for every class in class order. ValueError where the shapes do not fit or an emotion is no class.
     """
     names = list(classes)
-    if probabilities.shape != (len(clips), len(names)):
-        shape = tuple(probabilities.shape)
-        raise ValueError(f"probabilities have shape {shape}, expected {(len(clips), len(names))} (clips, classes)")
+    if probabilities.shape != (expected := (len(clips), len(names))):
+        raise ValueError(f"probabilities have shape {probabilities.shape}, expected {expected} (clips, classes)")
     if unknown := set(clips["emotion"]) - set(names):
         raise ValueError(f"emotions that are not a class: {', '.join(sorted(unknown))}")
     kept = [name for name in dict.fromkeys(("clip_id", "speaker", *groups)) if name in clips]
@@ -82,11 +71,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read what :func:`write_predictions` wrote, or a table of the same columns from another system.
 
     Rows come back sorted by clip id. Speakers and groups are text: ``01`` stays ``01``. With a ``seed`` a clip may
-    stand once for each.
-
-    Raises:
-        EmolightError: no such file or not such a table; with the line number: an unknown label or prediction, a
-            clip that stands twice, a number that is none, probabilities that do not sum to 1.
+    stand once for each. EmolightError, with the line number, for a file that is no such table.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -105,44 +90,39 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         what = f"no column {', '.join(missing)}" if missing else f"{len(classes)} columns prob_<emotion>"
         fix = f"Needed: {', '.join(NEEDED)}, and prob_<emotion> for each of the classes."
         raise EmolightError(f"{path}, line 1: {what}.", fix)
-    texts = texts[(texts != "").any(axis=1)]
+    texts = texts[(texts != "").any(axis=1)].copy()
     if texts.empty:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
 
-    def refuse(wrong: pd.Series[bool], column: str, what: str, fix: str = "Mend the line.") -> None:
-        """Name the first line that is ``wrong``; ``VALUE`` in the texts is its field."""
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            value = str(texts[column].iloc[place])
-            what, fix = what.replace("VALUE", value), fix.replace("NEAREST", nearest(value, classes))
-            raise EmolightError(f"{path}, line {texts.index[place] + 2}: {what}", fix)
-
     table, columns, many = texts.copy(), [PREFIX + one for one in classes], [one for one in OF_MANY if one in texts]
-    for name in ("clip_id", "speaker"):
-        refuse(texts[name] == "", name, f"there is no {name}.")
-    for name in ("label", "prediction"):
-        fix = f"NEARESTBy the header the classes are {', '.join(classes)}."
-        refuse(~texts[name].isin(classes), name, f"unknown {name} 'VALUE'.", fix)
-    for name in many:
-        refuse(~texts[name].str.fullmatch(r"-?\d{1,18}"), name, f"{name} 'VALUE' is no whole number.")
-        table[name] = texts[name].astype("int64")
     for name in columns:
         table[name] = pd.to_numeric(texts[name], errors="coerce").astype("float64")
-        fix = "Mend the line; where the model gave it, its training diverged."
-        refuse(~table[name].between(0, 1), name, f"{name} is 'VALUE', expected a number from 0 to 1.", fix)
-    total = table[columns].sum(axis=1)
-    texts = texts.assign(**{PREFIX: total.map("{:.6f}".format)})
-    refuse((total - 1).abs() > SUM_TOLERANCE, PREFIX, "the probabilities sum to VALUE, not to 1.")
-    refuse(table.duplicated(["clip_id", *({"seed"} & set(many))]), "clip_id", "clip 'VALUE' stands twice.")
+    total, known = table[columns].sum(axis=1), f"By the header the classes are {', '.join(classes)}."
+    texts[PREFIX] = total.map("{:.6f}".format)
+    diverged = "Mend the line; where the model gave it, its training diverged."
+    checks = [(name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")]
+    checks += [(name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")]
+    checks += [
+        (name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many
+    ]
+    checks += [(name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns]
+    checks.append((PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""))
+    checks.append(("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""))
+    for name, wrong, problem, fix in checks:
+        if wrong.any():  # the first such line, and what stands in it
+            place = int(np.flatnonzero(wrong)[0])
+            value = str(texts[name].iloc[place])
+            hint = nearest(value, classes) if fix == known else ""
+            where = f"{path}, line {texts.index[place] + 2}"
+            raise EmolightError(f"{where}: {problem.replace('%', value)}", hint + (fix or "Mend the line."))
+    table = table.astype(dict.fromkeys(many, "int64"))
     return table.sort_values(["clip_id", *many], ignore_index=True)
 
 
 def unit_counts(table: pd.DataFrame, unit: str | None = None) -> Counts:
-    """Confusion counts of each unit and seed, ``[U, S, C, C]``: units and seeds sorted, true and predicted class.
+    """Confusion counts ``[U, S, C, C]``: units (a column such as ``speaker``) and seeds sorted, true, predicted class.
 
-    Args:
-        table: predictions table; without a column ``seed`` S is 1.
-        unit: column of what is counted, such as ``speaker`` or ``clip_id``; None counts all: ``[S, C, C]``.
+    Without a column ``seed`` S is 1; without a unit all is counted: ``[S, C, C]``.
     """
     names = class_names(table)
     label, prediction = (pd.Categorical(table[name], names).codes for name in ("label", "prediction"))
@@ -180,9 +160,8 @@ def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
 def scores(table: pd.DataFrame) -> dict[str, Any]:
     """The figures that a paper quotes, as fractions; means over the seeds.
 
-    Returns:
-        ``uar``, ``accuracy`` and ``macro_f1`` as :func:`metrics_of`; ``recall``: emotion to recall, for the classes
-        that occur; ``n``: clips.
+    ``uar``, ``accuracy`` and ``macro_f1`` as :func:`metrics_of`; ``recall``: emotion to recall, for the classes that
+    occur; ``n``: clips.
     """
     counts = unit_counts(table)
     recall = pd.DataFrame(recalls_of(counts), columns=class_names(table)).mean().dropna()
@@ -191,12 +170,9 @@ def scores(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def scores_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """``n`` (clips), ``uar`` (over the classes that occur) and ``accuracy`` of each group, means over the seeds.
+    """``n`` (clips), ``uar`` (over the classes that occur) and ``accuracy`` by a column, means over the seeds.
 
-    Args:
-        table: predictions table.
-        column: ``speaker``, ``fold`` or one of :func:`group_columns`; its values are the index, numbers by their
-            value and texts after them.
+    The index are the column's values, numbers by their value and texts after them.
     """
     rows = {group: scores(part) for group, part in table.groupby(column)}
     names = sorted(rows, key=lambda name: (int(str(name)) if str(name).isdecimal() else math.inf, str(name)))
@@ -212,12 +188,8 @@ def confusion(table: pd.DataFrame) -> Counts:
 def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a proportion (1927, JASA 22:209), as fractions; 0 to 1 where ``n`` is 0.
 
-    It takes clips as independent. Clips of one speaker are not: to compare systems, resample speakers.
-
-    Args:
-        correct: successes; of several seeds their mean.
-        n: trials.
-        z: quantile of the normal distribution, 1.96 for 95 %.
+    It takes clips as independent. Clips of one speaker are not: to compare systems, resample speakers. ``correct`` is a
+    mean where there are several seeds; ``z`` is the quantile of the normal distribution.
     """
     if n == 0:
         return 0.0, 1.0

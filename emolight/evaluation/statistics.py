@@ -109,11 +109,7 @@ def percentiles(values: Values) -> Interval:
 def paired_difference(
     one: pd.DataFrame, other: pd.DataFrame, metric: str = "uar", resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """``metric`` of ``one`` minus that of ``other`` on the same speakers, resampled together.
-
-    Raises:
-        ValueError: the tables are of different clips.
-    """
+    """``metric`` of ``one`` minus that of ``other`` on the same clips, the speakers resampled together."""
     if set(one["clip_id"]) != set(other["clip_id"]):
         raise ValueError("the tables are of different clips")
     counts = [unit_counts(table, "speaker") for table in (one, other)]
@@ -126,8 +122,7 @@ def speaker_shares(table: pd.DataFrame) -> Values:
     """What each speaker adds to the table's UAR, ``[U]``: their sum is the UAR, a mean over the seeds.
 
     Of two tables of the same clips, :func:`sign_flip` of the differences tests the very difference that
-    :func:`paired_difference` gives, with any number of seeds: each speaker's clips change sides together. McNemar's
-    test would take the clips of a speaker as independent, and knows one prediction of each.
+    :func:`paired_difference` gives. McNemar's test would take the clips of a speaker as independent.
     """
     counts = unit_counts(table, "speaker")
     true = counts.sum(axis=(0, 3))  # [S, C]
@@ -192,10 +187,9 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 def calibration_error(table: pd.DataFrame, bins: int = 15) -> dict[str, Any]:
     """How far the probabilities are from what happens; each prediction of every seed counts.
 
-    Returns:
-        ``ece``: expected calibration error, the mean gap between confidence and accuracy, weighted by predictions
-        (Naeini et al. 2015); ``brier``: mean squared distance of the probabilities from the one-hot label, 0 to 2
-        (Brier 1950); ``bins``: for each that has predictions ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
+    ``ece``: the mean gap between confidence and accuracy, weighted by predictions (Naeini et al. 2015); ``brier``: mean
+    squared distance of the probabilities from the one-hot label, 0 to 2 (Brier 1950); ``bins``: for each that has
+    predictions ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
     """
     names = class_names(table)
     probabilities = table[[PREFIX + name for name in names]].to_numpy(dtype=float)
@@ -204,9 +198,7 @@ def calibration_error(table: pd.DataFrame, bins: int = 15) -> dict[str, Any]:
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     frame = pd.DataFrame({"confidence": confidence, "accuracy": labels == predictions, "n": 1})
     found = frame.groupby(places).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
-    found.insert(0, "low", found.index / bins)
-    found.insert(1, "high", (found.index + 1) / bins)
-    rows = found.to_dict("records")
+    rows = found.assign(low=found.index / bins, high=(found.index + 1) / bins).to_dict("records")
     ece = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / len(table)
     brier = ((probabilities - np.eye(len(names))[labels]) ** 2).sum(axis=1).mean()
     return {"ece": float(ece), "brier": float(brier), "bins": rows}
@@ -215,12 +207,10 @@ def calibration_error(table: pd.DataFrame, bins: int = 15) -> dict[str, Any]:
 def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Every figure of a predictions table, in plain values that JSON can hold.
 
-    Returns:
-        ``clips``, ``speakers``: how many; ``pooled``: metric (``uar``, ``accuracy``, ``macro_f1``,
-        ``recall <emotion>``) to ``value``, the mean over the seeds, and ``by_speaker`` and ``by_clip``, the two
-        intervals as ``[low, high]``; ``seeds``: seed to its metrics; ``seed_mean`` and ``seed_std`` (n - 1; null
-        for one seed); ``groups``: ``fold``, ``speaker`` and every group column of 2 to 12 values to the rows of
-        :func:`scores_by`, each with its ``group``; ``calibration`` as :func:`calibration_error`.
+    ``clips``, ``speakers``: how many; ``pooled``: metric (``uar``, ``accuracy``, ``macro_f1``, ``recall <emotion>``) to
+    ``value`` and the intervals ``by_speaker`` and ``by_clip``; ``seeds``: seed to its metrics; ``seed_mean`` and
+    ``seed_std`` (n - 1; null for one seed); ``groups``: ``fold``, ``speaker`` and columns of 2 to 12 values to the rows
+    of :func:`scores_by`, each with its ``group``; ``calibration`` as :func:`calibration_error`.
     """
     found = scores(table)
     values = {name: found[name] for name in METRICS} | {f"recall {name}": one for name, one in found["recall"].items()}

@@ -27,14 +27,13 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.files import remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
-from emolight.run.finish import finish
+from emolight.run.finish import finish, print_start
 from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
-from emolight.run.mistakes import check_groups, option_error
 from emolight.run.options import contradictions
+from emolight.run.parser import check_groups, option_error
 from emolight.run.progress import progress
 from emolight.run.recorder import LastCheckpoint, Recorder, RunCheckpoints
 from emolight.run.resume import ContinuedCSVLogger, StopOnSignal
-from emolight.run.summary import print_start
 from emolight.run.tensorboard import TensorBoardExtras
 
 BESIDE = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only"}

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -22,8 +21,6 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.run.recorder import Recorder, data_of
 
 WORST_CLIPS = 5
-LEADING = ("features.class_path", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size")
-"""Parameters that stand first in TensorBoard's table, which shows five until more are ticked."""
 
 
 class TensorBoardExtras(pl.Callback):
@@ -74,14 +71,7 @@ class TensorBoardExtras(pl.Callback):
         metrics = {f"best/{name}": best.metrics[f"val/{name}"] for name in ("uar", "accuracy", "f1", "loss")}
         of_data = {"corpus": data.corpus_name, "split": data.split.label, "batch_size": data.batch_size}
         parameters = dict(_flat({**pl_module.hparams, "data": {**of_data, "clips": len(data.clips)}}))
-        experiment, *others = hparams_summaries(parameters, metrics)  # type: ignore[no-untyped-call]
-        # TensorBoard sorts by the mark of parameters that differ, then by name.
-        content = experiment.value[0].metadata.plugin_data
-        told = HParamsPluginData.FromString(content.content)
-        for info in told.experiment.hparam_infos:
-            info.differs = info.name in LEADING
-        content.content = told.SerializeToString()
-        for summary in (experiment, *others):
+        for summary in hparams_summaries(parameters, metrics):  # type: ignore[no-untyped-call]
             writer.file_writer.add_summary(summary)
         for name, value in metrics.items():
             writer.add_scalar(name, value, trainer.global_step)
