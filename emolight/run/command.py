@@ -32,8 +32,7 @@ from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
 from emolight.run.options import contradictions
 from emolight.run.parser import check_groups, option_error
 from emolight.run.progress import progress
-from emolight.run.recorder import LastCheckpoint, Recorder, RunCheckpoints
-from emolight.run.resume import ContinuedCSVLogger, StopOnSignal
+from emolight.run.recorder import ContinuedCSVLogger, LastCheckpoint, Recorder, RunCheckpoints, StopOnSignal
 from emolight.run.tensorboard import TensorBoardExtras
 
 BESIDE = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only"}

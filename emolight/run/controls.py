@@ -1,8 +1,7 @@
 """Controls: simple predictors of the same clips and the same split, which a trained network must beat.
 
-Their settings are fixed beforehand and chosen on no clips: whole clips, 20 MFCC of 64 mel bins (512 samples, hop
-256), standardised features, multinomial logistic regression with balanced class weights and C = 0.1.
-
+Their settings are fixed beforehand and chosen on no clips: whole clips, standardised features, multinomial logistic
+regression with balanced class weights.
 Labels permuted within speaker teach nothing, so what they score is chance; more than that would be a leak. Where a
 speaker's clips stand on both sides of the split, it is a little below 1 / classes: the more of a speaker's clips of an
 emotion are evaluated, the fewer of them are left to train on.
@@ -88,10 +87,7 @@ def control_tables(
 ) -> dict[str, pd.DataFrame]:
     """Train every control on the training clips of ``data``, and let it predict those of ``subset``.
 
-    Args:
-        data: after ``setup``.
-        subset: the evaluated clips: ``test``, or ``val`` under the random protocol.
-        features: of :func:`control_features`, of these clips at least; None computes them.
+    ``subset`` is ``test``, or ``val`` under the random protocol; ``features`` are of these clips at least.
 
     Returns:
         Control, one of :data:`CONTROLS`, to its predictions table. The majority class gives each class its share of

@@ -34,10 +34,7 @@ A_RUN = "Give lightning_logs/NAME/version_N, or a checkpoint in it."
 
 
 class Run:
-    """A run folder, ``lightning_logs/NAME/version_N``.
-
-    Args:
-        folder: an existing folder; :meth:`open` checks it, :meth:`claim` makes it.
+    """A run folder, ``lightning_logs/NAME/version_N``; :meth:`open` finds it, :meth:`claim` makes it.
 
     Example:
         >>> run = Run.open("lightning_logs/mfcc/version_0")  # doctest: +SKIP
@@ -53,11 +50,7 @@ class Run:
 
     @classmethod
     def claim(cls, logs: Path, name: str) -> Run:
-        """Make ``logs/name/version_N`` with the first free N; two processes never get the same.
-
-        Raises:
-            EmolightError: the name leads out of ``logs``, or no folder can be made there.
-        """
+        """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise EmolightError(f"The name '{name}' leads out of {logs}.", "Pass another --name.")
         try:
@@ -77,11 +70,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run of a run folder, or of a checkpoint or folder in it.
-
-        Raises:
-            EmolightError: there is no such place, or no run around it.
-        """
+        """The run of a run folder, or of a checkpoint or folder in it; EmolightError where there is none."""
         if re.match(r"\w\w+:/", str(path)):
             raise EmolightError(f"'{path}' is an address; runs are read from files.", "Fetch it yourself first.")
         path = Path(path).expanduser()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import yaml
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
-from emolight.run.folder import SPLIT, Run
-from emolight.run.resume import check_resumable, requeued_run
+from emolight.models.classifier import load_classifier
+from emolight.run.environment import slurm_job
+from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.words import CONFIG_OPTIONS, take
 
 FIXED = ("task", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
@@ -32,6 +36,10 @@ CALLBACKS = ("EarlyStopping", "LearningRateMonitor", "StochasticWeightAveraging"
 """Lightning's callbacks that a resumed run takes over: none of them writes a file or imports anything."""
 
 
+STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""What a run goes on from, beside the weights."""
+
+
 def insert_run(argv: list[str]) -> list[str]:
     """With ``--ckpt_path`` or ``--resume``, start from the run's own configuration and split.
 
@@ -45,12 +53,12 @@ def insert_run(argv: list[str]) -> list[str]:
         if checkpoints:
             raise EmolightError(f"`fit` does not take --ckpt_path {checkpoints[-1]}.", "Go on: fit --resume RUN")
         options, resumed = take(options, "--resume")
-        run = Run.open(resumed[-1]) if resumed else requeued_run(options)
+        run = Run.open(resumed[-1]) if resumed else _requeued_run(options)
         if run is None:
             return argv
         given = Path(resumed[-1]).expanduser() if resumed else run.last
         path = given if given.is_file() else run.last
-        check_resumable(path)
+        _check_resumable(path)
     elif checkpoints:
         given = Path(checkpoints[-1]).expanduser()
         run = Run.around(given)
@@ -85,6 +93,37 @@ def insert_run(argv: list[str]) -> list[str]:
         model["network"] = {**network, "init_args": {**network["init_args"], "pretrained": False}}
     own = {name: run.config[name] for name in ("name", "seed_everything")} | {"data": data, "model": model}
     return [command, "--config", json.dumps(own), *words, "--ckpt_path", str(path), *options]
+
+
+def _check_resumable(path: Path) -> None:
+    """Raise :class:`EmolightError` for a checkpoint that is damaged, of another version, or holds weights alone."""
+    checkpoint = read_checkpoint(path)
+    if missing := [name for name in STATE if name not in checkpoint]:
+        raise EmolightError(
+            f"{path} holds no training to go on with: no {', '.join(missing)}.",
+            "Give the run folder, or its checkpoints/last.ckpt.",
+        )
+    load_classifier(path)
+
+
+def _requeued_run(options: Sequence[str]) -> Run | None:
+    """The run that this ``fit`` of this SLURM job began before the job was put back into the queue, or None.
+
+    A job may hold several; the same ``options`` began the same run.
+    """
+    if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return None
+    rest, files = take(options, *CONFIG_OPTIONS)
+    root = "."
+    for path in files:
+        with contextlib.suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # the parser says more
+            trainer = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("trainer") or {}
+            root = trainer.get("default_root_dir") or root
+    root = [root, *take(rest, "--trainer.default_root_dir")[1]][-1]
+    asked = {"slurm_job": slurm_job(), "command": shlex.join(["fit", *options])}
+    runs = [Run(path.parent) for path in (Path(root).expanduser() / LOGS).rglob("environment.json")]
+    runs = [run for run in runs if asked.items() <= run.environment.items() and run.last.is_file()]
+    return max(runs, key=lambda run: int(run.folder.name.removeprefix("version_")), default=None)
 
 
 def _callbacks(run: Run) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""The callback that decides which model is the run's result, and keeps what the run found."""
+"""What a run keeps while it trains: tables and checkpoints of its best model, its state, its curves."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import signal
+import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
@@ -22,7 +28,7 @@ from emolight.evaluation.style import save_figure
 from emolight.files import write_text
 from emolight.models.checkpoint import CheckpointFiles, weights_only_state
 from emolight.models.classifier import EmotionClassifier
-from emolight.run.environment import environment
+from emolight.run.environment import environment, slurm_job
 from emolight.run.folder import SPLIT, Run
 
 WEIGHTS_ONLY = "weights only"
@@ -43,9 +49,6 @@ class Recorder(pl.Callback):
     What counts is decided at one event, the end of a validation: the highest UAR so far; or the last validation, where
     validation speakers are in training too, since to choose the best of many and then quote it flatters. Whatever shows
     a run's result (table, card, TensorBoard, checkpoint, sweep) takes it from here.
-
-    ``suffix`` is added to the names of the tables and plots of ``validate`` and ``test``; ``checkpoints`` tells whether
-    ``best.ckpt`` is written.
     """
 
     def __init__(self, run: Run, suffix: str = "", checkpoints: bool = True) -> None:
@@ -74,11 +77,10 @@ class Recorder(pl.Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a training that has no batches, or would stop before its first validation."""
-        for name, count in (("train", trainer.num_training_batches), ("val", sum(map(int, trainer.num_val_batches)))):
-            if not count:
-                problem = f"There are no {name} batches: there would be no result."
-                raise EmolightError(problem, f"Raise trainer.limit_{name}_batches.")
+        """Refuse a training that would not be validated, or would stop before its first validation."""
+        if not sum(map(int, trainer.num_val_batches)):
+            problem = "There are no val batches: there would be no result."
+            raise EmolightError(problem, "Raise trainer.limit_val_batches.")
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:
@@ -148,13 +150,12 @@ class Recorder(pl.Callback):
         assert self.best.table is not None
         write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
-            text = json.dumps(scores(self.best.table), indent=2) + "\n"
-            write_text(self.run.folder / f"metrics_{subset}{self.suffix}.json", text)
+            path = self.run.folder / f"metrics_{subset}{self.suffix}.json"
+            write_text(path, json.dumps(scores(self.best.table), indent=2) + "\n")
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""
-        if self.best.table is None:
-            return
+        assert self.best.table is not None
         plots, title = self.run.folder / "plots", f"{'validation' if subset == 'val' else subset} clips, {note}"
         for name, draw in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
             save_figure(draw(self.best.table, title), plots / f"{subset}_{name}{self.suffix}.png")
@@ -198,3 +199,50 @@ def data_of(trainer: pl.Trainer) -> EmotionDataModule:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, EmotionDataModule)
     return data
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Keeps the rows of ``metrics.csv`` before the optimiser's ``step``, where Lightning would begin anew."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        path = folder / "metrics.csv"
+        earlier = pd.read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame()
+        super().__init__(str(folder.parent), name="", version=folder.name)
+        if len(earlier):
+            rows = [row.dropna().to_dict() for _, row in earlier[earlier["step"] < step].iterrows()]
+            self.experiment.metrics = [{**row, "step": int(row["step"])} for row in rows]
+            self.save()
+
+
+class StopOnSignal(pl.Callback):
+    """Ends a fit on SIGTERM with exit code 143; on SLURM's SIGUSR1 it puts the job back into the queue first.
+
+    The checkpoint of the last whole epoch stands already: a state in mid-epoch could not be continued exactly.
+    Lightning's own handlers, which these replace, exit with 0 and may wait for ever for another process.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, after Lightning has; it puts the handlers before its own back at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows handlers there alone
+
+        def stop(number: int, *_: Any) -> NoReturn:
+            if number == signal.SIGUSR1 and trainer.is_global_zero:
+                subprocess.run(["scontrol", "requeue", str(slurm_job())], check=False)
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGTERM)
+            raise SystemExit(128 + signal.SIGTERM)
+
+        for number in (signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])):
+            signal.signal(number, stop)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say how to go on."""
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        if stopped and trainer.is_global_zero and self.run.last.is_file():
+            go_on = f"python -m emolight fit --resume {shlex.quote(str(self.run.folder))}"
+            epoch = trainer.current_epoch + 1
+            print(f"\nstopped in epoch {epoch}; what came before it is kept. Go on with:\n  {go_on}", flush=True)
