@@ -93,7 +93,8 @@ def finish(
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
     console, times = Console(highlight=False, soft_wrap=True), run.openings
-    console.print("\n", grid, sep="")
+    console.print()
+    console.print(grid)
     for name, said in (
         ("note", few_speakers(table["speaker"].nunique())),
         ("split", note),
