@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.evaluation.pictures import draw_spectrogram, features_figure
@@ -19,6 +22,8 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.run.recorder import Recorder, data_of
 
 WORST_CLIPS = 5
+LEADING = ("features.class_path", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size")
+"""Parameters that stand first in TensorBoard's table, which shows five until more are ticked."""
 
 
 class TensorBoardExtras(pl.Callback):
@@ -29,10 +34,10 @@ class TensorBoardExtras(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One feature image of each emotion."""
-        board = _board(trainer)
+        writer = _writer(trainer)
         assert isinstance(pl_module, EmotionClassifier)
         front_end = pl_module.front_end
-        if board is None or not front_end.image:
+        if writer is None or not front_end.image:
             return
         data = data_of(trainer)
         train = data.subset("train")
@@ -46,30 +51,40 @@ class TensorBoardExtras(pl.Callback):
         rate, unit = data.sample_rate, "standard deviations"
         figure = features_figure(shown, rate, front_end.hop_length, front_end.axis, unit, title)
         figure.set_dpi(80)
-        board.experiment.add_figure("features", figure)
+        writer.add_figure("features", figure)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The confusion matrix of this epoch."""
-        board = _board(trainer)
-        if board is None or trainer.state.fn != "fit" or trainer.sanity_checking or self.recorder.latest is None:
+        writer = _writer(trainer)
+        if writer is None or trainer.state.fn != "fit" or trainer.sanity_checking or self.recorder.latest is None:
             return
         figure = confusion_figure(self.recorder.latest, f"validation clips, epoch {trainer.current_epoch + 1}")
         figure.set_dpi(70)
-        board.experiment.add_figure("confusion", figure, trainer.current_epoch)
+        writer.add_figure("confusion", figure, trainer.current_epoch)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The worst clips and the parameters with the metrics of the model that counts, and the embeddings."""
-        board, best = _board(trainer), self.recorder.best
-        if board is None or best.table is None:
+        writer, best = _writer(trainer), self.recorder.best
+        if writer is None or best.table is None:
             return
         assert isinstance(pl_module, EmotionClassifier)
         data = data_of(trainer)
-        _add_worst_clips(board.experiment, data, best.table)
-        _add_embeddings(board.experiment, pl_module, data)
+        _add_worst_clips(writer, data, best.table)
+        _add_embeddings(writer, pl_module, data)
         metrics = {f"best/{name}": best.metrics[f"val/{name}"] for name in ("uar", "accuracy", "f1", "loss")}
         of_data = {"corpus": data.corpus_name, "split": data.split.label, "batch_size": data.batch_size}
-        parameters = {**pl_module.hparams, "data": {**of_data, "clips": len(data.clips)}}
-        board.log_hyperparams(parameters, metrics, trainer.global_step)
+        parameters = dict(_flat({**pl_module.hparams, "data": {**of_data, "clips": len(data.clips)}}))
+        experiment, *others = hparams_summaries(parameters, metrics)  # type: ignore[no-untyped-call]
+        # TensorBoard sorts by the mark of parameters that differ, then by name.
+        content = experiment.value[0].metadata.plugin_data
+        told = HParamsPluginData.FromString(content.content)
+        for info in told.experiment.hparam_infos:
+            info.differs = info.name in LEADING
+        content.content = told.SerializeToString()
+        for summary in (experiment, *others):
+            writer.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, trainer.global_step)
 
 
 def _add_worst_clips(writer: Any, data: EmotionDataModule, table: pd.DataFrame) -> None:
@@ -98,12 +113,21 @@ def _add_embeddings(writer: Any, model: EmotionClassifier, data: EmotionDataModu
     writer.add_embedding(embedded, metadata=metadata, metadata_header=columns, tag="validation")
 
 
-def _board(trainer: pl.Trainer) -> TensorBoardLogger | None:
-    """The run's own, in the first process; or None."""
+def _writer(trainer: pl.Trainer) -> Any:
+    """The SummaryWriter of the first process, or None."""
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    return boards[0] if boards and trainer.is_global_zero else None
+    return boards[0].experiment if boards and trainer.is_global_zero else None
 
 
 def _waveforms(data: EmotionDataModule, rows: Any) -> Tensor:
     """Waveforms ``[B, T]`` of rows of the clip table, cropped in the middle."""
     return data.dataset(np.asarray(rows)).__getitems__(np.arange(len(rows)))["waveform"]  # type: ignore[arg-type]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested parameters as dotted names with values in the types that TensorBoard takes."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, bool | int | float | str) else str(value)
