@@ -41,16 +41,19 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
         raise EmolightError(f"Unknown {what}: '{name}'.", f"{nearest(name, names)}Valid: {', '.join(names)}.")
 
 
-def trusted_module(what: str, name: str) -> None:
-    """Refuse a class of a module that nobody has vouched for, before it is imported, which executes it.
+def untrusted(what: str, name: str) -> EmolightError:
+    """The error for a class from a module that nobody has vouched for; ``what`` is the option that names it."""
+    return EmolightError(
+        f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
+        f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}",
+    )
 
-    Trusted is this package, what was imported already, and what :data:`IMPORTS` names. ``what`` is the option that
-    names the class, for the error.
+
+def trusted_module(what: str, name: str) -> None:
+    """Refuse such a class before its module is imported, which executes it.
+
+    Trusted is this package, what was imported already, and what :data:`IMPORTS` names.
     """
-    top = name.partition(".")[0]
     asked = [one.strip().partition(".")[0] for one in os.environ.get(IMPORTS, "").split(",")]
-    if top not in ("emolight", *asked) and name.rpartition(".")[0] not in sys.modules:
-        raise EmolightError(
-            f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
-            f"If it is yours and you trust it, set the environment variable {IMPORTS}={top}",
-        )
+    if name.partition(".")[0] not in ("emolight", *asked) and name.rpartition(".")[0] not in sys.modules:
+        raise untrusted(what, name)

@@ -106,10 +106,8 @@ class EmolightCLI(LightningCLI):
         self.run = around or Run(Path(config.ckpt_path).parent)
         given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
         if changed := contradictions(config.ckpt_path, around, given[command], command):
-            raise EmolightError(
-                f"The checkpoint was trained with {changed[0]}.",
-                "Leave the flag out; a checkpoint keeps the model and the task that it was trained with.",
-            )
+            fix = "Leave the flag out; a checkpoint keeps the model and the task that it was trained with."
+            raise EmolightError(f"The checkpoint was trained with {changed[0]}.", fix)
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; EmolightError where arguments do not fit, or a package is not installed."""
@@ -148,15 +146,12 @@ class EmolightCLI(LightningCLI):
         try:
             trainer: pl.Trainer = super().instantiate_trainer(**{**options, "logger": False, "plugins": plugins})
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-            raise EmolightError(
-                f"The trainer cannot be made: {' '.join(str(error).split())[:200]}",
-                "What is there is taken by --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto",
-            ) from None
+            fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
+            reason = " ".join(str(error).split())[:200]
+            raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
-            raise EmolightError(
-                f"trainer.devices is {trainer.num_devices}, each a process, but this machine has {cores} cores.",
-                "Leave it out: one process uses them all.",
-            )
+            problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
+            raise EmolightError(problem, "Leave it out: one process uses them all.")
         # It came from RANK or SLURM_PROCID, also where this process trains for itself.
         rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
         if fitting:
@@ -239,10 +234,8 @@ def _check_trainer(trainer: Any) -> None:
         fix = "The learning rate's schedule is laid out over the epochs."
         raise EmolightError(f"trainer.max_epochs is {epochs}; it must be at least 1.", fix)
     if epochs is not None and every > epochs:
-        raise EmolightError(
-            f"trainer.check_val_every_n_epoch is {every}, and max_epochs {epochs}: there would be no result.",
-            "Lower it, or raise trainer.max_epochs.",
-        )
+        problem = f"trainer.check_val_every_n_epoch is {every}, and max_epochs {epochs}: there would be no result."
+        raise EmolightError(problem, "Lower it, or raise trainer.max_epochs.")
     for name in ("limit_train_batches", "limit_val_batches"):
         if trainer[name] == 0:
             raise EmolightError(f"trainer.{name} is 0: there would be no result.", "Leave it out, or raise it.")

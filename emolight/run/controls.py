@@ -102,10 +102,8 @@ def control_tables(
             raise EmolightError(f"Split '{label}' has no {name} clips.", "Evaluate val, or change the protocol.")
     labels = data.clips["emotion"].iloc[train].map(data.classes.index).to_numpy(dtype=np.int64)
     if len(np.unique(labels)) < 2:
-        raise EmolightError(
-            f"The training clips of split '{label}' are all {data.classes[labels[0]]}.",
-            "The controls need training clips of two classes or more: choose another split.",
-        )
+        problem = f"The training clips of split '{label}' are all {data.classes[labels[0]]}."
+        raise EmolightError(problem, "The controls need two classes or more: choose another split.")
     features = features or control_features(data)
     clips, speakers = data.clips.iloc[evaluated], data.clips["speaker"].to_numpy()[train]
     ids, classes = [data.clips["clip_id"].iloc[rows] for rows in (train, evaluated)], len(data.classes)

@@ -70,10 +70,8 @@ def finish(
     (run.folder / "hparams.yaml").unlink(missing_ok=True)
     subset, table = "test" if command == "test" else "val", recorder.best.table
     if table is None:
-        raise EmolightError(
-            "The training ended before its first validation, so there is no result.",
-            "Give it more time or steps." + (f" Go on: fit --resume {run.folder}" if run.last.is_file() else ""),
-        )
+        fix = "Give it more time or steps." + (f" Go on: fit --resume {run.folder}" if run.last.is_file() else "")
+        raise EmolightError("The training ended before its first validation, so there is no result.", fix)
     meaning, grid = data.split.meaning, _grid(table, subset)
     if command != "fit":
         scored = data.clips[data.clips["clip_id"].isin(set(table["clip_id"]))]

@@ -63,10 +63,8 @@ class Run:
                     break
             return cls(folder)
         except OSError as error:
-            raise EmolightError(
-                f"No run folder can be made under {logs / name}: {error.strerror}.",
-                "Free the place, or pass another --name.",
-            ) from None
+            problem = f"No run folder can be made under {logs / name}: {error.strerror}."
+            raise EmolightError(problem, "Free the place, or pass another --name.") from None
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -156,14 +154,9 @@ class Run:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What must agree before two results may be ranked in one table."""
-        return {
-            "corpus": str(self.environment.get("corpus", "")),
-            "task": str(self.environment.get("task", "")),
-            "protocol": self.split.label,
-            "clips scored": self.subset,
-            "split": self.split.hash,
-            "selection": self.split.selection,
-        }
+        split, facts = self.split, {name: str(self.environment.get(name, "")) for name in ("corpus", "task")}
+        scored = {"protocol": split.label, "clips scored": self.subset}
+        return {**facts, **scored, "split": split.hash, "selection": split.selection}
 
     def data(self, **changes: Any) -> EmotionDataModule:
         """The data module of this run, on its own split, before ``setup``.
@@ -188,9 +181,8 @@ class Run:
             data.pop("cache_dir")
         for _, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
             if not root.is_dir() or not any(root.iterdir()):  # a corpus that makes itself would do it there
-                raise EmolightError(
-                    f"The recordings of {self.folder} are not at '{root}'.", "Say where: --data.root DIR"
-                )
+                problem = f"The recordings of {self.folder} are not at '{root}'."
+                raise EmolightError(problem, "Say where: --data.root DIR")
         return data
 
     @property
@@ -219,7 +211,6 @@ def read_config(path: Path) -> dict[str, Any]:
         raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
     groups = config if isinstance(config, dict) else {}
     if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
-        raise EmolightError(
-            f"{path} is not the configuration of a run: no {', '.join(missing)}.", "Take the file that the run wrote."
-        )
+        problem = f"{path} is not the configuration of a run: no {', '.join(missing)}."
+        raise EmolightError(problem, "Take the file that the run wrote.")
     return {"name": path.parent.parent.name, "seed_everything": 0, **groups}

@@ -99,10 +99,8 @@ def _check_resumable(path: Path) -> None:
     """Raise :class:`EmolightError` for a checkpoint that is damaged, of another version, or holds weights alone."""
     checkpoint = read_checkpoint(path)
     if missing := [name for name in STATE if name not in checkpoint]:
-        raise EmolightError(
-            f"{path} holds no training to go on with: no {', '.join(missing)}.",
-            "Give the run folder, or its checkpoints/last.ckpt.",
-        )
+        problem = f"{path} holds no training to go on with: no {', '.join(missing)}."
+        raise EmolightError(problem, "Give the run folder, or its checkpoints/last.ckpt.")
     load_classifier(path)
 
 
@@ -134,10 +132,8 @@ def _callbacks(run: Run) -> dict[str, Any]:
         name = str(one.get("class_path", "") if isinstance(one, dict) else one)
         module, _, kind = name.rpartition(".")
         if not module.startswith("lightning.pytorch.callbacks") or kind not in CALLBACKS:
-            raise EmolightError(
-                f"{run.folder}/config.yaml names the callback '{name}', which is not taken over unasked.",
-                "Give all of them again by --trainer.callbacks, or take it out of the file.",
-            )
+            problem = f"{run.folder}/config.yaml names the callback '{name}', which is not taken over unasked."
+            raise EmolightError(problem, "Give all of them again by --trainer.callbacks, or take it out of the file.")
     return {"callbacks": found} if found else {}
 
 

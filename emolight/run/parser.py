@@ -17,7 +17,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
-from emolight.errors import IMPORTS, EmolightError, nearest
+from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
 from emolight.models import features
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
@@ -187,10 +187,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         hint = f"There are: {', '.join(others)}." if others else "Check the path."
         return EmolightError(f"There is no configuration file {path}.", nearest(Path(path).stem, others) + hint)
     if name := said(r"Importing '([\w.]+)' is not allowed"):
-        return EmolightError(
-            f"{option} names code outside of emolight and Lightning: '{name}'. Nothing of it was executed.",
-            f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}",
-        )
+        return untrusted(option, name)
     if name := said(r"No module named '([\w.]+)'"):
         return EmolightError(f"{option} needs the module '{name}', which is not here.", "Is it in this folder?")
     if name := said(r"argument \S+ --> (\S+):"):

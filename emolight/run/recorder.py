@@ -84,10 +84,8 @@ class Recorder(pl.Callback):
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:
-            raise EmolightError(
-                f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps.",
-                "Raise it, or lower trainer.val_check_interval.",
-            )
+            problem = f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps."
+            raise EmolightError(problem, "Raise it, or lower trainer.val_check_interval.")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide whether this validation is the one that counts."""
