@@ -9,7 +9,7 @@ emotion are evaluated, the fewer of them are left to train on.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ C = 0.1
 """Inverse strength of the L2 penalty, as in scikit-learn."""
 N_FFT, HOP, N_MELS, N_MFCC = 512, 256, 64, 20
 """Of the MFCC: samples of a window, samples between two, mel bins, coefficients."""
+SECONDS = ("seconds", "log_seconds")
 STATISTICS = ("mean", "std", "min", "max")
 """Methods of an array."""
 
@@ -44,27 +45,21 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
 
-class ControlFeatures(NamedTuple):
-    """Features of clips, whatever their fold, by clip id: ``seconds`` and ``log_seconds``; :func:`clip_statistics`."""
+def control_features(data: EmotionDataModule, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Features of all clips of ``data``, which is set up, by clip id: the duration, then :func:`clip_statistics`.
 
-    duration: pd.DataFrame
-    mfcc: pd.DataFrame
-
-
-def control_features(data: EmotionDataModule, known: ControlFeatures | None = None) -> ControlFeatures:
-    """The controls' features of all clips of ``data``, which is set up, and of the ``known`` ones of other folds."""
-    clip_ids = [one for one in data.clips["clip_id"] if known is None or one not in known.mfcc.index]
+    The ``known`` ones of other folds are kept, and not computed again.
+    """
+    clip_ids = [one for one in data.clips["clip_id"] if known is None or one not in known.index]
     if known is not None and not clip_ids:
         return known
     front_end = front_ends.MFCC(data.sample_rate, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, n_mfcc=N_MFCC)
-    statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
     rows = [*(f"mfcc {number}" for number in range(N_MFCC)), "level"]
     names = [f"{which} {change}{row}" for which in STATISTICS for change in ("", "change of ") for row in rows]
-    seconds = np.array([data.cache.durations[clip_id] for clip_id in clip_ids])
-    index = pd.Index(clip_ids, name="clip_id")
-    duration = pd.DataFrame({"seconds": seconds, "log_seconds": np.log(seconds)}, index=index)
-    found = ControlFeatures(duration, pd.DataFrame(np.array(statistics), columns=names, index=index))
-    return found if known is None else ControlFeatures(*map(pd.concat, zip(known, found, strict=True)))
+    seconds = [data.cache.durations[clip_id] for clip_id in clip_ids]
+    statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
+    values = np.column_stack([seconds, np.log(seconds), statistics])
+    return pd.concat([known, pd.DataFrame(values, pd.Index(clip_ids, name="clip_id"), [*SECONDS, *names])])
 
 
 def clip_statistics(waveform: Waveform, front_end: front_ends.MFCC) -> Array:
@@ -83,7 +78,7 @@ def clip_statistics(waveform: Waveform, front_end: front_ends.MFCC) -> Array:
 
 
 def control_tables(
-    data: EmotionDataModule, subset: str, features: ControlFeatures | None = None
+    data: EmotionDataModule, subset: str, features: pd.DataFrame | None = None
 ) -> dict[str, pd.DataFrame]:
     """Train every control on the training clips of ``data``, and let it predict those of ``subset``.
 
@@ -104,7 +99,7 @@ def control_tables(
     if len(np.unique(labels)) < 2:
         problem = f"The training clips of split '{label}' are all {data.classes[labels[0]]}."
         raise EmolightError(problem, "The controls need two classes or more: choose another split.")
-    features = features or control_features(data)
+    features = control_features(data) if features is None else features
     clips, speakers = data.clips.iloc[evaluated], data.clips["speaker"].to_numpy()[train]
     ids, classes = [data.clips["clip_id"].iloc[rows] for rows in (train, evaluated)], len(data.classes)
 
@@ -119,14 +114,13 @@ def control_tables(
         probabilities[:, model.classes_] = model.predict_proba(unseen)
         return table(probabilities)
 
+    mfcc = features.drop(columns=list(SECONDS))
     shares = np.bincount(labels, minlength=classes) / len(labels)
-    permuted = [
-        fitted(features.mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in range(PERMUTATIONS)
-    ]
+    permuted = [fitted(mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in range(PERMUTATIONS)]
     return {
         MAJORITY: table(np.tile(shares, (len(clips), 1))),
-        DURATION: fitted(features.duration, labels),
-        MFCC: fitted(features.mfcc, labels),
+        DURATION: fitted(features[list(SECONDS)], labels),
+        MFCC: fitted(mfcc, labels),
         PERMUTED: pd.concat(permuted, ignore_index=True),
     }
 
