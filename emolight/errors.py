@@ -8,6 +8,9 @@ import re
 import sys
 from collections.abc import Iterable
 
+IMPORTS = "EMOLIGHT_IMPORTS"
+"""Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
+
 
 class EmolightError(Exception):
     """A mistake or a broken input that the user can mend.
@@ -21,13 +24,13 @@ class EmolightError(Exception):
 
     def __init__(self, problem: str, fix: str = "") -> None:
         # What a library says in several lines is quoted as one.
-        problem, fix = (re.sub(r"\s*[\r\n]\s*", " ", text.strip()) for text in (problem, fix))
-        super().__init__(f"{problem}\n{fix}" if fix else problem)
+        lines = (re.sub(r"\s*[\r\n]\s*", " ", text.strip()) for text in (problem, fix))
+        super().__init__("\n".join(filter(None, lines)))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``Did you mean 'angry'? `` for a mistyped name, or an empty string."""
-    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(name, list(valid), n=1)
     return f"Did you mean '{match[0]}'? " if match else ""
 
 
@@ -38,26 +41,19 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
         raise EmolightError(f"Unknown {what}: '{name}'.", f"{nearest(name, names)}Valid: {', '.join(names)}.")
 
 
-IMPORTS = "EMOLIGHT_IMPORTS"
-"""Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
+def untrusted(what: str, name: str) -> EmolightError:
+    """The error for a class from a module that nobody has vouched for; ``what`` is the option that names it."""
+    return EmolightError(
+        f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
+        f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}",
+    )
 
 
 def trusted_module(what: str, name: str) -> None:
-    """Refuse a class of a module that nobody has vouched for: to import it is to execute it.
+    """Refuse such a class before its module is imported, which executes it.
 
     Trusted is this package, what was imported already, and what :data:`IMPORTS` names.
-
-    Args:
-        what: the option that names the class, for the error.
-        name: dotted name of the class.
-
-    Raises:
-        EmolightError: nothing of the module was executed.
     """
-    top = name.partition(".")[0]
     asked = [one.strip().partition(".")[0] for one in os.environ.get(IMPORTS, "").split(",")]
-    if top != "emolight" and top not in asked and name.rpartition(".")[0] not in sys.modules:
-        raise EmolightError(
-            f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
-            f"If it is yours and you trust it, set the environment variable {IMPORTS}={top}",
-        )
+    if name.partition(".")[0] not in ("emolight", *asked) and name.rpartition(".")[0] not in sys.modules:
+        raise untrusted(what, name)

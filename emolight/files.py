@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LEFT_OVER = re.compile(r"\..+\.(\d+)\.part")
-"""What :func:`atomic_write` names its temporary files, with the process that writes them."""
-
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -38,18 +35,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def remove_left_overs(folder: Path, pattern: str = "**/.*.part") -> None:
-    """Remove the temporary files of processes that are gone.
-
-    Args:
-        folder: where to look.
-        pattern: which files, as a glob; by default those of all folders below.
-    """
+    """Remove what :func:`atomic_write` left of processes that are gone, as far as ``/proc`` tells."""
     for path in folder.glob(pattern):
-        named = LEFT_OVER.fullmatch(path.name)
-        if named and not _may_run(int(named[1])):
+        named = re.fullmatch(r"\..+\.(\d+)\.part", path.name)
+        if named and Path("/proc/self").exists() and not Path("/proc", named[1]).exists():
             path.unlink(missing_ok=True)
-
-
-def _may_run(process: int) -> bool:
-    """Whether a process of this machine has this number; where no ``/proc`` tells, it may."""
-    return Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()

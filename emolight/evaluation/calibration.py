@@ -18,16 +18,13 @@ def calibrate(probabilities: Probabilities, temperature: float) -> NDArray[np.fl
     """Softmax of the logits divided by ``temperature``, from the logits' own probabilities ``[B, C]``."""
     scaled = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR)) / temperature
     scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
-    return result
+    return scaled / scaled.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def fit_temperature(probabilities: Probabilities, labels: NDArray[np.integer]) -> float:
-    """The temperature under which ``labels`` [B] are likeliest, from 0.05 to 20.
+    """The temperature, from 0.05 to 20, under which ``labels`` [B] are likeliest by probabilities ``[B, C]``.
 
-    Args:
-        probabilities: ``[B, C]``, uncalibrated, of clips that the model was not trained on.
-        labels: class numbers [B].
+    They are of clips that the model was not trained on.
     """
     from scipy.optimize import minimize_scalar
 

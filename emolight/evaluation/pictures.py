@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,74 +17,33 @@ TOP_HERTZ = 8000
 COLUMNS = 1200
 """Frames of a spectrogram, about; more cannot be seen."""
 Image = NDArray[Any]
+LOOK: dict[str, Any] = {"x_axis": "s", "cmap": "magma", "rasterized": True}
 
 
-class Axis(Protocol):
-    """What the rows of a feature image are, such as ``models.features.FeatureAxis``."""
-
-    @property
-    def name(self) -> str:
-        """Such as ``frequency``."""
-
-    @property
-    def scale(self) -> str | None:
-        """``linear`` or ``mel`` with ends in hertz; None for rows that only have numbers."""
-
-    @property
-    def low(self) -> float:
-        """Where the first row stands."""
-
-    @property
-    def high(self) -> float:
-        """Where the last row stands."""
-
-
-def row_label(axis: Axis) -> str:
-    """The name of the rows for a figure, such as ``frequency (Hz, mel scale)``."""
-    return axis.name + {"linear": " (Hz)", "mel": " (Hz, mel scale)"}.get(axis.scale or "", "")
-
-
-def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int, axis: Axis, **colours: Any) -> Any:
+def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int, axis: Any, **colours: Any) -> Any:
     """Draw features ``[F, N]`` with the units of their rows, and seconds; frame k is centred on k hops.
 
-    Args:
-        axis_mpl: of matplotlib.
-        image: features.
-        sample_rate: of the samples.
-        hop_length: samples from one frame to the next.
-        axis: what the F rows are.
-        **colours: ``vmin`` and ``vmax``; else those of the image.
-
-    Returns:
-        What a colour bar takes.
+    ``axis`` tells what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``low``, ``high``, and ``scale``,
+    ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be ``vmin`` and
+    ``vmax``. Returns what a colour bar takes.
     """
     import librosa
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+    places = np.linspace(axis.low, axis.high, len(image))
     if axis.scale == "mel":
         places = librosa.mel_frequencies(n_mels=len(image), fmin=axis.low, fmax=axis.high)
-    else:
-        places = np.linspace(axis.low, axis.high, len(image))
     image = np.asarray(image, dtype=np.float32)
     finite = np.isfinite(image)
     image = np.where(finite, image, image[finite].min() if finite.any() else 0)
-    drawn = librosa.display.specshow(
-        image,
-        ax=axis_mpl,
-        sr=sample_rate,
-        hop_length=hop_length,
-        x_axis="s",
-        y_axis=axis.scale,
-        y_coords=places,
-        cmap="magma",
-        rasterized=True,
-        **colours,
-    )
+    look: dict[str, Any] = {"sr": sample_rate, "hop_length": hop_length, **LOOK, **colours}
+    drawn = librosa.display.specshow(image, ax=axis_mpl, y_axis=axis.scale, y_coords=places, **look)
     if axis.scale is None:
         axis_mpl.yaxis.set(major_locator=MaxNLocator(integer=True), major_formatter=ScalarFormatter())
     elif axis.high > axis.low:
         axis_mpl.set_ylim(axis.low, axis.high)
-    axis_mpl.set(xlabel="time (s)", ylabel=row_label(axis))
+    unit = {"linear": " (Hz)", "mel": " (Hz, mel scale)"}.get(axis.scale or "", "")
+    axis_mpl.set(xlabel="time (s)", ylabel=axis.name + unit)
     return drawn
 
 
@@ -97,27 +56,16 @@ def draw_spectrogram(axis_mpl: Any, wave: Image, sample_rate: int) -> Any:
     wave = np.pad(np.asarray(wave, dtype=np.float32), (0, max(0, size - len(wave))))
     power = np.abs(librosa.stft(wave, n_fft=size, hop_length=hop, pad_mode="constant"))
     level = librosa.amplitude_to_db(power, ref=np.max, top_db=80.0)
-    drawn = librosa.display.specshow(
-        level, ax=axis_mpl, sr=sample_rate, hop_length=hop, n_fft=size, x_axis="s", y_axis="linear", cmap="magma",
-        rasterized=True,
-    )  # fmt: skip
+    look: dict[str, Any] = {"sr": sample_rate, "hop_length": hop, "n_fft": size, **LOOK}
+    drawn = librosa.display.specshow(level, ax=axis_mpl, y_axis="linear", **look)
     axis_mpl.set(xlabel="time (s)", ylabel="frequency (Hz)", ylim=(0, min(TOP_HERTZ, sample_rate / 2)))
     return drawn
 
 
 def features_figure(
-    images: Mapping[str, Image], sample_rate: int, hop_length: int, axis: Axis, unit: str, title: str
+    images: Mapping[str, Image], sample_rate: int, hop_length: int, axis: Any, unit: str, title: str
 ) -> Figure:
-    """Feature images in a grid with one colour bar.
-
-    Args:
-        images: heading, such as the emotion, to features ``[F, N]``; at least one.
-        sample_rate: of the samples.
-        hop_length: samples from one frame to the next.
-        axis: what the F rows are.
-        unit: what the colours are, such as ``dB``.
-        title: above the figure.
-    """
+    """Feature images in a grid with one colour bar in ``unit``: heading to ``[F, N]``; see :func:`draw_features`."""
     columns = min(2, len(images))
     rows = -(-len(images) // columns)
     finite = np.concatenate([image[np.isfinite(image)].ravel() for image in images.values()])

@@ -6,7 +6,6 @@ of scores, recalls and counts alike. It is never the score of their mean probabi
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -34,25 +33,14 @@ Counts = NDArray[np.float64]
 def predictions_table(
     clips: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, groups: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Put clips and probabilities together.
+    """Clips (N rows of a clip table) and their probabilities ``[N, C]``, sorted by clip id.
 
-    Args:
-        clips: N rows of the clip table, in the order of ``probabilities``.
-        classes: the C emotions, in the order of the model's outputs.
-        probabilities: ``[N, C]``, each row summing to 1.
-        groups: columns of the clip table that are kept, as text; one that it lacks is left out.
-
-    Returns:
-        Sorted by clip id: ``clip_id, speaker``, the groups, ``label, prediction``, then ``prob_<emotion>`` for
-        every class in class order.
-
-    Raises:
-        ValueError: the shapes do not fit, or a clip's emotion is not a class.
+    The columns are ``clip_id, speaker``, the ``groups`` that the clip table has, as text, ``label, prediction``, and
+    ``prob_<emotion>`` for every class in class order. ValueError where the shapes do not fit or an emotion is no class.
     """
     names = list(classes)
-    if probabilities.shape != (len(clips), len(names)):
-        shape = tuple(probabilities.shape)
-        raise ValueError(f"probabilities have shape {shape}, expected {(len(clips), len(names))} (clips, classes)")
+    if probabilities.shape != (expected := (len(clips), len(names))):
+        raise ValueError(f"probabilities have shape {probabilities.shape}, expected {expected} (clips, classes)")
     if unknown := set(clips["emotion"]) - set(names):
         raise ValueError(f"emotions that are not a class: {', '.join(sorted(unknown))}")
     kept = [name for name in dict.fromkeys(("clip_id", "speaker", *groups)) if name in clips]
@@ -71,102 +59,73 @@ def class_names(table: pd.DataFrame) -> list[str]:
 
 def group_columns(table: pd.DataFrame) -> list[str]:
     """The columns that the corpus knows besides, such as ``sex``, in the table's order."""
-    fixed = {*NEEDED, *OF_MANY}
-    return [name for name in table.columns if name not in fixed and not name.startswith(PREFIX)]
+    return [name for name in table.columns if name not in (*NEEDED, *OF_MANY) and not name.startswith(PREFIX)]
 
 
 def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
     """Write the table as CSV, atomically: UTF-8, ``\\n`` line ends, probabilities with 6 decimals."""
-    text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6f", lineterminator="\n")
-    write_text(path, text.getvalue())
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read what :func:`write_predictions` wrote, or a table of the same columns from another system.
 
     Rows come back sorted by clip id. Speakers and groups are text: ``01`` stays ``01``. With a ``seed`` a clip may
-    stand once for each.
-
-    Raises:
-        EmolightError: no such file or not such a table; with the line number: an unknown label or prediction, a
-            clip that stands twice, a number that is none, probabilities that do not sum to 1.
+    stand once for each. EmolightError, with the line number, for a file that is no such table.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise EmolightError(f"There is no predictions file {path}.", "Run fit, validate or test to write one.")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
-        if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first of too many fields as an index
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        if not isinstance(texts.index, pd.RangeIndex):  # pandas takes the first of too many fields as an index
             raise ValueError("line 2 has more fields than the header")
     except pd.errors.EmptyDataError:
-        table = pd.DataFrame()
-    except (UnicodeDecodeError, ValueError) as error:
+        texts = pd.DataFrame()
+    except ValueError as error:
         raise EmolightError(f"{path} is not a CSV file: {error}", "Give a predictions_<subset>.csv.") from None
-    classes = class_names(table)
-    missing = [name for name in NEEDED if name not in table]
+    classes = class_names(texts)
+    missing = [name for name in NEEDED if name not in texts]
     if missing or len(classes) < 2:
         what = f"no column {', '.join(missing)}" if missing else f"{len(classes)} columns prob_<emotion>"
         fix = f"Needed: {', '.join(NEEDED)}, and prob_<emotion> for each of the classes."
         raise EmolightError(f"{path}, line 1: {what}.", fix)
-    table = table[(table != "").any(axis=1)]
-    if table.empty:
+    texts = texts[(texts != "").any(axis=1)].copy()
+    if texts.empty:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
-    return _checked(path, table, classes)
 
-
-def _checked(path: Path, texts: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """The table of texts with its numbers as numbers; its index counts lines from the second."""
-
-    def refuse(wrong: pd.Series[bool], what: str, column: str, fix: str = "Mend the line.") -> None:
-        """Name the first line that is ``wrong``; ``VALUE`` in the texts is its field."""
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            where, value = f"{path}, line {texts.index[place] + 2}", str(texts[column].iloc[place])
-            hint = nearest(value, classes) if fix.startswith("By") else ""
-            raise EmolightError(f"{where}: {what.replace('VALUE', value)}", hint + fix)
-
-    table, many, columns = (
-        texts.copy(),
-        [name for name in OF_MANY if name in texts],
-        [PREFIX + name for name in classes],
-    )
-    for name in ("clip_id", "speaker"):
-        refuse(texts[name] == "", f"there is no {name}.", name)
-    for name in ("label", "prediction"):
-        fix = f"By the header the classes are {', '.join(classes)}."
-        refuse(~texts[name].isin(classes), f"unknown {name} 'VALUE'.", name, fix)
-    for name in many:
-        refuse(~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} 'VALUE' is no whole number.", name)
-        table[name] = texts[name].astype("int64")
+    table, columns, many = texts.copy(), [PREFIX + one for one in classes], [one for one in OF_MANY if one in texts]
     for name in columns:
         table[name] = pd.to_numeric(texts[name], errors="coerce").astype("float64")
-        fix = "Mend the line; where the model gave it, its training diverged."
-        refuse(~table[name].between(0, 1), f"{name} is 'VALUE', expected a number from 0 to 1.", name, fix)
-    total = table[columns].sum(axis=1)
-    texts = texts.assign(**{PREFIX: total.map("{:.6f}".format)})
-    refuse(
-        (total - 1).abs() > SUM_TOLERANCE,
-        "the probabilities sum to VALUE, not to 1.",
-        PREFIX,
-        "Normalise the line.",
-    )
-    twice = table.duplicated(["clip_id", *(name for name in many if name == "seed")])
-    refuse(twice, "clip 'VALUE' stands twice.", "clip_id", "Take one line out.")
+    total, known = table[columns].sum(axis=1), f"By the header the classes are {', '.join(classes)}."
+    texts[PREFIX] = total.map("{:.6f}".format)
+    diverged = "Mend the line; where the model gave it, its training diverged."
+    checks = [(name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")]
+    checks += [(name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")]
+    checks += [
+        (name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many
+    ]
+    checks += [(name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns]
+    checks.append((PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""))
+    checks.append(("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""))
+    for name, wrong, problem, fix in checks:
+        if wrong.any():  # the first such line, and what stands in it
+            place = int(np.flatnonzero(wrong)[0])
+            value = str(texts[name].iloc[place])
+            hint = nearest(value, classes) if fix == known else ""
+            where = f"{path}, line {texts.index[place] + 2}"
+            raise EmolightError(f"{where}: {problem.replace('%', value)}", hint + (fix or "Mend the line."))
+    table = table.astype(dict.fromkeys(many, "int64"))
     return table.sort_values(["clip_id", *many], ignore_index=True)
 
 
 def unit_counts(table: pd.DataFrame, unit: str | None = None) -> Counts:
-    """Confusion counts of each unit and seed, ``[U, S, C, C]``: units and seeds sorted, true and predicted class.
+    """Confusion counts ``[U, S, C, C]``: units (a column such as ``speaker``) and seeds sorted, true, predicted class.
 
-    Args:
-        table: predictions table; without a column ``seed`` S is 1.
-        unit: column of what is counted, such as ``speaker`` or ``clip_id``; None counts all: ``[S, C, C]``.
+    Without a column ``seed`` S is 1; without a unit all is counted: ``[S, C, C]``.
     """
     names = class_names(table)
     label, prediction = (pd.Categorical(table[name], names).codes for name in ("label", "prediction"))
-    if min(label.min(initial=0), prediction.min(initial=0)) < 0:
-        raise ValueError(f"a label or prediction is none of the classes {', '.join(names)}")
     everything = np.zeros(len(table), dtype=int), np.zeros(1)
     seed, seeds = pd.factorize(table["seed"], sort=True) if "seed" in table else everything
     place, units = pd.factorize(table[unit], sort=True) if unit else everything
@@ -201,36 +160,23 @@ def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
 def scores(table: pd.DataFrame) -> dict[str, Any]:
     """The figures that a paper quotes, as fractions; means over the seeds.
 
-    Returns:
-        ``uar``, ``accuracy`` and ``macro_f1`` as :func:`metrics_of`; ``recall``: emotion to recall, for the classes
-        that occur; ``n``: clips.
+    ``uar``, ``accuracy`` and ``macro_f1`` as :func:`metrics_of`; ``recall``: emotion to recall, for the classes that
+    occur; ``n``: clips.
     """
     counts = unit_counts(table)
-    recall = recalls_of(counts)
-    occurring = [place for place in range(recall.shape[1]) if np.isfinite(recall[:, place]).any()]
-    names = class_names(table)
-    return {
-        **{name: float(value) for name, value in metrics_of(counts).items()},
-        "recall": {names[place]: float(np.nanmean(recall[:, place])) for place in occurring},
-        "n": int(table["clip_id"].nunique()),
-    }
+    recall = pd.DataFrame(recalls_of(counts), columns=class_names(table)).mean().dropna()
+    metrics = {name: float(value) for name, value in metrics_of(counts).items()}
+    return {**metrics, "recall": recall.to_dict(), "n": int(table["clip_id"].nunique())}
 
 
 def scores_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Scores of each group of clips, means over the seeds.
+    """``n`` (clips), ``uar`` (over the classes that occur) and ``accuracy`` by a column, means over the seeds.
 
-    Args:
-        table: predictions table.
-        column: ``speaker``, ``fold`` or one of :func:`group_columns`.
-
-    Returns:
-        Index the groups, numbers by their value and texts after them; columns ``n`` (clips), ``uar`` (over the
-        classes that occur in the group), ``accuracy``.
+    The index are the column's values, numbers by their value and texts after them.
     """
-    groups: dict[Any, dict[str, Any]] = {group: scores(rows) for group, rows in table.groupby(column)}
-    names = sorted(groups, key=lambda name: (int(name) if str(name).isdecimal() else math.inf, str(name)))
-    rows = [{key: groups[name][key] for key in ("n", "uar", "accuracy")} for name in names]
-    return pd.DataFrame(rows, index=pd.Index(names, name=column))
+    rows = {group: scores(part) for group, part in table.groupby(column)}
+    names = sorted(rows, key=lambda name: (int(str(name)) if str(name).isdecimal() else math.inf, str(name)))
+    return pd.DataFrame([rows[name] for name in names], pd.Index(names, name=column))[["n", "uar", "accuracy"]]
 
 
 def confusion(table: pd.DataFrame) -> Counts:
@@ -240,14 +186,10 @@ def confusion(table: pd.DataFrame) -> Counts:
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209), as fractions.
+    """Wilson's score interval of a proportion (1927, JASA 22:209), as fractions; 0 to 1 where ``n`` is 0.
 
-    It takes clips as independent. Clips of one speaker are not: to compare systems, resample speakers.
-
-    Args:
-        correct: successes; of several seeds their mean.
-        n: trials; of none nothing is known, and the interval is 0 to 1.
-        z: quantile of the normal distribution, 1.96 for 95 %.
+    It takes clips as independent. Clips of one speaker are not: to compare systems, resample speakers. ``correct`` is a
+    mean where there are several seeds; ``z`` is the quantile of the normal distribution.
     """
     if n == 0:
         return 0.0, 1.0

@@ -1,9 +1,8 @@
 """Intervals, tests and calibration errors of predictions tables.
 
-A table may hold several predictions of a clip, one for each ``seed``. Values, intervals and tests are of one
-quantity: the mean over the seeds. A resample draws speakers (or clips) with all their seeds. Clips of one speaker
-are not independent, so the intervals that count resample speakers; the ones by clip stand beside them to show how
-much too narrow they are.
+Of several seeds every value, interval and test is of one quantity: the mean over the seeds. Clips of one speaker are
+not independent, so a resample draws speakers with all their clips and seeds; intervals by clip stand beside these only
+to show how much too narrow they are.
 """
 
 from __future__ import annotations
@@ -67,21 +66,14 @@ def few_speakers(count: int) -> str:
 def resampled_counts(
     counts: Counts, resamples: int = RESAMPLES, seed: int = 0, times: NDArray[np.integer] | None = None
 ) -> Counts:
-    """Confusion counts ``[R, S, C, C]`` of bootstrap samples: units of ``counts`` ``[U, S, C, C]`` drawn anew.
+    """Confusion counts ``[R, S, C, C]`` of bootstrap samples of the units of ``counts`` ``[U, S, C, C]``.
 
-    Args:
-        counts: of :func:`unit_counts`.
-        resamples: R.
-        seed: of the drawing; of two tables the same units are drawn.
-        times: for how many units each of ``counts`` stands; None for one each.
+    Of two tables the same units are drawn by one seed. ``times`` tells for how many units each of ``counts`` stands.
     """
     times = np.ones(len(counts), dtype=int) if times is None else times
-    flat, units = counts.reshape(len(counts), -1), int(times.sum())
-    random = np.random.default_rng(seed)
-    parts = []
-    for start in range(0, resamples, CHUNK):
-        weights = random.multinomial(units, times / units, size=min(CHUNK, resamples - start))
-        parts.append(weights.astype(np.float64) @ flat)
+    flat, units, random = counts.reshape(len(counts), -1), int(times.sum()), np.random.default_rng(seed)
+    sizes = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
+    parts = [random.multinomial(units, times / units, size=size).astype(np.float64) @ flat for size in sizes]
     return np.concatenate(parts).reshape(resamples, *counts.shape[1:])
 
 
@@ -90,15 +82,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of ``uar``, ``accuracy`` and ``macro_f1``, and of ``recall <emotion>``.
 
-    Args:
-        table: predictions table.
-        unit: column of what is resampled: ``speaker`` for the interval that counts, ``clip_id`` beside it. Of a
-            single one nothing is known, and the interval is 0 to 1.
-        resamples: bootstrap samples.
-        seed: of the drawing.
-
-    Source:
-        Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13; clustered by ``unit``.
+    ``unit`` is the column of what is resampled: ``speaker`` for the interval that counts, ``clip_id`` beside it. Of a
+    single one nothing is known, and the interval is 0 to 1. Source: Efron and Tibshirani, *An Introduction to the
+    Bootstrap*, 1993, chapter 13.
     """
     counts, times = unit_counts(table, unit), None
     units = len(counts)
@@ -109,9 +95,8 @@ def bootstrap(
     with warnings.catch_warnings():  # a resample without a class has no recall of it
         warnings.simplefilter("ignore", RuntimeWarning)
         recall = np.nanmean(recalls_of(drawn), axis=1)
-    for number, name in enumerate(class_names(table)):
-        if np.isfinite(recall[:, number]).any():
-            values[f"recall {name}"] = recall[:, number]
+    occurring = np.isfinite(recall).any(axis=0)
+    values |= {f"recall {name}": recall[:, place] for place, name in enumerate(class_names(table)) if occurring[place]}
     return {name: percentiles(value) if units > 1 else Interval(0.0, 1.0) for name, value in values.items()}
 
 
@@ -121,21 +106,12 @@ def percentiles(values: Values) -> Interval:
     return Interval(float(low), float(high))
 
 
-def check_paired(one: pd.DataFrame, other: pd.DataFrame) -> None:
-    """Raise ValueError unless both tables are of the same clips."""
-    if set(one["clip_id"]) != set(other["clip_id"]):
-        raise ValueError("the tables are of different clips")
-
-
 def paired_difference(
     one: pd.DataFrame, other: pd.DataFrame, metric: str = "uar", resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """``metric`` of ``one`` minus that of ``other`` on the same speakers, resampled together.
-
-    Raises:
-        ValueError: the tables are of different clips.
-    """
-    check_paired(one, other)
+    """``metric`` of ``one`` minus that of ``other`` on the same clips, the speakers resampled together."""
+    if set(one["clip_id"]) != set(other["clip_id"]):
+        raise ValueError("the tables are of different clips")
     counts = [unit_counts(table, "speaker") for table in (one, other)]
     first, second = (float(metrics_of(of_table.sum(axis=0))[metric]) for of_table in counts)
     drawn = [metrics_of(resampled_counts(of_table, resamples, seed))[metric] for of_table in counts]
@@ -146,8 +122,7 @@ def speaker_shares(table: pd.DataFrame) -> Values:
     """What each speaker adds to the table's UAR, ``[U]``: their sum is the UAR, a mean over the seeds.
 
     Of two tables of the same clips, :func:`sign_flip` of the differences tests the very difference that
-    :func:`paired_difference` gives, with any number of seeds: each speaker's clips change sides together. McNemar's
-    test would take the clips of a speaker as independent, and knows one prediction of each.
+    :func:`paired_difference` gives. McNemar's test would take the clips of a speaker as independent.
     """
     counts = unit_counts(table, "speaker")
     true = counts.sum(axis=(0, 3))  # [S, C]
@@ -160,19 +135,15 @@ def speaker_shares(table: pd.DataFrame) -> Values:
 def sign_flip(differences: Values, resamples: int = 100_000) -> float:
     """Two-sided p of the sum of ``differences`` [U] when each could as well have the other sign.
 
-    Exact up to 30 units; with more by ``resamples`` random signs.
-
-    Source:
-        Fisher, *The Design of Experiments*, 1935, section 21; for comparisons of systems Dror et al., *The
-        Hitchhiker's Guide to Testing Statistical Significance in NLP*, ACL 2018.
+    Exact up to 30 units; with more by ``resamples`` random signs. Source: Fisher, *The Design of Experiments*, 1935,
+    section 21; for comparisons of systems Dror et al., ACL 2018.
     """
     differences = differences[np.abs(differences) > 1e-12]  # what is equal but for rounding
     count, reached = len(differences), float(abs(differences.sum())) - 1e-12
     if count == 0:
         return 1.0
     if count > EXACT:
-        random = np.random.default_rng(0)
-        hits = 0
+        random, hits = np.random.default_rng(0), 0
         for start in range(0, resamples, CHUNK):
             signs = random.integers(0, 2, (min(CHUNK, resamples - start), count)) * 2.0 - 1
             hits += int((np.abs(signs @ differences) >= reached).sum())
@@ -190,17 +161,11 @@ def sign_flip(differences: Values, resamples: int = 100_000) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p values for several comparisons, in the order given.
-
-    Source:
-        Holm, *A simple sequentially rejective multiple test procedure*, 1979.
-    """
+    """Holm's step-down correction of p values for several comparisons (1979), in the order given."""
     order = np.argsort(p_values)
-    corrected = np.empty(len(p_values))
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
+    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(value) for value in corrected]
 
 
@@ -209,15 +174,12 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
     It is another system than its members, mostly a better one: for clips to look at, not for scores.
     """
-    columns = [PREFIX + name for name in class_names(table)]
-    rest = [name for name in table.columns if name not in (*columns, "prediction", "seed", "fold")]
-    order = [name for name in table.columns if name not in ("seed", "fold")]
+    names, order = class_names(table), [name for name in table.columns if name not in ("seed", "fold")]
     if not table["clip_id"].duplicated().any():
         return table[order].sort_values("clip_id", ignore_index=True)
-    groups = table.groupby("clip_id")
-    merged = groups[rest].first().reset_index(drop=True)
-    means = groups[columns].mean().reset_index(drop=True)
-    merged["prediction"] = np.array(class_names(table))[means.to_numpy().argmax(axis=1)]
+    columns, groups = [PREFIX + name for name in names], table.groupby("clip_id")
+    merged, means = groups.first().reset_index(), groups[columns].mean().reset_index(drop=True)
+    merged["prediction"] = np.array(names)[means.to_numpy().argmax(axis=1)]
     merged[columns] = means
     return merged[order]
 
@@ -225,56 +187,33 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 def calibration_error(table: pd.DataFrame, bins: int = 15) -> dict[str, Any]:
     """How far the probabilities are from what happens; each prediction of every seed counts.
 
-    Args:
-        table: predictions table.
-        bins: equal bins of confidence, the probability of the prediction.
-
-    Returns:
-        ``ece``: expected calibration error, the mean gap between confidence and accuracy, weighted by predictions;
-        ``brier``: mean squared distance of the probabilities from the one-hot label, 0 to 2; ``bins``: for each
-        that has predictions ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
-
-    Source:
-        Naeini et al. 2015 (ECE); Brier 1950, the form over all classes.
+    ``ece``: the mean gap between confidence and accuracy, weighted by predictions (Naeini et al. 2015); ``brier``: mean
+    squared distance of the probabilities from the one-hot label, 0 to 2 (Brier 1950); ``bins``: for each that has
+    predictions ``low``, ``high``, ``confidence``, ``accuracy``, ``n``.
     """
     names = class_names(table)
     probabilities = table[[PREFIX + name for name in names]].to_numpy(dtype=float)
     labels, predictions = (pd.Categorical(table[name], names).codes for name in ("label", "prediction"))
-    confidence, right = probabilities[np.arange(len(table)), predictions], labels == predictions
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows = []
-    for number in np.unique(place):
-        inside = place == number
-        row = {"low": number / bins, "high": (number + 1) / bins, "confidence": float(confidence[inside].mean())}
-        rows.append({**row, "accuracy": float(right[inside].mean()), "n": int(inside.sum())})
+    confidence = probabilities[np.arange(len(table)), predictions]
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    frame = pd.DataFrame({"confidence": confidence, "accuracy": labels == predictions, "n": 1})
+    found = frame.groupby(places).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
+    rows = found.assign(low=found.index / bins, high=(found.index + 1) / bins).to_dict("records")
     ece = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / len(table)
-    truth = np.eye(len(names))[labels]
-    return {"ece": float(ece), "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()), "bins": rows}
-
-
-def group_scores(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
-    """``group``, ``n`` clips, ``uar`` and ``accuracy`` of each group, in the order of :func:`scores_by`."""
-    rows = scores_by(table, column).rename_axis("group").reset_index().to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
+    brier = ((probabilities - np.eye(len(names))[labels]) ** 2).sum(axis=1).mean()
+    return {"ece": float(ece), "brier": float(brier), "bins": rows}
 
 
 def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Every figure of a predictions table, in plain values that JSON can hold.
 
-    Args:
-        table: predictions table; columns ``seed`` and ``fold`` may be missing.
-        resamples: bootstrap samples of the intervals.
-
-    Returns:
-        ``clips``, ``speakers``: how many; ``pooled``: metric (``uar``, ``accuracy``, ``macro_f1``,
-        ``recall <emotion>``) to ``value``, the mean over the seeds, and ``by_speaker`` and ``by_clip``, the two
-        intervals as ``[low, high]``; ``seeds``: seed to its metrics; ``seed_mean`` and ``seed_std`` (n - 1; null
-        for one seed); ``groups``: ``fold``, ``speaker`` and every group column of 2 to 12 values to
-        :func:`group_scores`; ``calibration`` as :func:`calibration_error`.
+    ``clips``, ``speakers``: how many; ``pooled``: metric (``uar``, ``accuracy``, ``macro_f1``, ``recall <emotion>``) to
+    ``value`` and the intervals ``by_speaker`` and ``by_clip``; ``seeds``: seed to its metrics; ``seed_mean`` and
+    ``seed_std`` (n - 1; null for one seed); ``groups``: ``fold``, ``speaker`` and columns of 2 to 12 values to the rows
+    of :func:`scores_by`, each with its ``group``; ``calibration`` as :func:`calibration_error`.
     """
     found = scores(table)
-    values = {name: found[name] for name in METRICS}
-    values |= {f"recall {name}": value for name, value in found["recall"].items()}
+    values = {name: found[name] for name in METRICS} | {f"recall {name}": one for name, one in found["recall"].items()}
     by_speaker, by_clip = (bootstrap(table, unit, resamples) for unit in ("speaker", "clip_id"))
     seeds = table.groupby("seed") if "seed" in table else [(0, table)]
     of_seed = {str(seed): {name: scores(rows)[name] for name in METRICS} for seed, rows in seeds}
@@ -291,6 +230,10 @@ def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]
         "seeds": of_seed,
         "seed_mean": {name: float(np.mean(one)) for name, one in each.items()},
         "seed_std": {name: float(np.std(one, ddof=1)) if len(one) > 1 else None for name, one in each.items()},
-        "groups": {name: group_scores(table, name) for name in ("fold", "speaker", *columns) if name in table},
+        "groups": {
+            name: scores_by(table, name).rename_axis("group").reset_index().to_dict("records")
+            for name in ("fold", "speaker", *columns)
+            if name in table
+        },
         "calibration": calibration_error(table),
     }

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, sizes, clean axes; and how it is saved.
+"""How every figure looks, and how it is saved.
 
 Colours are Okabe and Ito's, which the colour-blind tell apart. Figures are made without pyplot, so that drawing in
 training leaves no global state behind. They are at most 6.4 inches wide with texts of 9 points and more: legible at
@@ -10,8 +10,6 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from emolight.files import atomic_write
 
@@ -27,8 +25,10 @@ DPI = 130
 def new_figure(width: float = WIDTH, height: float = 4.2, title: str = "") -> Figure:
     """An empty figure in inches; the title is wrapped to the width, which constrained layout does not do."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)  # inches: no label may touch the edge of a page
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     if title:
         lines = [textwrap.fill(line, int(width * 12)) for line in title.splitlines()]
         figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
@@ -44,17 +44,8 @@ def clean_axis(axis: Any, grid: str = "y") -> None:
 
 def legend_below(figure: Figure, handles: list[Any], columns: int = 3) -> None:
     """A legend under the whole figure, where it covers no curve."""
-    if handles:
-        columns = min(columns, len(handles))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
-
-
-def ink_on(colour: Any) -> str:
-    """Black or white, whichever has the higher contrast on an RGB colour of 0 to 1 (WCAG 2.1 luminance)."""
-    rgb = np.asarray(colour[:3])
-    linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
+    look: dict[str, Any] = {"frameon": False, "fontsize": 10, "handlelength": 1.7, "columnspacing": 1.4}
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), **look)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

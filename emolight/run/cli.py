@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,24 +21,43 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.command import EmolightCLI
-from emolight.run.folder import CLAIMED, CONFIG, Run
+from emolight.run.folder import CLAIMED, CONFIG, ENVIRONMENT, SPLIT, Run
 from emolight.run.options import insert_run
 from emolight.run.parser import EmolightParser, limit_imports, named_modes
 from emolight.run.words import with_own_classes, with_recipes
+
+DEFAULTS = {
+    "max_epochs": 30,
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # the data module shards without padding
+    "reload_dataloaders_every_n_epochs": 1,  # and reshuffles by epoch
+}
+"""Of the Trainer."""
+SILENT = (
+    "does not have many workers",
+    "number of training batches .* is smaller than the logging interval",
+    "callbacks used to create the checkpoint need to be provided",
+    "isinstance.treespec, LeafSpec",
+    "LightningCLI's args parameter",
+    "Experiment logs directory .* exists and is not empty",
+)
+"""Warnings that tell a user of this project nothing."""
 
 
 def main(argv: list[str], callbacks: Sequence[pl.Callback] = (), on_run: Callable[[Run], None] = lambda _: None) -> int:
     """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
 
-    Args:
-        argv: the command and its options.
-        callbacks: for the trainer, after this project's own.
-        on_run: is given the run folder, when all is done.
-
-    Raises:
-        EmolightError: a mistake in the options, the data or the checkpoint.
+    ``callbacks`` are for the trainer, after this project's own; ``on_run`` is given the run, when all is done.
     """
-    _quiet_lightning()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # This one tells that another process of the group has died.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", f".*({'|'.join(SILENT)}).*")
+    plain = {"exit_on_error": False}
     with _process_of(argv):
         limit_imports(argv)
         try:
@@ -46,21 +66,8 @@ def main(argv: list[str], callbacks: Sequence[pl.Callback] = (), on_run: Callabl
                 EmotionDataModule,
                 save_config_callback=None,
                 parser_class=EmolightParser,
-                parser_kwargs={
-                    "exit_on_error": False,
-                    **{name: {"exit_on_error": False} for name in EmolightCLI.subcommands()},
-                },
-                trainer_defaults={
-                    "callbacks": list(callbacks),
-                    "max_epochs": 30,
-                    "gradient_clip_val": 1.0,
-                    "num_sanity_val_steps": 0,
-                    "log_every_n_steps": 10,
-                    "enable_model_summary": False,
-                    # The data module shards without padding and reshuffles by epoch.
-                    "use_distributed_sampler": False,
-                    "reload_dataloaders_every_n_epochs": 1,
-                },
+                parser_kwargs={**plain, **dict.fromkeys(EmolightCLI.subcommands(), plain)},
+                trainer_defaults={**DEFAULTS, "callbacks": list(callbacks)},
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
                 args=insert_run(with_own_classes(named_modes(with_recipes(argv)))),
@@ -74,11 +81,7 @@ def main(argv: list[str], callbacks: Sequence[pl.Callback] = (), on_run: Callabl
 
 
 def full_config(options: Sequence[str]) -> dict[str, Any]:
-    """The complete configuration that ``fit`` would run with these options.
-
-    Raises:
-        EmolightError: ``fit`` would refuse them.
-    """
+    """The complete configuration that ``fit`` would run with these options; errors as those of ``fit``."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main(["fit", *options, "--print_config"])
@@ -104,26 +107,8 @@ def _process_of(argv: Sequence[str]) -> Iterator[None]:
 
 def _remove_unused(claimed: str | None) -> None:
     """Remove a run folder whose run ended with a mistake before it trained."""
-    found = list(Path(claimed).iterdir()) if claimed and Path(claimed).is_dir() else []
-    kept = (CONFIG, "split.csv", "environment.json", "metrics.csv", "hparams.yaml")
-    if claimed and all(path.name in kept or path.name.startswith("events.out.tfevents.") for path in found):
-        for path in found:
-            path.unlink()
-        Path(claimed).rmdir()
-
-
-def _quiet_lightning() -> None:
-    """Silence what tells a user of this project nothing."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # This one tells that another process of the group has died.
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
-    for message in (
-        "does not have many workers",
-        "number of training batches .* is smaller than the logging interval",
-        "callbacks used to create the checkpoint need to be provided",
-        "isinstance.treespec, LeafSpec",
-        "LightningCLI's args parameter",
-        "Experiment logs directory .* exists and is not empty",
-    ):
-        warnings.filterwarnings("ignore", f".*{message}.*")
+    if claimed and Path(claimed).is_dir():
+        found = list(Path(claimed).iterdir())
+        begun = (CONFIG, SPLIT, ENVIRONMENT, "metrics.csv", "hparams.yaml")
+        if all(path.name in begun or path.name.startswith("events.out.tfevents.") for path in found):
+            shutil.rmtree(claimed)

@@ -27,21 +27,21 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.files import remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
-from emolight.run.finish import finish
+from emolight.run.finish import finish, print_start
 from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
-from emolight.run.mistakes import check_groups, option_error
 from emolight.run.options import contradictions
+from emolight.run.parser import check_groups, option_error
 from emolight.run.precision import fast_precision
 from emolight.run.progress import progress
-from emolight.run.recorder import LastCheckpoint, Recorder, RunCheckpoints
-from emolight.run.resume import ContinuedCSVLogger
-from emolight.run.signals import OTHER_PROCESS_GONE, StopOnSignal
-from emolight.run.summary import print_start
+from emolight.run.recorder import ContinuedCSVLogger, LastCheckpoint, Recorder, RunCheckpoints, StopOnSignal
 from emolight.run.tensorboard import TensorBoardExtras
 
-BESIDE = ("model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only")
+BESIDE = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only"}
 """Arguments of the Trainer's methods that are no options."""
 LOGGED = "Logged are val/loss, val/uar, val/accuracy, val/f1 and train/loss"
+NO_PACKAGE = re.compile(r"Requirement '(\w+)|No module named '(\w+)|`(?:pip|uv pip) install (\S+?)`")
+PROCESS_GONE = re.compile(r"peer|connection|gloo|nccl|socket", re.IGNORECASE)
+"""In the message of a collective operation when another process of the group has died."""
 
 
 class EmolightCLI(LightningCLI):
@@ -81,8 +81,7 @@ class EmolightCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except (ArgumentError, argparse.ArgumentError, UnicodeDecodeError, RecursionError) as error:
             raise option_error(str(error), self._subcommand_parsers[args[0]], args) from None
-        seed = self.config[self.config.subcommand].seed_everything
-        if not 0 <= seed < 2**32:
+        if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise EmolightError(f"seed_everything is {seed}; it must be from 0 to 4294967295.", "0 is usual.")
 
     def _parse_ckpt_path(self) -> None:
@@ -98,92 +97,69 @@ class EmolightCLI(LightningCLI):
         config, command = self.own, str(self.subcommand)
         if command == "fit":
             _check_trainer(config.trainer)
+        if config.ckpt_path is None and command != "fit":
+            fix = f"Type: python -m emolight {command} --ckpt_path lightning_logs/NAME/version_N"
+            raise EmolightError(f"`{command}` needs a checkpoint.", fix)
         if config.ckpt_path is None:
-            if command != "fit":
-                raise EmolightError(
-                    f"`{command}` needs a checkpoint.",
-                    f"Type: python -m emolight {command} --ckpt_path lightning_logs/NAME/version_N",
-                )
             self.run = Run(Path())  # named when the trainer knows its processes
             return
         around = Run.around(Path(config.ckpt_path))
         self.run = around or Run(Path(config.ckpt_path).parent)
         given = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
         if changed := contradictions(config.ckpt_path, around, given[command], command):
-            raise EmolightError(
-                f"The checkpoint was trained with {changed[0]}.",
-                "Leave the flag out; a checkpoint keeps the model and the task that it was trained with.",
-            )
+            fix = "Leave the flag out; a checkpoint keeps the model and the task that it was trained with."
+            raise EmolightError(f"The checkpoint was trained with {changed[0]}.", fix)
 
     def instantiate_classes(self) -> None:
-        """Make data, model and trainer.
-
-        Raises:
-            EmolightError: a class cannot be made of its arguments, or needs a package that is not installed.
-        """
+        """Make data, model and trainer; EmolightError where arguments do not fit, or a package is not installed."""
         try:
             super().instantiate_classes()
         except (ArgumentError, argparse.ArgumentError) as error:
             raise option_error(str(error), self._subcommand_parsers[str(self.subcommand)], []) from None
         except (ImportError, TypeError, ValueError) as error:
-            if found := re.search(
-                r"Requirement '(\w+)|No module named '(\w+)|`(?:pip|uv pip) install (\S+?)`", str(error)
-            ):
-                package = next(name for name in found.groups() if name)
-                raise EmolightError(f"The package {package} is not installed.", f"pip install {package}") from None
-            raise
+            if not (found := NO_PACKAGE.search(str(error))):
+                raise
+            package = next(filter(None, found.groups()))
+            raise EmolightError(f"The package {package} is not installed.", f"pip install {package}") from None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Give the trainer the run folder's loggers, checkpoints, recorder and progress."""
         config, options = self.own, dict(kwargs)
-        dry = config.trainer.fast_dev_run
+        dry, saves = config.trainer.fast_dev_run, config.trainer.enable_checkpointing is not False
         fitting = self.subcommand == "fit" and not dry
         callbacks: list[pl.Callback] = []
-        if fitting:
-            saves = config.trainer.enable_checkpointing is not False
-            self.recorder = Recorder(self.run, checkpoints=saves)
-            callbacks += [LearningRateMonitor("epoch"), self.recorder, TensorBoardExtras(self.recorder)]
-            callbacks += [StopOnSignal(self.run), *([LastCheckpoint(self.run)] if saves else [])]
-        elif not dry:
-            self.recorder = Recorder(self.run, self._suffix(config))
+        if not dry:
+            self.recorder = Recorder(self.run, "" if fitting else self._suffix(config), checkpoints=fitting and saves)
             callbacks.append(self.recorder)
+        if fitting:
+            callbacks += [LearningRateMonitor("epoch"), TensorBoardExtras(self.recorder), StopOnSignal(self.run)]
+            callbacks += [LastCheckpoint(self.run)] if saves else []
         if config.trainer.enable_progress_bar is not False:
             callbacks += progress()
             options["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.precision is None:  # into config.yaml too
             config.trainer.precision = options["precision"] = fast_precision(config.trainer.accelerator)
         self.trainer_defaults["callbacks"] = [*callbacks, *self.trainer_defaults["callbacks"]]
-        trainer = self._made_trainer({**options, "logger": False, "plugins": self._plugins(config, options)})
+        # The user's, ours for checkpoints, and where `srun` starts a run a task, what keeps Lightning from SLURM.
+        given, devices = options.get("plugins", config.trainer.plugins) or [], str(config.trainer.devices)
+        plugins = [*(given if isinstance(given, list) else [given]), RunCheckpoints()]
+        alone = devices == "1" or (devices == "auto" and torch.cuda.device_count() < 2)
+        if alone and config.trainer.num_nodes == 1 and "SLURM_NTASKS" in os.environ:
+            plugins.append(LightningEnvironment())
+        try:
+            trainer: pl.Trainer = super().instantiate_trainer(**{**options, "logger": False, "plugins": plugins})
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
+            fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
+            reason = " ".join(str(error).split())[:200]
+            raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
+            problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
+            raise EmolightError(problem, "Leave it out: one process uses them all.")
         # It came from RANK or SLURM_PROCID, also where this process trains for itself.
         rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
         if fitting:
             self._take_folder(config, trainer.is_global_zero)
             trainer.loggers = self._loggers(config)
-        return trainer
-
-    def _plugins(self, config: Any, options: dict[str, Any]) -> list[Any]:
-        """The user's, ours for checkpoints, and where `srun` starts a run a task, what keeps Lightning from SLURM."""
-        given = options.get("plugins", config.trainer.plugins) or []
-        plugins = [*(given if isinstance(given, list) else [given]), RunCheckpoints()]
-        devices = str(config.trainer.devices)
-        alone = devices == "1" or (devices == "auto" and torch.cuda.device_count() < 2)
-        alone = alone and config.trainer.num_nodes == 1 and "SLURM_NTASKS" in os.environ
-        return [*plugins, LightningEnvironment()] if alone else plugins
-
-    def _made_trainer(self, options: dict[str, Any]) -> pl.Trainer:
-        try:
-            trainer: pl.Trainer = super().instantiate_trainer(**options)
-        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-            raise EmolightError(
-                f"The trainer cannot be made: {' '.join(str(error).split())[:200]}",
-                "What is there is taken by --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto",
-            ) from None
-        cores = os.cpu_count() or 1
-        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * cores:
-            raise EmolightError(
-                f"trainer.devices is {trainer.num_devices}, each a process, but this machine has {cores} cores.",
-                "Leave it out: one process uses them all.",
-            )
         return trainer
 
     def _take_folder(self, config: Any, first: bool) -> None:
@@ -201,16 +177,11 @@ class EmolightCLI(LightningCLI):
     def _loggers(self, config: Any) -> list[Logger]:
         """TensorBoard and ``metrics.csv``, from a checkpoint on where its epoch began; and the user's own."""
         place: dict[str, Any] = {"save_dir": str(self.run.folder.parent), "name": "", "version": self.run.folder.name}
-        own: list[Logger]
-        if config.ckpt_path is None:
-            own = [TensorBoardLogger(**place, default_hp_metric=False), CSVLogger(**place)]
-        else:
-            step = read_checkpoint(config.ckpt_path)["global_step"]
-            board = TensorBoardLogger(**place, default_hp_metric=False, purge_step=step)
-            own = [board, ContinuedCSVLogger(self.run.folder, step)]
+        step = None if config.ckpt_path is None else read_checkpoint(config.ckpt_path)["global_step"]
+        table = CSVLogger(**place) if step is None else ContinuedCSVLogger(self.run.folder, step)
         given = self._get(self.config_init, "trainer.logger", default=None)
-        theirs = given if isinstance(given, list) else [given]
-        return [*own, *(one for one in theirs if isinstance(one, Logger))]
+        theirs = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Logger)]
+        return [TensorBoardLogger(**place, default_hp_metric=False, purge_step=step), table, *theirs]
 
     def _suffix(self, config: Any) -> str:
         """What tells these tables from those of the best checkpoint on the run's own clips."""
@@ -230,9 +201,9 @@ class EmolightCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         dry = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        again = f"python -m emolight fit --resume {self.run.folder}"
-        go_on = f"Go on with: {again}" if subcommand == "fit" and not dry else ""
-        if subcommand == "fit" and not dry:
+        fitting = subcommand == "fit" and not dry
+        go_on = f"Go on with: python -m emolight fit --resume {self.run.folder}" if fitting else ""
+        if fitting:
             print_start(self.run, self.trainer, self.model, self.datamodule)
         try:
             super()._run_subcommand(subcommand)
@@ -249,13 +220,12 @@ class EmolightCLI(LightningCLI):
             raise EmolightError(f"The disk is full: {error}.", f"Free some space. {go_on}") from None
         except (MisconfigurationException, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            if "Early stopping conditioned on metric" in reason:
-                raise EmolightError(reason.partition(" Pass in")[0], f"{LOGGED}.") from None
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             of_lightning = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")
-            if isinstance(error, MisconfigurationException) or of_lightning:
-                raise EmolightError(reason, "Change that option of the trainer.") from None
-            if self.trainer.world_size == 1 or not OTHER_PROCESS_GONE.search(str(error)):
+            if isinstance(error, MisconfigurationException) or of_lightning or "Early stopping" in reason:
+                fix = f"{LOGGED}." if "Early stopping" in reason else "Change that option of the trainer."
+                raise EmolightError(reason.partition(" Pass in")[0], fix) from None
+            if self.trainer.world_size == 1 or not PROCESS_GONE.search(str(error)):
                 raise
             raise EmolightError(f"Another process of this run is gone: {reason}", go_on) from None
 
@@ -264,15 +234,11 @@ def _check_trainer(trainer: Any) -> None:
     """Refuse options of the trainer with which it could not train, or would train without a result."""
     epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch or 1
     if epochs is not None and epochs < 1:
-        raise EmolightError(
-            f"trainer.max_epochs is {epochs}; it must be at least 1.",
-            "The learning rate's schedule is laid out over the epochs.",
-        )
+        fix = "The learning rate's schedule is laid out over the epochs."
+        raise EmolightError(f"trainer.max_epochs is {epochs}; it must be at least 1.", fix)
     if epochs is not None and every > epochs:
-        raise EmolightError(
-            f"trainer.check_val_every_n_epoch is {every}, and max_epochs {epochs}: there would be no result.",
-            "Lower it, or raise trainer.max_epochs.",
-        )
+        problem = f"trainer.check_val_every_n_epoch is {every}, and max_epochs {epochs}: there would be no result."
+        raise EmolightError(problem, "Lower it, or raise trainer.max_epochs.")
     for name in ("limit_train_batches", "limit_val_batches"):
         if trainer[name] == 0:
             raise EmolightError(f"trainer.{name} is 0: there would be no result.", "Leave it out, or raise it.")

@@ -1,8 +1,7 @@
 """Controls: simple predictors of the same clips and the same split, which a trained network must beat.
 
-Their settings are fixed beforehand and chosen on no clips: whole clips, 20 MFCC of 64 mel bins (512 samples, hop
-256), standardised features, multinomial logistic regression with balanced class weights and C = 0.1.
-
+Their settings are fixed beforehand and chosen on no clips: whole clips, standardised features, multinomial logistic
+regression with balanced class weights.
 Labels permuted within speaker teach nothing, so what they score is chance; more than that would be a leak. Where a
 speaker's clips stand on both sides of the split, it is a little below 1 / classes: the more of a speaker's clips of an
 emotion are evaluated, the fewer of them are left to train on.
@@ -10,7 +9,7 @@ emotion are evaluated, the fewer of them are left to train on.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from emolight.data.audio import Waveform
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import predictions_table, scores
+from emolight.evaluation.predictions import METRICS, predictions_table, scores
 from emolight.evaluation.statistics import bootstrap
 from emolight.models import features as front_ends
 
@@ -38,83 +37,56 @@ C = 0.1
 """Inverse strength of the L2 penalty, as in scikit-learn."""
 N_FFT, HOP, N_MELS, N_MFCC = 512, 256, 64, 20
 """Of the MFCC: samples of a window, samples between two, mel bins, coefficients."""
+SECONDS = ("seconds", "log_seconds")
 STATISTICS = ("mean", "std", "min", "max")
+"""Methods of an array."""
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
 
-class ControlFeatures(NamedTuple):
-    """Features of clips, whatever their fold; both tables have the clip id as index.
+def control_features(data: EmotionDataModule, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Features of all clips of ``data``, which is set up, by clip id: the duration, then :func:`clip_statistics`.
 
-    Attributes:
-        duration: ``seconds`` of the trimmed recording, and their natural logarithm ``log_seconds``.
-        mfcc: the statistics of :func:`clip_statistics`.
+    The ``known`` ones of other folds are kept, and not computed again.
     """
-
-    duration: pd.DataFrame
-    mfcc: pd.DataFrame
-
-
-def control_features(data: EmotionDataModule, known: ControlFeatures | None = None) -> ControlFeatures:
-    """The controls' features of all clips of ``data``, which is set up, and of the ``known`` ones.
-
-    Args:
-        data: one fold of a task.
-        known: features of other folds; what they hold is not computed again. Folds may hold different clips.
-
-    Raises:
-        EmolightError: a sample rate at which mel bins are empty, or a cache that was removed.
-    """
-    clip_ids = [one for one in data.clips["clip_id"] if known is None or one not in known.mfcc.index]
+    clip_ids = [one for one in data.clips["clip_id"] if known is None or one not in known.index]
     if known is not None and not clip_ids:
         return known
-    index = pd.Index(clip_ids, name="clip_id")
     front_end = front_ends.MFCC(data.sample_rate, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, n_mfcc=N_MFCC)
-    statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
     rows = [*(f"mfcc {number}" for number in range(N_MFCC)), "level"]
     names = [f"{which} {change}{row}" for which in STATISTICS for change in ("", "change of ") for row in rows]
-    seconds = np.array([data.cache.durations[clip_id] for clip_id in clip_ids])
-    duration = pd.DataFrame({"seconds": seconds, "log_seconds": np.log(seconds)}, index=index)
-    mfcc = pd.DataFrame(np.array(statistics), columns=names, index=index)
-    if known is None:
-        return ControlFeatures(duration, mfcc)
-    return ControlFeatures(pd.concat([known.duration, duration]), pd.concat([known.mfcc, mfcc]))
+    seconds = [data.cache.durations[clip_id] for clip_id in clip_ids]
+    statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
+    values = np.column_stack([seconds, np.log(seconds), statistics])
+    return pd.concat([known, pd.DataFrame(values, pd.Index(clip_ids, name="clip_id"), [*SECONDS, *names])])
 
 
 def clip_statistics(waveform: Waveform, front_end: front_ends.MFCC) -> Array:
     """Mean, standard deviation, minimum and maximum over time of a clip's MFCC and level, and of their changes.
 
-    Args:
-        waveform: samples [T] of the whole clip.
-        front_end: gives M MFCC of each frame.
-
     Returns:
-        ``[4 * 2 * (M + 1)]``: a statistic at a time; in each the M MFCC, the level of the frame (root mean square,
-        dB of full scale, -100 at least), and the differences of these from the frame before, 0 of the first.
+        ``[4 * 2 * (M + 1)]`` of samples [T]: a statistic at a time; in each the M MFCC, the level of the frame (root
+        mean square, dB of full scale, -100 at least), and the differences of these from the frame before.
     """
     samples = torch.tensor(waveform).unsqueeze(0)
     frames = torch.nn.functional.pad(samples, (N_FFT // 2, N_FFT // 2)).unfold(-1, N_FFT, HOP)
     level = 10 * frames.square().mean(dim=-1).clamp(min=1e-10).log10()
     rows = torch.cat([front_end(samples)[0, 0], level]).numpy().astype(np.float64)
     rows = np.concatenate([rows, np.diff(rows, axis=1, prepend=rows[:, :1])])
-    return np.concatenate([rows.mean(axis=1), rows.std(axis=1), rows.min(axis=1), rows.max(axis=1)])
+    return np.concatenate([getattr(rows, statistic)(axis=1) for statistic in STATISTICS])
 
 
 def control_tables(
-    data: EmotionDataModule, subset: str, features: ControlFeatures | None = None
+    data: EmotionDataModule, subset: str, features: pd.DataFrame | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Train every control on the training clips of ``data``, and let it predict another subset.
+    """Train every control on the training clips of ``data``, and let it predict those of ``subset``.
 
-    Args:
-        data: after ``setup``.
-        subset: the evaluated clips: ``test``, or ``val`` under the random protocol.
-        features: of :func:`control_features`, of these clips at least; None computes them.
+    ``subset`` is ``test``, or ``val`` under the random protocol; ``features`` are of these clips at least.
 
     Returns:
         Control, one of :data:`CONTROLS`, to its predictions table. The majority class gives each class its share of
-        the training clips; of equally frequent classes it predicts the first. The control of permuted labels has
-        :data:`PERMUTATIONS` rows a clip, told apart by the column ``seed``.
+        the training clips; permuted labels have :data:`PERMUTATIONS` rows a clip, told apart by the column ``seed``.
 
     Raises:
         EmolightError: the split has no clips in one of the two subsets, or training clips of one class only.
@@ -123,14 +95,11 @@ def control_tables(
     for name, rows in (("train", train), (subset, evaluated)):
         if not len(rows):
             raise EmolightError(f"Split '{label}' has no {name} clips.", "Evaluate val, or change the protocol.")
-    codes = {name: number for number, name in enumerate(data.classes)}
-    labels = data.clips["emotion"].iloc[train].map(codes).to_numpy(dtype=np.int64)
+    labels = data.clips["emotion"].iloc[train].map(data.classes.index).to_numpy(dtype=np.int64)
     if len(np.unique(labels)) < 2:
-        raise EmolightError(
-            f"The training clips of split '{label}' are all {data.classes[labels[0]]}.",
-            "The controls need training clips of two classes or more: choose another split.",
-        )
-    features = features or control_features(data)
+        problem = f"The training clips of split '{label}' are all {data.classes[labels[0]]}."
+        raise EmolightError(problem, "The controls need two classes or more: choose another split.")
+    features = control_features(data) if features is None else features
     clips, speakers = data.clips.iloc[evaluated], data.clips["speaker"].to_numpy()[train]
     ids, classes = [data.clips["clip_id"].iloc[rows] for rows in (train, evaluated)], len(data.classes)
 
@@ -139,49 +108,37 @@ def control_tables(
 
     def fitted(values: pd.DataFrame, targets: Labels) -> pd.DataFrame:
         known, unseen = (values.loc[one].to_numpy() for one in ids)
-        return table(_logistic_regression(known, targets, unseen, classes))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=1000))
+        model.fit(known, targets)
+        probabilities = np.zeros((len(unseen), classes))
+        probabilities[:, model.classes_] = model.predict_proba(unseen)
+        return table(probabilities)
 
+    mfcc = features.drop(columns=list(SECONDS))
     shares = np.bincount(labels, minlength=classes) / len(labels)
-    permuted = [permute_within(labels, speakers, seed) for seed in range(PERMUTATIONS)]
+    permuted = [fitted(mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in range(PERMUTATIONS)]
     return {
         MAJORITY: table(np.tile(shares, (len(clips), 1))),
-        DURATION: fitted(features.duration, labels),
-        MFCC: fitted(features.mfcc, labels),
-        PERMUTED: pd.concat(
-            [fitted(features.mfcc, one).assign(seed=seed) for seed, one in enumerate(permuted)], ignore_index=True
-        ),
+        DURATION: fitted(features[list(SECONDS)], labels),
+        MFCC: fitted(mfcc, labels),
+        PERMUTED: pd.concat(permuted, ignore_index=True),
     }
 
 
 def permute_within(labels: Labels, groups: NDArray[Any], seed: int) -> Labels:
     """Labels [N] shuffled among the clips of each of the ``groups`` [N]: every group keeps its labels' counts."""
-    random = np.random.default_rng(seed)
-    permuted = labels.copy()
+    random, permuted = np.random.default_rng(seed), labels.copy()
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
         permuted[rows] = labels[random.permutation(rows)]
     return permuted
 
 
-def _logistic_regression(known: Array, labels: Labels, unseen: Array, classes: int) -> Array:
-    """Probabilities ``[E, classes]`` of ``unseen`` [E, F], from ``known`` [N, F]; 0 for a class without labels."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=1000))
-    model.fit(known, labels)
-    probabilities = np.zeros((len(unseen), classes))
-    probabilities[:, model.classes_] = model.predict_proba(unseen)
-    return probabilities
-
-
 def score_controls(tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """The controls' ``name``, ``uar`` with ``uar_low`` and ``uar_high`` by speaker, ``accuracy`` and ``macro_f1``.
-
-    Args:
-        tables: control to its predictions table.
-    """
+    """``name``, ``uar`` with ``uar_low`` and ``uar_high`` by speaker, ``accuracy`` and ``macro_f1`` of each control."""
     found = []
     for name, table in tables.items():
-        low, high = bootstrap(table)["uar"]
-        values = scores(table)
-        metrics = {metric: float(values[metric]) for metric in ("uar", "accuracy", "macro_f1")}
+        (low, high), values = bootstrap(table)["uar"], scores(table)
+        metrics = {metric: float(values[metric]) for metric in METRICS}
         found.append({"name": name, **metrics, "uar_low": low, "uar_high": high})
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", 
 def environment(device: str, precision: str, seed: int, processes: int) -> dict[str, Any]:
     """Plain values for ``environment.json``."""
     return {
-        "versions": {"emolight": __version__, **{name: _version(name) for name in LIBRARIES}},
+        "versions": {"emolight": __version__, **{name: version(name) for name in LIBRARIES}},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
@@ -43,13 +44,6 @@ def slurm_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _commit() -> str | None:
     """Commit of the source tree the package runs from, with ``+`` when it has changes; None outside git."""
 
@@ -57,9 +51,8 @@ def _commit() -> str | None:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         # A package installed into someone else's repository must not claim that repository's commit.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return None

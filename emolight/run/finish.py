@@ -1,22 +1,60 @@
-"""What happens when ``fit``, ``validate`` or ``test`` has scored its clips: plots, controls, card, closing table."""
+"""What ``fit``, ``validate`` and ``test`` say and leave: at the start what they do, at the end what came out.
+
+The model card follows Mitchell et al., *Model Cards for Model Reporting*, 2019.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import lightning.pytorch as pl
 import pandas as pd
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+from rich.table import Table
 
 from emolight.data.datamodule import EmotionDataModule
+from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
-from emolight.files import atomic_write
+from emolight.evaluation.predictions import class_names, scores, wilson_interval
+from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
+from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
-from emolight.run.card import write_model_card
 from emolight.run.controls import control_tables, score_controls
 from emolight.run.folder import CONFIG, SPLIT, Run
 from emolight.run.recorder import Recorder
-from emolight.run.scoring import independence
-from emolight.run.summary import print_summary
+
+SUBSETS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: EmotionDataModule) -> None:
+    """Say what a fit is about to do: folder, clips, speakers, split, device, precision, input and network."""
+    if not trainer.is_global_zero:
+        return
+    split, network = data.make_split(), model.network
+    sizes = ", ".join(
+        f"{len(split.clips(name))} {word} clips of {len(split.speakers(name))} speakers"
+        for name, word in SUBSETS.items()
+        if split.clips(name)
+    )
+    with torch.no_grad():
+        shape = " × ".join(map(str, model.front_end(torch.zeros(1, data.length)).shape[1:]))
+    weights = f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.1f} M weights"
+    seen = f"{model.front_end.title} of {data.duration:g} s ({shape})"
+    processes = f" × {trainer.world_size}" if trainer.world_size > 1 else ""
+    lines = [
+        ("run", str(run.folder)),
+        ("data", f"{data.corpus_name}, task {data.task_name}: {sizes}"),
+        ("split", f"{split.label} ({split.meaning})"),
+        ("device", f"{trainer.strategy.root_device}{processes}, precision {trainer.precision}"),
+        ("model", f"{seen} into {type(network).__name__} ({weights}), {len(data.classes)} classes"),
+    ]
+    for name, text in (*lines, *(("note", note) for note in data.selection.notes)):
+        print(f"{name + ':':<8}{text}", flush=True)
 
 
 def finish(
@@ -27,45 +65,111 @@ def finish(
     command: str,
     checkpoint: str | None,
 ) -> None:
-    """Write what belongs to the predictions that count, and say what came out.
-
-    Raises:
-        EmolightError: there are none.
-    """
-    subset = "test" if command == "test" else "val"
+    """Write what belongs to the predictions that count, and say what came out; EmolightError where there are none."""
     # Lightning's loggers leave an empty one; config.yaml holds the parameters.
     (run.folder / "hparams.yaml").unlink(missing_ok=True)
-    table = recorder.best.table
+    subset, table = "test" if command == "test" else "val", recorder.best.table
     if table is None:
-        raise EmolightError(
-            "The training ended before its first validation, so there is no result.",
-            "Give it more time or steps." + (f" Go on: fit --resume {run.folder}" if run.last.is_file() else ""),
-        )
-    meaning = data.split.meaning
-    controls: list[dict[str, Any]] = []
+        fix = "Give it more time or steps." + (f" Go on: fit --resume {run.folder}" if run.last.is_file() else "")
+        raise EmolightError("The training ended before its first validation, so there is no result.", fix)
+    meaning, grid = data.split.meaning, _grid(table, subset)
     if command != "fit":
-        scored = np.flatnonzero(data.clips["clip_id"].isin(set(table["clip_id"])))
-        meaning = independence(data, scored.tolist(), model.training_facts, subset)
+        scored = data.clips[data.clips["clip_id"].isin(set(table["clip_id"]))]
+        meaning = independence(data, scored, model.training_facts, subset)
         tested = run.split.clips("test") if (run.folder / SPLIT).is_file() else []
         if of_test := set(tested) & set(table["clip_id"]):
             run.count_test(checkpoint or "", len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
     recorder.draw(subset, note)
-    if subset == "test":
-        controls = _controls(run, recorder, data)
+    with contextlib.suppress(EmolightError):  # where the split cannot train them
+        controls = score_controls(control_tables(data, "test")) if subset == "test" else []
+        for control in controls:
+            grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
+        if controls:
+            text = pd.DataFrame(controls).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+            write_text(run.folder / f"controls_test{recorder.suffix}.csv", text)
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
-    print_summary(run, recorder, data, subset, note, command, controls)
-    for text in data.selection.notes if command != "fit" else ():
-        print(f"note:  {text}")
+    console, times = Console(highlight=False, soft_wrap=True), run.openings
+    console.print()
+    console.print(grid)
+    for name, said in (
+        ("note", few_speakers(table["speaker"].nunique())),
+        ("split", note),
+        ("epoch", f"{recorder.best.epoch + 1} ({data.split.selection})" if command == "fit" else ""),
+        ("test", f"the test clips of this run were scored {times} time{'s' if times > 1 else ''}" if times else ""),
+        ("run", str(run.folder)),
+        *(("note", text) for text in data.selection.notes if command != "fit"),
+    ):
+        if said:
+            console.print(f"{name + ':':<7}{said}")
+    if command != "fit":
+        return
+    folder, logs = (shlex.quote(str(place)) for place in (run.folder, run.folder.parent.parent))
+    console.print(f"\nnext:\n  tensorboard --logdir {logs}")
+    if run.best.is_file() and data.split.clips("test"):
+        console.print(f"  python -m emolight test --ckpt_path {folder}")
+    if run.best.is_file():
+        console.print(f"  python -m emolight predict {folder} my_voice.wav")
+    if any(corpus.citation == "made by emolight" for corpus in data.corpora):
+        console.print("  python -m emolight fit --config configs/mfcc.yaml --data.corpus mine.csv    # your recordings")
+        console.print("  python -m emolight download data/ravdess    # or RAVDESS, 434 MB")
 
 
-def _controls(run: Run, recorder: Recorder, data: EmotionDataModule) -> list[dict[str, Any]]:
-    """What simple predictors score on the same test clips; none where the split cannot train them."""
-    try:
-        scored = score_controls(control_tables(data, "test"))
-    except EmolightError:
-        return []
-    with atomic_write(run.folder / f"controls_test{recorder.suffix}.csv") as part:
-        pd.DataFrame(scored).to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
-    return scored
+def _grid(table: pd.DataFrame, subset: str) -> Table:
+    """The table of metrics."""
+    values, ends = scores(table), bootstrap(table)["uar"]
+    low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
+    title = f"{SUBSETS[subset]}: {len(table)} clips of {table['speaker'].nunique()} speakers"
+    grid = Table("metric", title=title, title_justify="left")
+    grid.add_column("value", justify="right")
+    grid.add_row(f"UAR (95 % by speakers: {ends.low:.1%} to {ends.high:.1%})", f"{values['uar']:.2%}")
+    grid.add_row(f"accuracy (95 % by clips: {low:.1%} to {high:.1%})", f"{values['accuracy']:.2%}")
+    grid.add_row("macro-F1", f"{values['macro_f1']:.2%}", end_section=True)
+    for emotion, recall in values["recall"].items():
+        grid.add_row(f"recall {emotion}", f"{recall:.2%}")
+    grid.add_section()
+    return grid
+
+
+def independence(data: EmotionDataModule, clips: pd.DataFrame, training: Mapping[str, Any], subset: str) -> str:
+    """One sentence: whether a model knows the speakers and recordings ``clips`` that it is scored on.
+
+    ``training`` is what the checkpoint tells of it: :meth:`~emolight.data.datamodule.EmotionDataModule.training_facts`.
+    Validation clips chose the model by themselves; ``test`` clips must not have.
+    """
+    speakers, hashes = set(clips["speaker"]), {data.cache.hashes[clip_id] for clip_id in clips["clip_id"]} - {""}
+    same, parts = data.corpus_name == training.get("corpus"), []
+    for prefix, did in (("", "trained the model"), ("val_", "chose the epoch"))[: 1 + (subset == "test")]:
+        known = hashes & set(training.get(f"{prefix}hashes", ()))
+        shared = sorted(speakers & set(training.get(f"{prefix}speakers", ()))) if same else []
+        what = [f"{len(known)} of the {len(clips)} clips"] if known else []
+        what += [f"speaker{'s' if len(shared) > 1 else ''} {', '.join(shared[:8])}"] if shared else []
+        parts += [f"{' and '.join(what)} {did}"] if what else []
+    if parts:
+        return f"not independent, which flatters the figures: {'; '.join(parts)}"
+    if not training.get("hashes"):
+        return "what the model was trained on is not known"
+    if data.split.label == ALL_TEST and not same:
+        return f"another corpus than the model was trained on ({training['corpus']}); no clip was in training"
+    return data.split.meaning if same else "speaker-independent as far as the names tell"
+
+
+def write_model_card(run: Run) -> None:
+    """Write ``MODEL_CARD.md`` from the files of a run: of its test clips, else of validation clips with a warning."""
+    table, warning = run.predictions(run.subset), ""
+    if run.subset == "val" and run.split.selects_epoch:
+        warning = "They chose the epoch and the temperature, which flatters every figure below; `test` gives fair ones."
+    elif run.subset == "val":
+        warning = "Their speakers are in training: new voices will score lower."
+
+    def part(spec: Any) -> str:
+        """A part of the model, as ``MFCC (n_mels 64, n_mfcc 40)``."""
+        spec = spec if isinstance(spec, dict) else {"class_path": str(spec)}
+        given = [f"{name} {value}" for name, value in (spec.get("init_args") or {}).items() if value is not None]
+        return str(spec["class_path"]).rpartition(".")[2] + (f" ({', '.join(given)})" if given else "")
+
+    pages = Environment(loader=PackageLoader("emolight.run", "templates"), undefined=StrictUndefined, trim_blocks=True)
+    few, summary, classes = few_speakers(table["speaker"].nunique()), summarise(table), class_names(table)
+    facts = {"part": part, "classes": classes, "warning": warning, "few": few, "summary": summary}
+    write_text(run.folder / "MODEL_CARD.md", pages.get_template("model_card.md.j2").render(run=run, **facts))

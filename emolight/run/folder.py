@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
 import json
 import re
 from datetime import UTC, datetime
@@ -28,16 +30,11 @@ LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
 CLAIMED = "EMOLIGHT_RUN_FOLDER"
 """Set by the first process of a run, so that the others of its group use the same folder."""
-CACHES = "waveforms-v*"
-"""What lies in a folder of decoded waveforms."""
 A_RUN = "Give lightning_logs/NAME/version_N, or a checkpoint in it."
 
 
 class Run:
-    """A run folder, ``lightning_logs/NAME/version_N``.
-
-    Args:
-        folder: an existing folder; :meth:`open` checks it, :meth:`claim` makes it.
+    """A run folder, ``lightning_logs/NAME/version_N``; :meth:`open` finds it, :meth:`claim` makes it.
 
     Example:
         >>> run = Run.open("lightning_logs/mfcc/version_0")  # doctest: +SKIP
@@ -53,46 +50,34 @@ class Run:
 
     @classmethod
     def claim(cls, logs: Path, name: str) -> Run:
-        """Make ``logs/name/version_N`` with the first free N; two processes never get the same.
-
-        Raises:
-            EmolightError: the name leads out of ``logs``, or no folder can be made there.
-        """
+        """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise EmolightError(f"The name '{name}' leads out of {logs}.", "Pass another --name.")
         try:
             (logs / name).mkdir(parents=True, exist_ok=True)
             versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
             number = max((int(version) for version in versions if version.isdigit()), default=-1) + 1
-            while True:
-                folder = logs / name / f"version_{number}"
-                try:
+            for folder in (logs / name / f"version_{place}" for place in itertools.count(number)):
+                with contextlib.suppress(FileExistsError):
                     folder.mkdir()
-                    return cls(folder)
-                except FileExistsError:
-                    number += 1
+                    break
+            return cls(folder)
         except OSError as error:
-            raise EmolightError(
-                f"No run folder can be made under {logs / name}: {error.strerror}.",
-                "Free the place, or pass another --name.",
-            ) from None
+            problem = f"No run folder can be made under {logs / name}: {error.strerror}."
+            raise EmolightError(problem, "Free the place, or pass another --name.") from None
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run of a run folder, or of a checkpoint or folder in it.
-
-        Raises:
-            EmolightError: there is no such place, or no run around it.
-        """
+        """The run of a run folder, or of a checkpoint or folder in it; EmolightError where there is none."""
         if re.match(r"\w\w+:/", str(path)):
             raise EmolightError(f"'{path}' is an address; runs are read from files.", "Fetch it yourself first.")
         path = Path(path).expanduser()
         if not path.exists():
             raise EmolightError(f"There is no run '{path}'.", A_RUN)
-        if (run := cls.around(path)) is None:
-            where = f"'{path}'" if path.is_dir() else f"the folders above '{path}'"
-            raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", A_RUN)
-        return run
+        if run := cls.around(path):
+            return run
+        where = f"'{path}'" if path.is_dir() else f"the folders above '{path}'"
+        raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", A_RUN)
 
     @classmethod
     def around(cls, path: Path) -> Run | None:
@@ -154,18 +139,11 @@ class Run:
         return "test" if (self.folder / "predictions_test.csv").is_file() else "val"
 
     def predictions(self, subset: str = "val", suffix: str = "") -> pd.DataFrame:
-        """The predictions table of a subset.
-
-        Raises:
-            EmolightError: it was not written, or is damaged.
-        """
+        """The predictions table of a subset; EmolightError where it was not written, or is damaged."""
         path = self.folder / f"predictions_{subset}{suffix}.csv"
         if not path.is_file():
-            command = "test" if subset == "test" else "validate"
-            raise EmolightError(
-                f"There is no predictions file {path}.",
-                f"Write it: python -m emolight {command} --ckpt_path {self.best}",
-            )
+            command = f"python -m emolight {'test' if subset == 'test' else 'validate'} --ckpt_path {self.best}"
+            raise EmolightError(f"There is no predictions file {path}.", f"Write it: {command}")
         return read_predictions(path)
 
     @property
@@ -176,23 +154,14 @@ class Run:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What must agree before two results may be ranked in one table."""
-        return {
-            "corpus": str(self.environment.get("corpus", "")),
-            "task": str(self.environment.get("task", "")),
-            "protocol": self.split.label,
-            "clips scored": self.subset,
-            "split": self.split.hash,
-            "selection": self.split.selection,
-        }
+        split, facts = self.split, {name: str(self.environment.get(name, "")) for name in ("corpus", "task")}
+        scored = {"protocol": split.label, "clips scored": self.subset}
+        return {**facts, **scored, "split": split.hash, "selection": split.selection}
 
     def data(self, **changes: Any) -> EmotionDataModule:
         """The data module of this run, on its own split, before ``setup``.
 
-        Args:
-            changes: arguments that differ, such as ``root``, where the recordings are now.
-
-        Raises:
-            EmolightError: as :meth:`data_settings`, or settings that no data module takes.
+        ``changes`` are arguments that differ, such as ``root``, where the recordings are now.
         """
         changes = {name: value for name, value in changes.items() if name != "root" or value is not None}
         own = {"split_csv": str(self.folder / SPLIT), "seed": self.config["seed_everything"]}
@@ -203,22 +172,17 @@ class Run:
             raise EmolightError(f"{self.folder / CONFIG} does not fit: {error}.", "Was it another version's?") from None
 
     def data_settings(self, moved: bool = False) -> dict[str, Any]:
-        """What the configuration says of the data. It may be a stranger's, so that it makes no folder anywhere.
+        """What the configuration says of the data; EmolightError where the recordings are not, unless they ``moved``.
 
-        Args:
-            moved: the recordings are elsewhere by now.
-
-        Raises:
-            EmolightError: they are not there.
+        The configuration may be a stranger's, so it makes no folder anywhere.
         """
         data = {name: value for name, value in self.config["data"].items() if name not in ("split_csv", "splits_dir")}
-        if (cache := data.get("cache_dir")) and not any(Path(str(cache)).expanduser().glob(CACHES)):
+        if (cache := data.get("cache_dir")) and not any(Path(str(cache)).expanduser().glob("waveforms-v*")):
             data.pop("cache_dir")
         for _, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
             if not root.is_dir() or not any(root.iterdir()):  # a corpus that makes itself would do it there
-                raise EmolightError(
-                    f"The recordings of {self.folder} are not at '{root}'.", "Say where: --data.root DIR"
-                )
+                problem = f"The recordings of {self.folder} are not at '{root}'."
+                raise EmolightError(problem, "Say where: --data.root DIR")
         return data
 
     @property
@@ -229,8 +193,7 @@ class Run:
 
     def count_test(self, checkpoint: str | Path, clips: int) -> int:
         """Note that test clips were scored; returns how often that has happened. Processes do not lose each other's."""
-        path = self.folder / TESTED
-        line = io.StringIO()
+        path, line = self.folder / TESTED, io.StringIO()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         csv.writer(line, lineterminator="\n").writerow([now, Path(checkpoint).name, clips])
         with filelock.FileLock(path.with_name(f".{path.name}.lock")):
@@ -240,11 +203,7 @@ class Run:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A complete configuration.
-
-    Raises:
-        EmolightError: it is damaged, or is not complete.
-    """
+    """A complete configuration; EmolightError where it is damaged, or is not complete."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -252,7 +211,6 @@ def read_config(path: Path) -> dict[str, Any]:
         raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
     groups = config if isinstance(config, dict) else {}
     if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
-        raise EmolightError(
-            f"{path} is not the configuration of a run: no {', '.join(missing)}.", "Take the file that the run wrote."
-        )
+        problem = f"{path} is not the configuration of a run: no {', '.join(missing)}."
+        raise EmolightError(problem, "Take the file that the run wrote.")
     return {"name": path.parent.parent.name, "seed_everything": 0, **groups}

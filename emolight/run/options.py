@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import yaml
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
-from emolight.run.folder import SPLIT, Run
-from emolight.run.resume import check_resumable, requeued_run
+from emolight.models.classifier import load_classifier
+from emolight.run.environment import slurm_job
+from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.words import CONFIG_OPTIONS, take
 
 FIXED = ("task", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
@@ -32,95 +36,104 @@ CALLBACKS = ("EarlyStopping", "LearningRateMonitor", "StochasticWeightAveraging"
 """Lightning's callbacks that a resumed run takes over: none of them writes a file or imports anything."""
 
 
+STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+"""What a run goes on from, beside the weights."""
+
+
 def insert_run(argv: list[str]) -> list[str]:
     """With ``--ckpt_path`` or ``--resume``, start from the run's own configuration and split.
 
     Of the configuration, which may be a stranger's, only what describes data and model is taken; of the trainer's
     part plain values, and only by ``--resume``.
-
-    Raises:
-        EmolightError: there is no such run or checkpoint, or what it says is not taken unasked.
     """
     command, *options = argv
     options, checkpoints = take(options, "--ckpt_path")
+    configured = bool(take(options, *CONFIG_OPTIONS)[1])
     if command == "fit":
         if checkpoints:
             raise EmolightError(f"`fit` does not take --ckpt_path {checkpoints[-1]}.", "Go on: fit --resume RUN")
         options, resumed = take(options, "--resume")
-        run = Run.open(resumed[-1]) if resumed else requeued_run(options)
+        run = Run.open(resumed[-1]) if resumed else _requeued_run(options)
         if run is None:
             return argv
         given = Path(resumed[-1]).expanduser() if resumed else run.last
         path = given if given.is_file() else run.last
-        check_resumable(path)
+        _check_resumable(path)
     elif checkpoints:
         given = Path(checkpoints[-1]).expanduser()
         run = Run.around(given)
         path = run.best if run and given.is_dir() else given
         check_is_file(checkpoints[-1] if path is given else path)
-        if run is None and not take(options, *CONFIG_OPTIONS)[1]:
-            raise EmolightError(
-                f"No config.yaml in the folders above {path}.",
-                "Keep the checkpoint in its run folder, or pass --config as well.",
-            )
-        if run is None:
+        if run is None and configured:
             return [command, "--ckpt_path", str(path), *options]
+        if run is None:
+            fix = "Keep the checkpoint in its run folder, or pass --config as well."
+            raise EmolightError(f"No config.yaml in the folders above {path}.", fix)
     else:
         return argv
     corpora = [yaml.safe_load(one) for one in take(options, "--data.corpus")[1]]
     other = bool(corpora) and corpora[-1] != run.config["data"].get("corpus")
     words = ["--data.protocol=test"] if other else [f"--data.split_csv={run.folder / SPLIT}"]
     if command == "fit":
-        again = take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]
         trainer = run.config["trainer"]
-        plain = {name: trainer[name] for name in TRAINER if isinstance(trainer.get(name), bool | int | float | str)}
-        found = plain if again else plain | _callbacks(run)
-        words += [
-            f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}"
-            for name, value in found.items()
-        ]
+        kept = {name: trainer[name] for name in TRAINER if isinstance(trainer.get(name), bool | int | float | str)}
+        if not take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]:
+            kept |= _callbacks(run)
+        for name, value in kept.items():
+            words.append(f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}")
     else:
         words.append(f"--data.emotions={json.dumps(read_checkpoint(path)['hyper_parameters']['classes'])}")
-    moved = bool(take(options, "--data.root", *CONFIG_OPTIONS)[1])
-    return [command, "--config", _plain_config(run, other, moved), *words, "--ckpt_path", str(path), *options]
-
-
-def _plain_config(run: Run, other: bool, moved: bool) -> str:
-    """The run's data and model settings, as text that the parser takes for a configuration.
-
-    Args:
-        run: maybe a stranger's.
-        other: another corpus is scored: only what the model needs is taken.
-        moved: the recordings are elsewhere by now.
-    """
-    data = run.data_settings(other or moved)
+    # Data and model of the run, as text that the parser takes for a configuration. Of another corpus only what the
+    # model needs is taken.
+    data = run.data_settings(moved=other or configured or bool(take(options, "--data.root")[1]))
     if other:
         data = {name: value for name, value in data.items() if name in (*SOUND, "batch_size", "cache_dir")}
-    model = run.config["model"]
-    network = model.get("network")
+    model, network = dict(run.config["model"]), run.config["model"].get("network")
     if isinstance(network, dict) and "pretrained" in (network.get("init_args") or {}):  # the checkpoint has the weights
-        model = {**model, "network": {**network, "init_args": {**network["init_args"], "pretrained": False}}}
-    return json.dumps(
-        {**{name: run.config[name] for name in ("name", "seed_everything")}, "data": data, "model": model}
-    )
+        model["network"] = {**network, "init_args": {**network["init_args"], "pretrained": False}}
+    own = {name: run.config[name] for name in ("name", "seed_everything")} | {"data": data, "model": model}
+    return [command, "--config", json.dumps(own), *words, "--ckpt_path", str(path), *options]
+
+
+def _check_resumable(path: Path) -> None:
+    """Raise :class:`EmolightError` for a checkpoint that is damaged, of another version, or holds weights alone."""
+    checkpoint = read_checkpoint(path)
+    if missing := [name for name in STATE if name not in checkpoint]:
+        problem = f"{path} holds no training to go on with: no {', '.join(missing)}."
+        raise EmolightError(problem, "Give the run folder, or its checkpoints/last.ckpt.")
+    load_classifier(path)
+
+
+def _requeued_run(options: Sequence[str]) -> Run | None:
+    """The run that this ``fit`` of this SLURM job began before the job was put back into the queue, or None.
+
+    A job may hold several; the same ``options`` began the same run.
+    """
+    if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return None
+    rest, files = take(options, *CONFIG_OPTIONS)
+    root = "."
+    for path in files:
+        with contextlib.suppress(OSError, ValueError, AttributeError, yaml.YAMLError):  # the parser says more
+            trainer = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("trainer") or {}
+            root = trainer.get("default_root_dir") or root
+    root = [root, *take(rest, "--trainer.default_root_dir")[1]][-1]
+    asked = {"slurm_job": slurm_job(), "command": shlex.join(["fit", *options])}
+    runs = [Run(path.parent) for path in (Path(root).expanduser() / LOGS).rglob("environment.json")]
+    runs = [run for run in runs if asked.items() <= run.environment.items() and run.last.is_file()]
+    return max(runs, key=lambda run: int(run.folder.name.removeprefix("version_")), default=None)
 
 
 def _callbacks(run: Run) -> dict[str, Any]:
-    """The callbacks of a resumed run, as an option of the trainer.
-
-    Raises:
-        EmolightError: one that could write or import something.
-    """
+    """The callbacks of a resumed run, as an option of the trainer; EmolightError for one that could write something."""
     given = run.config["trainer"].get("callbacks")
     found = given if isinstance(given, list) else [given] if given else []
     for one in found:
         name = str(one.get("class_path", "") if isinstance(one, dict) else one)
         module, _, kind = name.rpartition(".")
         if not module.startswith("lightning.pytorch.callbacks") or kind not in CALLBACKS:
-            raise EmolightError(
-                f"{run.folder}/config.yaml names the callback '{name}', which is not taken over unasked.",
-                "Give all of them again by --trainer.callbacks, or take it out of the file.",
-            )
+            problem = f"{run.folder}/config.yaml names the callback '{name}', which is not taken over unasked."
+            raise EmolightError(problem, "Give all of them again by --trainer.callbacks, or take it out of the file.")
     return {"callbacks": found} if found else {}
 
 
@@ -129,17 +142,16 @@ def contradictions(checkpoint: str, run: Run | None, given: dict[str, Any], comm
     trained = read_checkpoint(checkpoint)["hyper_parameters"]
     changed = differences({name: trained[name] for name in SOUND if name in trained}, given["data"], "data")
     changed += differences(trained, given["model"], "model")
-    if run is not None:
-        recorded = run.config
-        same = given["data"]["corpus"] == recorded["data"].get("corpus")
-        fixed = {name: recorded["data"][name] for name in FIXED if name in recorded["data"]} if same else {}
-        changed += differences(fixed, given["data"], "data")
-        if given["data"]["emotions"] not in (None, recorded["data"].get("emotions"), trained["classes"]):
-            changed.append(f"data.emotions {trained['classes']}, received {given['data']['emotions']}")
-        if command == "fit":
-            # The one-cycle schedule is laid out over the epochs.
-            laid_out = {"trainer": {"max_epochs": recorded["trainer"].get("max_epochs")}}
-            changed += differences({**laid_out, "seed_everything": recorded["seed_everything"]}, given, "")
+    if run is None:
+        return changed
+    data, emotions = run.config["data"], given["data"]["emotions"]
+    if given["data"]["corpus"] == data.get("corpus"):
+        changed += differences({name: data[name] for name in FIXED if name in data}, given["data"], "data")
+    if emotions not in (None, data.get("emotions"), trained["classes"]):
+        changed.append(f"data.emotions {trained['classes']}, received {emotions}")
+    if command == "fit":  # the one-cycle schedule is laid out over the epochs
+        epochs = {"trainer": {"max_epochs": run.config["trainer"].get("max_epochs")}}
+        changed += differences({**epochs, "seed_everything": run.config["seed_everything"]}, given, "")
     return changed
 
 
@@ -147,13 +159,14 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
     """Texts such as ``model.learning_rate 0.001, received 0.5`` for settings that differ."""
     texts: list[str] = []
     for name, value in saved.items():
+        option = f"{prefix}.{name}".replace(".init_args", "").lstrip(".")
         # Nothing given for the augmentation means the usual one.
         if name not in given or name in FREE or (name == "augment" and given[name] is None):
             continue
         if isinstance(value, dict) and isinstance(given[name], dict):
-            texts += differences(value, given[name], f"{prefix}.{name}".replace(".init_args", "").lstrip("."))
+            texts += differences(value, given[name], option)
         elif value != given[name]:
-            texts.append(f"{prefix}.{name}".lstrip(".") + f" {value}, received {given[name]}")
+            texts.append(f"{option} {value}, received {given[name]}")
     return texts
 
 

@@ -1,4 +1,4 @@
-"""The parser of ``fit``, ``validate`` and ``test``: a help that fits a screen, and no code but what is trusted."""
+"""The parser of ``fit``, ``validate`` and ``test``: short help, only trusted code, mistakes in plain words."""
 
 from __future__ import annotations
 
@@ -12,14 +12,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
+from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
-from emolight.errors import IMPORTS, EmolightError, nearest
+from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
 from emolight.models import features
-from emolight.run.mistakes import SHORT
-from emolight.run.words import replaced
+from emolight.models.augment import Augmentation
+from emolight.models.networks import Network
+from emolight.models.parts import GIVEN, parameters, subclasses
+from emolight.run.words import CONFIG_OPTIONS, meant, replaced, take
 
+GROUPS = ("data", "model", "trainer")
+SHORT = {
+    f"model.{name}": [kind for kind, part in subclasses(base).items() if part.__module__ == base.__module__]
+    for name, base in (("features", features.Features), ("network", Network), ("augment", Augmentation))
+}
+"""Options that name a class of this project, and the short names that they know."""
+LIGHTNINGS = {"trainer.callbacks": callbacks.__all__, "trainer.logger": loggers.__all__}
+EXPECTED = {
+    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"},
+    **{"list": "a list, written [one, another]", "dict": "names with values, written {name: value}"},
+    **{"PositiveInt": "a whole number above 0", "NonNegativeInt": "a whole number, 0 or more"},
+}
+"""The parser's words for what a value must be, in words that people use."""
+PRECISION = {"fp16": "16-mixed", "float16": "16-mixed", "half": "16-mixed", "fp32": "32-true", "float32": "32-true"}
 TRUSTED = ["emolight", "lightning", "torch.nn"]
 _ALLOWED: set[str] = set()
 TYPED = re.compile(r"--(?:model\.(?:features|network|augment\+?)|data\.corpus|trainer\.(?:logger|callbacks)\+?)")
@@ -48,6 +66,8 @@ HELP = {
     "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
+ALL = "show every option of Lightning's Trainer as well"
+LATER = "A later --config wins over an earlier one, and options win over both. In YAML the dots are levels."
 
 
 def limit_imports(argv: Sequence[str]) -> None:
@@ -55,12 +75,6 @@ def limit_imports(argv: Sequence[str]) -> None:
 
     A name is imported before its type is checked, which executes the module; and the configuration may be a
     stranger's. The variable holds all of them afterwards, for models and corpora.
-
-    Args:
-        argv: the command line.
-
-    Raises:
-        EmolightError: the environment variable holds no names of modules.
     """
     given = os.environ.get(IMPORTS, "")
     asked = [name.strip() for name in given.split(",") if name.strip()]
@@ -84,11 +98,7 @@ def limit_imports(argv: Sequence[str]) -> None:
 
 
 def named_modes(argv: Sequence[str]) -> list[str]:
-    """``argv`` with ``--model.features.mode mel`` as ``--model.features MelSpectrogram``.
-
-    Raises:
-        EmolightError: no front-end has this mode.
-    """
+    """``argv`` with ``--model.features.mode mel`` as ``--model.features MelSpectrogram``."""
 
     def name(_: str, mode: str) -> list[str]:
         if mode not in MODES:
@@ -105,49 +115,40 @@ class EmolightParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviation would work here but not in YAML, and hides typos.
         super().__init__(*args, allow_abbrev=False, **kwargs)
-        self.add_argument("--help_all", action=_HelpAll, help="show every option of Lightning's Trainer as well")
+        self.add_argument("--help_all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=ALL)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """The short help, a line or two an option."""
         command = self.prog.split()[-1]
-        lines = [
-            f"usage: python -m emolight {command} [--config FILE ...] [--OPTION VALUE ...]",
-            "",
-            "A later --config wins over an earlier one, and options win over both. In YAML the dots are levels.",
-        ]
-        sections: dict[str, list[argparse.Action]] = {"run": [], "data": [], "model": [], "trainer": []}
+        lines = [f"usage: python -m emolight {command} [--config FILE ...] [--OPTION VALUE ...]", "", LATER]
+        sections: dict[str, list[str]] = {"run": [], "data": [], "model": [], "trainer": []}
         for action in self._actions:
             section, dot, _ = action.dest.partition(".")
             if not dot and action.help != argparse.SUPPRESS and section not in sections:
                 if (command, section) != ("fit", "ckpt_path"):
-                    sections["run"].append(action)
-            elif action.dest in HELP if section == "trainer" else _is_own_option(action):
-                sections[section].append(action)
-        for section, actions in sections.items():
-            lines += ["", section if section != "trainer" else "trainer (--help_all lists all)"]
-            for action in actions:
-                lines += _option_lines(action)
+                    sections["run"].append(_described(action))
+            elif action.dest in HELP if section == "trainer" else dot and _may_be_set(action):
+                sections[section].append(_described(action))
+        for section, options in sections.items():
+            lines += ["", f"{section} (--help_all lists all)" if section == "trainer" else section, *options]
         return "\n".join(lines) + "\n"
 
 
-def _is_own_option(action: argparse.Action) -> bool:
-    """Whether people may set it: not a whole group, not linked from another option, not the help of a class."""
-    linked = " --> " in (action.option_strings[0] if action.option_strings else "")
-    return action.metavar != "CONFIG" and "." in action.dest and not linked and not action.dest.endswith(".help")
+def _may_be_set(action: argparse.Action) -> bool:
+    """Not a whole group, not linked from another option, not the help of a class."""
+    linked = " --> " in "".join(action.option_strings)
+    return action.metavar != "CONFIG" and not linked and not action.dest.endswith(".help")
 
 
-def _option_lines(action: argparse.Action) -> list[str]:
-    default = action.default
-    shown = "" if default is None or default == argparse.SUPPRESS else f" [{_plain(default)}]"
+def _described(action: argparse.Action) -> str:
+    default = "" if action.default in (None, argparse.SUPPRESS) else f" [{_plain(action.default)}]"
     option = max((word for word in action.option_strings if not word.endswith("+")), key=len, default=action.dest)
-    text = re.sub(r"\s+", " ", (HELP.get(action.dest) or action.help or "").replace("``", ""))
-    text = re.sub(r"\s*\(type: .*", "", text)
+    text = " ".join((HELP.get(action.dest) or action.help or "").replace("``", "").split()).partition(" (type: ")[0]
     if action.dest in SHORT:
         text = f"{text.rstrip('.')}: {', '.join(SHORT[action.dest])}; {option}.help NAME lists its options"
-    body = textwrap.wrap(text.rstrip(".") + shown, 84)
-    if len(option) < 28:
-        return [f"  {option:<28}{line}" if number == 0 else f"{'':30}{line}" for number, line in enumerate(body)]
-    return [f"  {option}", *(f"{'':30}{line}" for line in body)]
+    gap = f"\n{'':30}"
+    head = f"  {option:<28}" if len(option) < 28 else f"  {option}{gap}"
+    return head + gap.join(textwrap.wrap(text.rstrip(".") + default, 84))
 
 
 def _plain(value: Any) -> str:
@@ -160,9 +161,86 @@ def _plain(value: Any) -> str:
 
 
 class _HelpAll(argparse.Action):
-    def __init__(self, option_strings: Any, dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=kwargs["help"])
-
     def __call__(self, parser: Any, *_: Any) -> None:
         print(LightningArgumentParser.format_help(parser), end="")
         raise SystemExit(0)
+
+
+def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightError:
+    """The message of a command's parser, with what it is about and the nearest name."""
+    text = " ".join(message.split())
+    see = f"All options: python -m emolight {parser.prog.split()[-1]} --help"
+
+    def said(pattern: str) -> str:
+        found = re.search(pattern, text)
+        return next(filter(None, found.groups()), "") if found else ""
+
+    option = said(r'Parser key "([^"]+)"') or "an option"
+    if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
+        if Path(name).suffix in (".yaml", ".yml"):
+            return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
+        hint = meant(name, (action.dest for action in parser._actions if action.option_strings))
+        return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
+    if path := said(r"File does not exist: '?([^']+)"):
+        places = (Path(path).parent, Path("configs"))
+        others = sorted(other.stem for folder in places for other in folder.glob("*.yaml"))
+        hint = f"There are: {', '.join(others)}." if others else "Check the path."
+        return EmolightError(f"There is no configuration file {path}.", nearest(Path(path).stem, others) + hint)
+    if name := said(r"Importing '([\w.]+)' is not allowed"):
+        return untrusted(option, name)
+    if name := said(r"No module named '([\w.]+)'"):
+        return EmolightError(f"{option} needs the module '{name}', which is not here.", "Is it in this folder?")
+    if name := said(r"argument \S+ --> (\S+):"):
+        return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
+    if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):
+        return EmolightError(f"{broken} is not valid YAML: {text[-160:]}", "Mend it; only plain YAML is read.")
+    if name := said(r"Option '([^']+)' is not accepted"):  # the parser has imported the class already
+        module, _, kind = said(r"class_path(?:=| )'([\w.]+)'").rpartition(".")
+        part = getattr(sys.modules.get(module), kind, None)
+        own = [one for one in parameters(part) if one not in GIVEN] if isinstance(part, type) else []
+        fix = f"{nearest(name, own)}Valid: {', '.join(own)}." if own else f"Its options: --{option}.help NAME"
+        return EmolightError(f"{option}: {kind or 'the class'} has no argument '{name}'.", fix)
+    if name := said(r"Expected a dot import path string: (\S+)"):
+        known = SHORT.get(option, LIGHTNINGS.get(option, []))
+        valid = ", ".join(SHORT.get(option, ())) or "a class of Lightning"
+        return EmolightError(f"{option} is '{name}'.", f"{nearest(name, known)}Valid: {valid}, my_module.MyClass.")
+    value = said(r"(?:Got value|Given value): (.*)$|with base 10: '(.*)'|: (\S+) does not conform")[:100]
+    kinds = re.findall(
+        r"(?:Expected an? |Not of type )(?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^\]]+)\]|(\w+):)", text
+    )
+    if option == "an option" or not kinds:
+        return EmolightError(text[:300], see)
+    choices = list(dict.fromkeys(one.strip(" '") for _, literal, _ in kinds for one in literal.split(",") if one))
+    wanted = [f"one of {', '.join(choices)}"] if choices else []
+    wanted += [EXPECTED.get(name, name) for kind, _, restricted in kinds if (name := kind or restricted)]
+    hint = f"Did you mean '{PRECISION[value]}'? " if value in PRECISION else nearest(value, choices)
+    return EmolightError(f"{option} is '{value}'.", f"{hint}Expected: {' or '.join(dict.fromkeys(wanted))}.")
+
+
+def check_groups(argv: Sequence[str]) -> None:
+    """Refuse a configuration file in which a group of options, such as ``data``, has a value of its own.
+
+    The parser takes ``data: 3``, and an empty ``model:`` for the default model, without a word.
+    """
+    for path in take(argv, *CONFIG_OPTIONS)[1]:
+        content = _load(path)
+        if content is not None and not isinstance(content, dict):
+            shown = " ".join(f"'{content}'".split())[:200]
+            raise EmolightError(f"{path} holds no options: {shown}.", "They stand as NAME: VALUE, a line each.")
+        for group in GROUPS:
+            value = (content or {}).get(group, {})
+            if not isinstance(value, dict | str):
+                problem = f"{path}: {group} is {'empty' if value is None else value}; options stand below it."
+                raise EmolightError(problem, "Take the line out, or indent the options below it.")
+        if {"space", "trials"} <= set(content or ()):
+            raise EmolightError(f"{path} describes a sweep.", f"Type: python -m emolight sweep --config {path}")
+
+
+def _load(path: str) -> Any:
+    """Content of a YAML file, ``{}`` where it is missing; None when it is no YAML, of which the parser says more."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (FileNotFoundError, IsADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {} if path.startswith("{") else None

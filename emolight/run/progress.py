@@ -1,10 +1,9 @@
-"""Progress of training: a line an epoch, and on a terminal a bar for the epoch that runs."""
+"""Progress of training."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
@@ -41,17 +40,9 @@ class EpochLines(pl.Callback):
         print(f"epoch {epoch}/{epochs if epochs > 0 else '?'}  {shown}  {clock(spent)}{ending}", flush=True)
 
 
-class EpochBar(RichProgressBar):
-    """Lightning's bar without the version number, which it cuts to its last letters."""
-
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """The logged values that the bar shows."""
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
-
-
 def progress() -> list[pl.Callback]:
-    """The callbacks that show progress on this output."""
-    return [EpochLines(), EpochBar()] if sys.stdout.isatty() else [EpochLines()]
+    """A line an epoch, and on a terminal a bar for the epoch that runs."""
+    return [EpochLines(), RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
 
 
 def clock(seconds: float) -> str:

@@ -1,28 +1,34 @@
-"""The callback that decides which model is the run's result, and keeps what the run found."""
+"""What a run keeps while it trains: tables and checkpoints of its best model, its state, its curves."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import signal
+import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import calibrate
 from emolight.evaluation.plots import confusion_figure, curves_figure, recall_figure, speaker_figure
-from emolight.evaluation.predictions import predictions_table, read_predictions, scores, write_predictions
+from emolight.evaluation.predictions import predictions_table, scores, write_predictions
 from emolight.evaluation.style import save_figure
 from emolight.files import write_text
 from emolight.models.checkpoint import CheckpointFiles, weights_only_state
 from emolight.models.classifier import EmotionClassifier
-from emolight.run.environment import environment
+from emolight.run.environment import environment, slurm_job
 from emolight.run.folder import SPLIT, Run
 
 WEIGHTS_ONLY = "weights only"
@@ -43,11 +49,6 @@ class Recorder(pl.Callback):
     What counts is decided at one event, the end of a validation: the highest UAR so far; or the last validation, where
     validation speakers are in training too, since to choose the best of many and then quote it flatters. Whatever shows
     a run's result (table, card, TensorBoard, checkpoint, sweep) takes it from here.
-
-    Args:
-        run: the run folder.
-        suffix: added to the names of the tables and plots of ``validate`` and ``test``.
-        checkpoints: whether ``best.ckpt`` is written.
     """
 
     def __init__(self, run: Run, suffix: str = "", checkpoints: bool = True) -> None:
@@ -66,10 +67,7 @@ class Recorder(pl.Callback):
         corpus, seed = data.selection.corpus, int(pl_module.hparams["seed"])
         self.run.note(
             **environment(str(pl_module.device), str(trainer.precision), seed, trainer.world_size),
-            corpus=corpus.name,
-            about=corpus.about,
-            licence=corpus.licence,
-            citation=corpus.citation,
+            **{"corpus": corpus.name, "about": corpus.about, "licence": corpus.licence, "citation": corpus.citation},
             task=data.task_name,
             groups=list(data.groups),
             notes=data.selection.notes,
@@ -79,22 +77,15 @@ class Recorder(pl.Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a training that would end without a result.
-
-        Raises:
-            EmolightError: it has no batches, or stops before its first validation.
-        """
-        for name, count in (("train", trainer.num_training_batches), ("val", sum(map(int, trainer.num_val_batches)))):
-            if not count:
-                fix = f"Raise trainer.limit_{name}_batches."
-                raise EmolightError(f"There are no {name} batches: there would be no result.", fix)
+        """Refuse a training that would not be validated, or would stop before its first validation."""
+        if not sum(map(int, trainer.num_val_batches)):
+            problem = "There are no val batches: there would be no result."
+            raise EmolightError(problem, "Raise trainer.limit_val_batches.")
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:
-            raise EmolightError(
-                f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps.",
-                "Raise it, or lower trainer.val_check_interval.",
-            )
+            problem = f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps."
+            raise EmolightError(problem, "Raise it, or lower trainer.val_check_interval.")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide whether this validation is the one that counts."""
@@ -119,12 +110,8 @@ class Recorder(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the wall time, and what came out."""
         if trainer.is_global_zero:
-            self.run.note(
-                seconds=round(self._seconds, 1),
-                finished=self.best.table is not None,
-                best_epoch=self.best.epoch + 1,
-                best_metrics=self.best.metrics,
-            )
+            found = {"best_epoch": self.best.epoch + 1, "best_metrics": self.best.metrics}
+            self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
 
     @property
     def _seconds(self) -> float:
@@ -138,10 +125,10 @@ class Recorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over; the predictions stand in the run folder, unless they are of an epoch that will come again."""
         self._earlier, metrics = state_dict["seconds"], state_dict["metrics"]
-        path = self.run.folder / "predictions_val.csv"
-        table = read_predictions(path) if path.is_file() and metrics else None
-        if table is not None and abs(scores(table)["uar"] - metrics["val/uar"]) < 1e-6:
-            self.best = Best(state_dict["epoch"], metrics, table)
+        if metrics and (self.run.folder / "predictions_val.csv").is_file():
+            table = self.run.predictions()
+            if abs(scores(table)["uar"] - metrics["val/uar"]) < 1e-6:
+                self.best = Best(state_dict["epoch"], metrics, table)
 
     def _found(self, trainer: pl.Trainer, model: pl.LightningModule, subset: str) -> Best:
         """Metrics and calibrated predictions, of all processes."""
@@ -161,20 +148,15 @@ class Recorder(pl.Callback):
         assert self.best.table is not None
         write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
-            text = json.dumps(scores(self.best.table), indent=2) + "\n"
-            write_text(self.run.folder / f"metrics_{subset}{self.suffix}.json", text)
+            path = self.run.folder / f"metrics_{subset}{self.suffix}.json"
+            write_text(path, json.dumps(scores(self.best.table), indent=2) + "\n")
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""
-        if self.best.table is None:
-            return
+        assert self.best.table is not None
         plots, title = self.run.folder / "plots", f"{'validation' if subset == 'val' else subset} clips, {note}"
-        for name, figure in (
-            ("confusion", confusion_figure(self.best.table, title)),
-            ("recall", recall_figure(self.best.table, title)),
-            ("speakers", speaker_figure(self.best.table, title)),
-        ):
-            save_figure(figure, plots / f"{subset}_{name}{self.suffix}.png")
+        for name, draw in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
+            save_figure(draw(self.best.table, title), plots / f"{subset}_{name}{self.suffix}.png")
         if subset == "val" and not self.suffix and (self.run.folder / "metrics.csv").exists():
             save_figure(curves_figure(pd.read_csv(self.run.folder / "metrics.csv")), plots / "curves.png")
 
@@ -215,3 +197,50 @@ def data_of(trainer: pl.Trainer) -> EmotionDataModule:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, EmotionDataModule)
     return data
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Keeps the rows of ``metrics.csv`` before the optimiser's ``step``, where Lightning would begin anew."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        path = folder / "metrics.csv"
+        earlier = pd.read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame()
+        super().__init__(str(folder.parent), name="", version=folder.name)
+        if len(earlier):
+            rows = [row.dropna().to_dict() for _, row in earlier[earlier["step"] < step].iterrows()]
+            self.experiment.metrics = [{**row, "step": int(row["step"])} for row in rows]
+            self.save()
+
+
+class StopOnSignal(pl.Callback):
+    """Ends a fit on SIGTERM with exit code 143; on SLURM's SIGUSR1 it puts the job back into the queue first.
+
+    The checkpoint of the last whole epoch stands already: a state in mid-epoch could not be continued exactly.
+    Lightning's own handlers, which these replace, exit with 0 and may wait for ever for another process.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, after Lightning has; it puts the handlers before its own back at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows handlers there alone
+
+        def stop(number: int, *_: Any) -> NoReturn:
+            if number == signal.SIGUSR1 and trainer.is_global_zero:
+                subprocess.run(["scontrol", "requeue", str(slurm_job())], check=False)
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGTERM)
+            raise SystemExit(128 + signal.SIGTERM)
+
+        for number in (signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])):
+            signal.signal(number, stop)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say how to go on."""
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        if stopped and trainer.is_global_zero and self.run.last.is_file():
+            go_on = f"python -m emolight fit --resume {shlex.quote(str(self.run.folder))}"
+            epoch = trainer.current_epoch + 1
+            print(f"\nstopped in epoch {epoch}; what came before it is kept. Go on with:\n  {go_on}", flush=True)

@@ -27,11 +27,7 @@ LEADING = ("features.class_path", "features.n_mels", "features.n_mfcc", "learnin
 
 
 class TensorBoardExtras(pl.Callback):
-    """Writes images, audio, parameters and embeddings of a fit, from the first process.
-
-    Args:
-        recorder: gives the predictions that count; stands before this callback in the trainer's list.
-    """
+    """Writes images, audio, parameters and embeddings of a fit, from the first process; stands after ``recorder``."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -48,12 +44,12 @@ class TensorBoardExtras(pl.Callback):
         labels = data.clips["emotion"].iloc[train]
         first = {name: int(train[labels == name][0]) for name in data.classes if (labels == name).any()}
         with torch.no_grad():
-            waveforms = _waveforms(data, list(first.values()))
-            images = pl_module.normalise(front_end(waveforms.to(pl_module.device)))
-        shown = dict(zip(first, images[:, 0].float().cpu().numpy(), strict=True))
+            waveforms = _waveforms(data, list(first.values())).to(pl_module.device)
+            images = pl_module.normalise(front_end(waveforms))[:, 0].float().cpu().numpy()
         title = f"{front_end.title} of training clips, as the network sees them"
-        unit = "standard deviations"
-        figure = features_figure(shown, data.sample_rate, front_end.hop_length, front_end.axis, unit, title)
+        shown = dict(zip(first, images, strict=True))
+        rate, unit = data.sample_rate, "standard deviations"
+        figure = features_figure(shown, rate, front_end.hop_length, front_end.axis, unit, title)
         figure.set_dpi(80)
         writer.add_figure("features", figure)
 

@@ -24,7 +24,6 @@ from emolight.run.controls import (
     N_MFCC,
     PERMUTATIONS,
     PERMUTED,
-    ControlFeatures,
     clip_statistics,
     control_features,
     control_tables,
@@ -55,7 +54,7 @@ def folds(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Emotio
 
 
 @pytest.fixture(scope="module")
-def features(folds: list[EmotionDataModule]) -> ControlFeatures:
+def features(folds: list[EmotionDataModule]) -> pd.DataFrame:
     return control_features(folds[0])
 
 
@@ -71,7 +70,7 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def pooled(
-    folds: list[EmotionDataModule], features: ControlFeatures, names: tuple[str, ...] = CONTROLS
+    folds: list[EmotionDataModule], features: pd.DataFrame, names: tuple[str, ...] = CONTROLS
 ) -> dict[str, pd.DataFrame]:
     tables = [control_tables(data, "test", features) for data in folds]
     return {name: pd.concat([one[name] for one in tables], ignore_index=True) for name in names}
@@ -95,17 +94,17 @@ def test_a_clips_statistics_are_those_of_its_frames() -> None:
     np.testing.assert_allclose(found[3, 0, :20], mfcc.max(axis=1), rtol=1e-4, atol=1e-4)
 
 
-def test_features_are_finite_and_of_the_whole_clip(data: EmotionDataModule, features: ControlFeatures) -> None:
-    assert features.duration.index.tolist() == features.mfcc.index.tolist() == data.clips["clip_id"].tolist()
-    assert features.mfcc.columns.is_unique
-    assert np.isfinite(features.mfcc.to_numpy()).all()
+def test_features_are_finite_and_of_the_whole_clip(data: EmotionDataModule, features: pd.DataFrame) -> None:
+    assert features.index.tolist() == data.clips["clip_id"].tolist()
+    assert features.columns.is_unique
+    assert np.isfinite(features.to_numpy()).all()
     clip_id = data.clips["clip_id"].iloc[7]
     whole = data.cache.waveform(clip_id)
     assert len(whole) > data.length
-    assert features.duration.loc[clip_id, "seconds"] == pytest.approx(len(whole) / 16000)
-    assert features.duration.loc[clip_id, "log_seconds"] == pytest.approx(np.log(len(whole) / 16000))
+    assert features.loc[clip_id, "seconds"] == pytest.approx(len(whole) / 16000)
+    assert features.loc[clip_id, "log_seconds"] == pytest.approx(np.log(len(whole) / 16000))
     expected = clip_statistics(whole, front_ends.MFCC(16000, **FEATURES))
-    np.testing.assert_allclose(features.mfcc.loc[clip_id], expected, rtol=1e-6)
+    np.testing.assert_allclose(features.loc[clip_id].iloc[2:], expected, rtol=1e-6)
 
 
 def test_shortest_clip_of_one_frame_has_features() -> None:
@@ -113,7 +112,7 @@ def test_shortest_clip_of_one_frame_has_features() -> None:
     assert np.isfinite(clip_statistics(waveform, front_ends.MFCC(1000, **{**FEATURES, "n_mels": 20}))).all()
 
 
-def test_tables_hold_the_evaluated_clips(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_tables_hold_the_evaluated_clips(data: EmotionDataModule, features: pd.DataFrame) -> None:
     for subset in ("val", "test"):
         tables = control_tables(data, subset, features)
         expected = data.clips.iloc[data.subset(subset)]
@@ -127,25 +126,22 @@ def test_tables_hold_the_evaluated_clips(data: EmotionDataModule, features: Cont
                 assert rows["label"].tolist() == expected["emotion"].tolist()
 
 
-def test_features_may_be_in_any_order_and_of_more_clips(data: EmotionDataModule, features: ControlFeatures) -> None:
-    shuffled = [table.sample(frac=1, random_state=0) for table in features]
-    more = [pd.concat([table, table.iloc[:3].set_axis(["a", "b", "c"])]) for table in shuffled]
-    found, expected = (control_tables(data, "test", one) for one in (ControlFeatures(*more), features))
+def test_features_may_be_in_any_order_and_of_more_clips(data: EmotionDataModule, features: pd.DataFrame) -> None:
+    more = pd.concat([features.sample(frac=1, random_state=0), features.iloc[:3].set_axis(["a", "b", "c"])])
+    found, expected = (control_tables(data, "test", one) for one in (more, features))
     for name in CONTROLS:
         pd.testing.assert_frame_equal(found[name], expected[name])
 
 
 def test_features_of_folds_with_other_clips_are_added_to_the_known(
-    data: EmotionDataModule, features: ControlFeatures
+    data: EmotionDataModule, features: pd.DataFrame
 ) -> None:
-    first = ControlFeatures(*(table.iloc[::2] for table in features))
-    both = control_features(data, first)
-    for found, expected in zip(both, features, strict=True):
-        pd.testing.assert_frame_equal(found.loc[expected.index], expected)
+    both = control_features(data, features.iloc[::2])
+    pd.testing.assert_frame_equal(both.loc[features.index], features)
     assert control_features(data, both) is both
 
 
-def test_majority_predicts_the_most_frequent_training_class(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_majority_predicts_the_most_frequent_training_class(data: EmotionDataModule, features: pd.DataFrame) -> None:
     train = data.subset("train")
     emotions = np.array(data.classes)
     data.clips["emotion"] = "calm"  # the other subsets must not count
@@ -169,7 +165,7 @@ def test_durations_that_tell_are_learned(data: EmotionDataModule, monkeypatch: p
 
 
 def test_mfcc_statistics_beat_chance_and_permuted_labels_do_not(
-    folds: list[EmotionDataModule], features: ControlFeatures
+    folds: list[EmotionDataModule], features: pd.DataFrame
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fit that does not converge
@@ -178,7 +174,7 @@ def test_mfcc_statistics_beat_chance_and_permuted_labels_do_not(
     assert abs(scores(tables[PERMUTED])["uar"] - 0.2) < 0.05
 
 
-def test_a_control_of_several_seeds_is_scored_by_their_mean(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_a_control_of_several_seeds_is_scored_by_their_mean(data: EmotionDataModule, features: pd.DataFrame) -> None:
     tables = control_tables(data, "test", features)
     rows = {row["name"]: row for row in score_controls(tables)}
     assert tuple(rows) == CONTROLS
@@ -195,8 +191,8 @@ def test_permuted_labels_land_at_chance_where_labels_can_be_learned(folds: list[
     random = np.random.default_rng(0)
     values = random.normal(size=(len(clips), 20))
     values[:, :5] += 1.5 * np.eye(5)[clips["emotion"].map(folds[0].classes.index)]
-    simulated = pd.DataFrame(values, index=clips["clip_id"])
-    tables = pooled(folds, ControlFeatures(simulated, simulated), (MFCC, PERMUTED))
+    simulated = pd.DataFrame(values, index=clips["clip_id"]).assign(seconds=1.0, log_seconds=0.0)
+    tables = pooled(folds, simulated, (MFCC, PERMUTED))
     low, high = bootstrap(tables[PERMUTED], "speaker", 1000)["uar"]
     assert low < 0.2 < high < 0.3
     assert bootstrap(tables[MFCC], "speaker", 1000)["uar"].low > 0.4
@@ -217,7 +213,7 @@ def test_permutation_keeps_each_speakers_label_counts() -> None:
 
 
 def test_where_each_speaker_has_one_emotion_there_is_nothing_to_permute(
-    data: EmotionDataModule, features: ControlFeatures
+    data: EmotionDataModule, features: pd.DataFrame
 ) -> None:
     data.clips["emotion"] = [data.classes[int(speaker) % 5] for speaker in data.clips["speaker"]]
     tables = control_tables(data, "test", features)
@@ -225,14 +221,13 @@ def test_where_each_speaker_has_one_emotion_there_is_nothing_to_permute(
         np.testing.assert_allclose(probabilities(rows), probabilities(tables[MFCC]), atol=1e-3)
 
 
-def test_nothing_of_the_other_clips_enters_training(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_nothing_of_the_other_clips_enters_training(data: EmotionDataModule, features: pd.DataFrame) -> None:
     before = control_tables(data, "test", features)
     others = np.concatenate([data.subset("val"), data.subset("test")])
     data.clips.loc[others, "emotion"] = data.clips["emotion"].iloc[others[::-1]].to_numpy()
-    changed = ControlFeatures(*(table.copy() for table in features))
+    changed = features.copy()
     spared = data.clips["clip_id"].iloc[data.subset("test")[0]]
-    for table in changed:
-        table.loc[data.clips["clip_id"].iloc[others].drop(data.subset("test")[0])] += 100.0
+    changed.loc[data.clips["clip_id"].iloc[others].drop(data.subset("test")[0])] += 100.0
     after = control_tables(data, "test", changed)
     for name in CONTROLS:
         assert before[name]["label"].tolist() != after[name]["label"].tolist()
@@ -240,7 +235,7 @@ def test_nothing_of_the_other_clips_enters_training(data: EmotionDataModule, fea
         np.testing.assert_allclose(*kept, atol=1e-12)
 
 
-def test_a_class_without_training_clips_has_probability_0(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_a_class_without_training_clips_has_probability_0(data: EmotionDataModule, features: pd.DataFrame) -> None:
     train = data.subset("train")
     data.clips.loc[train, "emotion"] = data.clips["emotion"].iloc[train].replace("happy", "sad")
     for table in control_tables(data, "test", features).values():
@@ -248,7 +243,7 @@ def test_a_class_without_training_clips_has_probability_0(data: EmotionDataModul
         np.testing.assert_allclose(probabilities(table).sum(axis=1), 1)
 
 
-def test_a_split_that_cannot_be_used_is_named(data: EmotionDataModule, features: ControlFeatures) -> None:
+def test_a_split_that_cannot_be_used_is_named(data: EmotionDataModule, features: pd.DataFrame) -> None:
     data.clips.loc[data.subset("train"), "emotion"] = "sad"
     with pytest.raises(EmolightError, match="of split 'emobox6 fold 1' are all sad"):
         control_tables(data, "test", features)
