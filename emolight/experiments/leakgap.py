@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
-from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure, save_figure
+from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
 from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
-from emolight.experiments.results import read_result
-from emolight.experiments.summary import cell, score_row, write_table
-from emolight.files import write_text
+from emolight.experiments.summary import cell, score_row, write_found
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def leak_gap(random: pd.DataFrame, held_out: pd.DataFrame) -> Difference:
-    """UAR under the random split minus UAR with speakers held out, on the clips that both scored.
-
-    Args:
-        random: predictions of the random split's validation clips.
-        held_out: predictions of a cross-validation by speaker, which scores every clip once a seed.
-    """
-    common = set(random["clip_id"]) & set(held_out["clip_id"])
-    one, other = (table[table["clip_id"].isin(common)] for table in (random, held_out))
-    return paired_difference(one, other)
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:
@@ -80,23 +63,21 @@ def main(argv: list[str]) -> int:
             f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure.",
             "Give one that does: --protocol speakers5.",
         )
-    place, tables = logs_of(config) / options.name, {}
-    for data in (data_of(config, "random"), held):
-        folder = place / f"crossval_{data.split.protocol}"
-        cross_validate(config, data, folder, options.seeds, workers=options.workers)
-        tables[data.split.protocol] = read_result(folder).table
-    random, held_out = tables.values()
-    gap = leak_gap(random, held_out)
-    tables[f"{protocol}, same clips"] = held_out[held_out["clip_id"].isin(random["clip_id"])]
+    place = logs_of(config) / options.name
+    random, held_out = (
+        cross_validate(config, data, place / f"crossval_{name}", options.seeds, workers=options.workers).table
+        for name, data in (("random", data_of(config, "random")), (protocol, held))
+    )
+    same = held_out[held_out["clip_id"].isin(random["clip_id"])]
+    gap = paired_difference(random[random["clip_id"].isin(same["clip_id"])], same)
+    tables = {"random": random, protocol: held_out, f"{protocol}, same clips": same}
     rows = [score_row(table, split=name) for name, table in tables.items()]
-    text = sentence(gap, protocol, rows[-1]["clips"])
-    path = place / f"leakgap_{protocol}"
-    difference = {"uar": gap.value, "low": gap.interval.low, "high": gap.interval.high}
-    about = {"rows": rows, "gap": difference, "sentence": text}
-    write_table(path.with_suffix(".csv"), pd.DataFrame([*rows, {"split": "random minus same clips", **difference}]))
-    write_text(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
-    save_figure(gap_figure(rows, f"{options.name}: {text}"), path.with_suffix(".png"))
     for row in rows:
         print(f"{row['split']:<22} UAR {cell(row)} %, {row['clips']} clips")
-    print(f"{text}\n{path}.csv\n{path}.json\n{path}.png")
+    text = sentence(gap, protocol, rows[-1]["clips"])
+    print(text)
+    difference = {"uar": gap.value, "low": gap.interval.low, "high": gap.interval.high}
+    figure = gap_figure(rows, f"{options.name}: {text}")
+    rows.append({"split": "random minus same clips", **difference})
+    write_found(str(place / f"leakgap_{protocol}"), rows, figure, gap=difference, sentence=text)
     return 0
