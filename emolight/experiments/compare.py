@@ -140,27 +140,15 @@ def _ranked(results: list[Result]) -> Group:
     return {"results": rows, "pairs": pairs}
 
 
-def what_differs(fingerprints: Sequence[dict[str, str]]) -> str:
-    """Why there is more than one table, such as ``other protocol: emobox6 fold 1 / random seed 0``.
-
-    Splits and sets of clips are named where nothing else tells two tables apart.
-    """
-    told = [name for name in fingerprints[0] if name not in ("split", "clips")]
-    for mark in ("split", "clips"):
-        if len({tuple(one[name] for name in told) for one in fingerprints}) < len(fingerprints):
-            told.append(mark)
-    values = {name: dict.fromkeys(one[name] for one in fingerprints) for name in told}
-    return "; ".join(f"other {name}: {' / '.join(found)}" for name, found in values.items() if len(found) > 1)
-
-
 def show(groups: Sequence[Group], pairs: bool = False) -> None:
     """Print a table for each group, and what its columns mean."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal or console.width > WIDTH:
         console.width = WIDTH
     if len(groups) > 1:
-        why = what_differs([group["fingerprint"] for group in groups])
-        console.print(f"{len(groups)} tables, whose results must not be ranked together: {why}.\n")
+        marks = [group["fingerprint"] for group in groups]
+        other = ", ".join(name for name in marks[0] if len({one[name] for one in marks}) > 1)
+        console.print(f"{len(groups)} tables, whose results must not be ranked together: other {other}.\n")
     for group in groups:
         marks, rows, several = group["fingerprint"], group["results"], bool(group["pairs"])
         clips, speakers = f"{rows[0]['clips']} {SCORED[marks['clips scored']]} clips", rows[0]["speakers"]

@@ -17,12 +17,16 @@ import yaml
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.protocols import folds_of
+from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
+from emolight.evaluation.predictions import class_names
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result
-from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
+from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
+from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
 from emolight.files import write_text
+from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import differences, parse_own
@@ -110,8 +114,10 @@ def cross_validate(
             place = folder / (f"fold_{fold}_seed_{seed}" if every else f"seed_{seed}")
             name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name))
             words = ["--config", str(folder / BASE), "--name", name.as_posix(), "--seed_everything", str(seed)]
-            if every:
-                words += ["--data.split_csv", str(splits[fold])] if splits else ["--data.fold", str(fold)]
+            if splits and fold in splits:
+                words += ["--data.split_csv", str(splits[fold])]
+            elif every:
+                words += ["--data.fold", str(fold)]
             label = place.name.replace("_", " ")
             tasks[fold, seed] = Task(label, place / "log.txt", fit_and_test, (place, words, tested))
         speakers = data.clips["speaker"].nunique()
@@ -140,13 +146,11 @@ def _write(
     hashes = list(dict.fromkeys(run.split.hash for run in runs.values()))
     label = re.sub(r" fold \d+", "", first.split.label)
     about = {
+        **first.fingerprint,
         "name": f"{folder.parent.name} {folder.name.removeprefix('crossval_')}",
         "kind": "crossval",
         "subset": subset,
-        "corpus": data.corpus_name,
-        "task": data.task_name,
         "protocol": label if set(every) <= set(folds) else f"{label} folds {' '.join(map(str, folds))}",
-        "selection": first.split.selection,
         "split": hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
         "speaker_independent": all(run.split.speaker_independent(subset) for run in runs.values()),
         "folds": folds,
@@ -161,6 +165,27 @@ def _write(
     table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
     of_folds = (run.data(root=root) for (_, seed), run in runs.items() if seed == seeds[0])
     write_crossval(folder, about, table, control_scores(of_folds, subset))
+
+
+def score_robustness(result: Result, root: str | list[str] | None) -> None:
+    """Write the robustness card of each fold's held-out clips by its own model, which counts as a scoring of them."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for (fold, seed), run in runs_of(result).items():
+        data = run.data(root=root)
+        data.prepare_data()
+        data.setup()
+        clips = data.clips.iloc[data.subset(result.subset)]
+        print(f"fold {fold} seed {seed}: {len(clips)} clips, disturbed", flush=True)
+        for name, table in score_disturbed(load(run.best), clips, data.groups).items():
+            parts.setdefault(name, []).append(table.assign(fold=fold, seed=seed))
+        if result.subset == "test":
+            run.count_test(run.best, len(clips))
+    rows = card({name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()})
+    title = f"{result.name}: {rows['clips'].iloc[0]} {SCORED[result.subset]} clips, disturbed"
+    print_card(rows, title)
+    figure = card_figure(rows, len(class_names(result.table)), title)
+    plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    write_found(str(result.folder / f"robustness_{result.subset}"), plain, figure)
 
 
 def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) -> None:
@@ -199,10 +224,15 @@ def main(argv: list[str]) -> int:
     )
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
+    about = "also score each fold's held-out clips under noise, band limits, level, rooms ..."
+    parser.add_argument("--robustness", action="store_true", help=about)
     options, config = parse(parser, argv)
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers)
+    if options.robustness:
+        score_robustness(result, config["data"]["root"])
+        result = read_result(folder)
     print_result(result, summary_of(result))
     print(f"\nnext:\n  python -m emolight report {folder}\n  python -m emolight compare {folder} OTHER")
     return 0

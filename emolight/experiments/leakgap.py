@@ -1,4 +1,4 @@
-"""``python -m emolight leakgap``: what a random split flatters, by the same recipe under both."""
+"""``python -m emolight crossval leakgap``: what a random split flatters, by the same recipe under both."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:
     """What the gap means, in one sentence."""
-    points, (low, high) = 100 * gap.value, (100 * end for end in gap.interval)
-    ends = f"95 % by speaker: {low:+.1f} to {high:+.1f}"
-    on = f"on the same {clips} clips"
+    low, high = gap.interval
     if low > 0:
-        return (
-            f"The random split flatters this recipe by {points:.1f} points of UAR ({ends}) {on}: that much is"
-            f" lost with speakers held out ({protocol}), so its random figure says little about new voices."
-        )
-    if high < 0:
-        return f"Speakers held out ({protocol}) score {-points:.1f} points of UAR higher ({ends}) {on}: seek a mistake."
-    return f"No leak is seen: the random split gives {points:+.1f} points of UAR ({ends}) {on}; zero lies inside."
+        verdict = "The random split flatters this recipe, so its figure says little about new voices"
+    else:
+        verdict = "Seek a mistake, the random split is the harder one" if high < 0 else "No leak is seen"
+    ends = f"95 % by speaker: {100 * low:+.1f} to {100 * high:+.1f}"
+    gained = f"{100 * gap.value:+.1f} points of UAR ({ends}) against speakers held out ({protocol})"
+    return f"{verdict}: {gained}, on the same {clips} clips."
 
 
 def gap_figure(rows: list[dict[str, Any]], title: str) -> Figure:
@@ -49,7 +46,7 @@ def gap_figure(rows: list[dict[str, Any]], title: str) -> Figure:
 def main(argv: list[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolight leakgap",
+        prog="python -m emolight crossval leakgap",
         description="Train one recipe under a random split and with speakers held out, and show the difference."
         " Finished cross-validations of the same --name are taken as they are. Unknown options go to `fit`.",
         allow_abbrev=False,

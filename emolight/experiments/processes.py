@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing.connection import wait
@@ -32,10 +31,8 @@ PRELOAD = [
     f"emolight.{name}" for name in ("experiments.forked", "experiments.jobs", "run.controls", "evaluation.plots")
 ]
 """What the process imports that the others are forked from."""
-MISTAKE = 2
-"""Exit code after an :class:`EmolightError`."""
-PATIENCE = 30.0
-"""Seconds that a process has for its end after SIGTERM."""
+MISTAKE = 2  # exit code after an EmolightError
+PATIENCE = 30.0  # seconds that a process has for its end after SIGTERM
 
 
 @dataclass
@@ -71,28 +68,31 @@ def run_processes(
     """
     waiting, places = deque(tasks), deque(range(workers))
     running: dict[BaseProcess, tuple[Task, int, float]] = {}
-    with _exit_on_sigterm():
-        try:
-            while waiting or running:
-                while waiting and places:
-                    task, place = waiting.popleft(), places.popleft()
-                    process = _start(task, environment(place, workers, devices))
-                    running[process] = (task, place, time.monotonic())
-                wait([process.sentinel for process in running], timeout=1)
-                for process in [one for one in running if one.exitcode is not None]:
-                    task, place, started = running.pop(process)
-                    task.code, task.seconds = process.exitcode, time.monotonic() - started
-                    places.append(place)
-                    if ended(task):
-                        waiting.append(task)
-                watch()
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.join(PATIENCE)
-                process.kill()
-                process.join()
+    of_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)) if of_main else None
+    try:
+        while waiting or running:
+            while waiting and places:
+                task, place = waiting.popleft(), places.popleft()
+                process = _start(task, environment(place, workers, devices))
+                running[process] = (task, place, time.monotonic())
+            wait([process.sentinel for process in running], timeout=1)
+            for process in [one for one in running if one.exitcode is not None]:
+                task, place, started = running.pop(process)
+                task.code, task.seconds = process.exitcode, time.monotonic() - started
+                places.append(place)
+                if ended(task):
+                    waiting.append(task)
+            watch()
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.join(PATIENCE)
+            process.kill()
+            process.join()
+        if of_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def environment(place: int, workers: int, devices: int = 1) -> dict[str, str]:
@@ -158,16 +158,3 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PATIENCE)
         os._exit(128 + signal.SIGTERM)
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises ``SystemExit(143)``, so that what stands in ``finally`` is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -60,20 +60,10 @@ def read_result(path: str | Path) -> Result:
 
 
 def _of_run(run: Run) -> Result:
-    subset, marks, facts = run.subset, dict(run.fingerprint), {**run.environment, **facts_of(run)}
-    del marks["clips scored"]
-    return Result(
-        run.folder,
-        run.predictions(subset),
-        **marks,
-        name=run.name,
-        kind="run",
-        subset=subset,
-        speaker_independent=run.split.speaker_independent(subset),
-        openings=run.openings,
-        finished=run.finished,
-        facts=facts,
-    )
+    known: dict[str, Any] = {**run.fingerprint, "name": run.name, "kind": "run", "subset": run.subset}
+    known["speaker_independent"] = run.split.speaker_independent(run.subset)
+    marks, table, facts = {name: known[name] for name in MARKS}, run.predictions(run.subset), facts_of(run)
+    return Result(run.folder, table, **marks, openings=run.openings, finished=run.finished, facts=facts)
 
 
 def _of_many(folder: Path) -> Result:
@@ -98,7 +88,7 @@ def runs_of(result: Result) -> dict[tuple[int, int], Run]:
 def facts_of(run: Run) -> dict[str, Any]:
     """What a result tells of a run's making beside its scores; ``meaning`` is that of its split, in a sentence."""
     return {
-        **{name: run.environment.get(name) for name in ("seconds", "commit", "precision")},
+        **{name: run.environment.get(name) for name in ("seconds", "commit", "precision", "parameters")},
         **{name: run.config["model"][name] for name in ("features", "network")},
         "root": run.config["data"].get("root"),
         "speakers": int(run.split.table["speaker"].nunique()),

@@ -56,7 +56,7 @@ def write_table(path: Path, rows: pd.DataFrame) -> None:
         rows.to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
 
 
-def write_found(path: str, rows: Sequence[dict[str, Any]], figure: Figure, **about: Any) -> None:
+def write_found(path: str, rows: Sequence[dict[Any, Any]], figure: Figure, **about: Any) -> None:
     """Write what a command found as ``path``.csv, .json (with what else it is ``about``) and .png, and say so."""
     write_table(Path(f"{path}.csv"), pd.DataFrame(rows))
     write_text(f"{path}.json", json.dumps({"rows": rows, **about}, indent=2) + "\n")

@@ -14,17 +14,14 @@ from matplotlib.figure import Figure
 from emolight.run.progress import clock
 
 PIXELS_PER_INCH = 96
-LEAST = 0.78
-"""A figure is not shrunk below this share of its size, at which its labels of 9 points are 9.4 pixels high."""
 
 
 class Picture(NamedTuple):
-    """A figure for the page: data URI, text in its place, and the width in pixels, at most and at least."""
+    """A figure for the page: data URI, text in its place, and the width in pixels."""
 
     source: str
     alt: str
     width: int
-    least: int
 
 
 class Cell(NamedTuple):
@@ -64,8 +61,7 @@ def picture(figure: Figure, alt: str) -> Picture:
     stream = io.BytesIO()
     with rc_context({"svg.hashsalt": "emolight"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, width, round(LEAST * width))
+    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, round(figure.get_figwidth() * PIXELS_PER_INCH))
 
 
 def csp_hash(script: str) -> str:
