@@ -166,7 +166,7 @@ def test_other_splits_stand_in_tables_of_their_own_with_the_reason_above(
     assert {group["speaker_independent"] for group in groups} == {True, False}
     text = shown(capsys, logs)
     assert text.startswith("2 tables, whose results must not be ranked together: other")
-    assert "other protocol, clips scored, split, clips." in text
+    assert "other protocol, clips scored, split." in text
     assert "random seed 0: 160 validation clips, speakers: 8 speaker-dependent:" in text
     assert "emobox6 fold 1: 160 test clips, speakers: 8 speaker-independent:" in text
 
