@@ -1,39 +1,49 @@
-"""``python -m emolight compare``: results side by side, and whether they differ by more than chance."""
+"""``python -m emolight compare``: results ranked, and whether they differ by more than chance.
+
+Results stand in one table only where their fingerprints agree and they scored the same clips. Every pair of a table
+is tested, and p is corrected for all of them: number 1 was chosen by the same figures, so that a correction for the
+comparisons with it alone would find differences between equal systems far too often.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import METRICS
-from emolight.evaluation.statistics import FEW_SPEAKERS, few_speakers
-from emolight.experiments.ranking import (
-    SORTS,
-    Comparison,
-    Group,
-    find_results,
-    make_groups,
-    seeds_of,
-    to_csv,
-    to_json,
-    what_differs,
+from emolight.evaluation.predictions import METRICS, metrics_of, unit_counts
+from emolight.evaluation.statistics import (
+    FEW_SPEAKERS,
+    few_speakers,
+    holm,
+    percentiles,
+    resampled_counts,
+    sign_flip,
+    speaker_shares,
 )
+from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.files import write_text
 from emolight.run.folder import LOGS
 
-SUBSETS = {"val": "validation", "test": "test"}
-WIDTH = 100
+LEVEL, WIDTH = 0.05, 100
 LEAD = """\
 lead: UAR of number 1 minus this one's, in points. p: paired permutation test of the lead, in which the clips of \
 each speaker change sides together, corrected by Holm for all pairs of the table; differs: p is at most 0.05."""
-SCORED = """\
+TEST_SCORED = """\
 test scored: how often the test clips of a result's runs were scored. Once for each run is needed (a \
 cross-validation has one for each fold and seed). What was chosen after looking at test scores, be it settings, \
 model or seed, is flattered by them."""
@@ -43,89 +53,157 @@ only test clips tell what to expect of others."""
 ONE_SEED = """\
 seeds: of one seed the test judges these trained networks, not their recipes. Cross-validate with more --seeds to \
 compare recipes."""
+LEADS = ("lead", "95 % by\nspeaker", "p", "dif-\nfers")
+
+Group = dict[str, Any]
 
 
-def show(groups: Sequence[Group], pairs: bool = False, seconds: bool = False) -> None:
-    """Print a table for each group, and what its columns mean; ``pairs`` and ``seconds`` are shown on demand."""
+def find_results(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
+    """The finished results in ``folders``, each once and of a unique name; and a line for each other one."""
+    results: dict[Path, Result] = {}
+    skipped: dict[Path, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            fix = "Give lightning_logs/NAME/version_N or a folder above, or train first: python -m emolight fit."
+            raise EmolightError(f"There is no folder '{folder}'.", fix)
+        for path, inner, files in os.walk(folder):
+            inner.sort()
+            if not {CROSSVAL, "config.yaml"} & set(files):
+                continue
+            inner.clear()  # what lies inside of a result is not listed by itself
+            try:
+                result = read_result(path)
+                reason = "its training did not come to the end: it was killed, pruned, or still runs."
+            except EmolightError as error:
+                if Path(path) == folder:
+                    raise
+                result, reason = None, str(error).splitlines()[0]
+            if result and result.finished:
+                results.setdefault(Path(path).resolve(), result)
+            else:
+                skipped[Path(path).resolve()] = f"skipped {path}: {reason}"
+    if not results:
+        where = ", ".join(f"'{folder}'" for folder in folders)
+        others = f" {len(skipped)} cannot be ranked, one is {next(iter(skipped.values()))}" if skipped else ""
+        raise EmolightError(f"There is no result in {where}.{others}", "Train first: python -m emolight fit --help")
+    count = Counter(result.name for result in results.values())
+    named = [one if count[one.name] == 1 else one._replace(name=str(one.folder)) for one in results.values()]
+    return named, list(skipped.values())
+
+
+def make_groups(results: Sequence[Result]) -> list[Group]:
+    """Rank the results of each fingerprint and the same clips, and test every pair.
+
+    Of each table come in plain values ``fingerprint``, ``speaker_independent``, ``results`` and ``pairs``, the higher
+    UAR first. Scores and differences are fractions, with intervals by speaker that are None from one speaker.
+    """
+    groups: dict[tuple[str, ...], Group] = {}
+    members: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        clips = result.table[["clip_id", "speaker", "label"]].drop_duplicates().sort_values("clip_id")
+        digest = hashlib.sha256(clips.to_csv(index=False).encode()).hexdigest()
+        marks = {**result.fingerprint, "clips": f"{len(clips)} ({digest[:6]})"}
+        key = tuple(marks.values())
+        groups[key] = {"fingerprint": marks, "speaker_independent": result.speaker_independent}
+        members.setdefault(key, []).append(result)
+    return [{**groups[key], **_ranked(members[key])} for key in sorted(groups)]
+
+
+def _ranked(results: list[Result]) -> Group:
+    rows, drawn, shares = [], {}, {}
+    for result in results:
+        counts = unit_counts(result.table, "speaker")
+        # The same speakers are drawn for all. One speaker drawn again and again is no interval.
+        of_draws = drawn[result.name] = metrics_of(resampled_counts(counts))
+        shares[result.name] = speaker_shares(result.table)
+        row: dict[str, Any] = {"rank": 0, "name": result.name, "kind": result.kind}
+        for name, value in metrics_of(counts.sum(axis=0)).items():
+            low, high = percentiles(of_draws[name]) if len(counts) > 1 else (None, None)
+            row |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
+        row |= {"clips": int(result.table["clip_id"].nunique()), "speakers": len(counts), "seeds": counts.shape[1]}
+        row |= {"test_scored": result.openings, "speaker_independent": result.speaker_independent}
+        row |= {name: result.facts.get(name) for name in ("seconds", "commit", "precision")}
+        rows.append({**row, "folder": str(result.folder)})
+    rows.sort(key=lambda row: (-row["uar"], row["name"]))
+    couples = [(one["name"], other["name"], one["uar"] - other["uar"]) for one, other in combinations(rows, 2)]
+    p_values = [sign_flip(shares[one] - shares[other]) for one, other, _ in couples]
+    pairs = []
+    for (one, other, difference), p, p_holm in zip(couples, p_values, holm(p_values), strict=True):
+        low, high = percentiles(drawn[one]["uar"] - drawn[other]["uar"]) if len(shares[one]) > 1 else (None, None)
+        found = {"one": one, "other": other, "difference": difference, "low": low, "high": high}
+        pairs.append({**found, "p": p, "p_holm": p_holm, "differs": p_holm <= LEVEL})
+    leads = {pair["other"]: pair for pair in pairs if pair["one"] == rows[0]["name"]}
+    for rank, row in enumerate(rows, start=1):
+        lead = leads.get(row["name"], {})
+        row |= {"rank": rank, **{name: lead.get(name) for name in ("p", "p_holm", "differs")}}
+        row |= {f"lead_{name}": lead.get(name) for name in ("difference", "low", "high")}
+    return {"results": rows, "pairs": pairs}
+
+
+def show(groups: Sequence[Group], pairs: bool = False) -> None:
+    """Print a table for each group, and what its columns mean."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal or console.width > WIDTH:
         console.width = WIDTH
     if len(groups) > 1:
-        why = what_differs([group.fingerprint for group in groups])
-        console.print(f"{len(groups)} tables, whose results must not be ranked together: {why}.\n")
+        marks = [group["fingerprint"] for group in groups]
+        other = ", ".join(name for name in marks[0] if len({one[name] for one in marks}) > 1)
+        console.print(f"{len(groups)} tables, whose results must not be ranked together: other {other}.\n")
     for group in groups:
-        marks, leader = group.fingerprint, group.leader
-        speakers = int(leader.table["speaker"].nunique())
-        clips = f"{leader.table['clip_id'].nunique()} {SUBSETS.get(leader.subset, leader.subset)} clips"
+        marks, rows, several = group["fingerprint"], group["results"], bool(group["pairs"])
+        clips, speakers = f"{rows[0]['clips']} {SCORED[marks['clips scored']]} clips", rows[0]["speakers"]
         console.print(f"{marks['corpus']}, {marks['task']}, {marks['protocol']}: {clips}, speakers: {speakers}")
         console.print(
             "speaker-independent: no speaker of these clips was in training"
-            if leader.speaker_independent
+            if group["speaker_independent"]
             else "speaker-dependent: speakers of these clips were in training too, which flatters"
         )
         console.print(f"split {marks['split']}; {marks['selection']}\n")
-        console.print(_leaderboard(group, seconds), "")
-        if pairs and group.pairs:
-            console.print("every pair:", _pairs(group), "", sep="\n")
-        for note in _notes(speakers, bool(group.pairs)):
-            console.print(f"note: {note}\n")
-    rows = [row for group in groups for row in group.rows]
-    tested = [group for group in groups if group.pairs]
+        headings = ("UAR\n%", "95 % by\nspeaker", "accu-\nracy %", "macro\nF1 %", "seeds", "test\nscored")
+        table = _table(["#", "name"], headings + LEADS * several)
+        for row in rows:
+            uar, *others = (f"{100 * row[name]:.1f}" for name in METRICS)
+            ends = "–" if row["uar_low"] is None else f"{100 * row['uar_low']:.1f}–{100 * row['uar_high']:.1f}"
+            cells = [str(row["rank"]), row["name"], uar, ends, *others, str(row["seeds"]), str(row["test_scored"])]
+            table.add_row(*cells, *_lead(row, "lead_") * several)
+        console.print(table, "")
+        if pairs and several:
+            table = _table(["name", "against"], LEADS)
+            for pair in group["pairs"]:
+                table.add_row(pair["one"], pair["other"], *_lead(pair))
+            console.print("every pair:", table, "", sep="\n")
+        if few := few_speakers(speakers):
+            console.print(f"note: {few}\n")
+        if several and speakers < FEW_SPEAKERS:
+            least = f"{2 / 2**speakers:.3g}"
+            console.print(f"note: From {speakers} speakers p is never below {least}: nothing can be told to differ.\n")
+    tested = [group for group in groups if group["pairs"]]
     for line, needed in (
         (LEAD, tested),
-        (ONE_SEED, any(seeds_of(row.result) == 1 for group in tested for row in group.rows)),
-        (SCORED, max(row.result.openings for row in rows) > 1),
-        (VALIDATION, any(row.result.subset == "val" for row in rows)),
+        (ONE_SEED, any(row["seeds"] == 1 for group in tested for row in group["results"])),
+        (TEST_SCORED, any(row["test_scored"] > 1 for group in groups for row in group["results"])),
+        (VALIDATION, any(group["fingerprint"]["clips scored"] == "val" for group in groups)),
     ):
         if needed:
             console.print(line)
 
 
-def _notes(speakers: int, tested: bool) -> Iterator[str]:
-    if few := few_speakers(speakers):
-        yield few
-    if tested and speakers < FEW_SPEAKERS:
-        yield f"From {speakers} speakers p is never below {2 / 2**speakers:.3g}: nothing can be told to differ."
-
-
-def _leaderboard(group: Group, seconds: bool) -> Table:
-    compared = len(group.rows) > 1
-    headings = ["UAR\n%", "95 % by\nspeaker", "accu-\nracy %", "macro\nF1 %", "seeds", "test\nscored"]
-    headings += ["lead", "95 % by\nspeaker", "p", "dif-\nfers"] * compared
-    table = _table(["#"], ["name"], headings + ["sec-\nonds"] * seconds)
-    for row in group.rows:
-        uar, accuracy, macro_f1 = (f"{100 * row.metrics[name]:.1f}" for name in METRICS)
-        inside = row.intervals.get("uar")
-        interval = f"{100 * inside.low:.1f}–{100 * inside.high:.1f}" if inside else "–"
-        cells = [str(row.rank), row.result.name, uar, interval, accuracy, macro_f1]
-        cells += [str(seeds_of(row.result)), str(row.result.openings)]
-        cells += (_cells(row.against) if row.against else ["–"] * 4) * compared
-        time = row.result.facts.get("seconds")
-        table.add_row(*cells, *["–" if time is None else f"{time:.0f}"] * seconds)
-    return table
-
-
-def _pairs(group: Group) -> Table:
-    table = _table([], ["name", "against"], ["lead", "95 % by\nspeaker", "p", "dif-\nfers"])
-    for pair in group.pairs:
-        table.add_row(pair.one, pair.other, *_cells(pair))
-    return table
-
-
-def _table(ranks: Sequence[str], names: Sequence[str], numbers: Sequence[str]) -> Table:
+def _table(names: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for heading in (*ranks, *names, *numbers):
-        name = heading in names
-        table.add_column(heading, justify="left" if name else "right", overflow="fold", no_wrap=not name)
+    for heading in (*names, *numbers):
+        word = heading in ("name", "against")
+        table.add_column(heading, justify="left" if word else "right", overflow="fold", no_wrap=not word)
     return table
 
 
-def _cells(pair: Comparison) -> list[str]:
+def _lead(one: dict[str, Any], prefix: str = "") -> list[str]:
     """Lead, its interval where there is one, p, and the answer."""
-    low, high = pair.low, pair.high
-    ends = "–" if low is None or high is None else f"{100 * low:+z.1f}, {100 * high:+z.1f}"
-    p = "<0.001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}"
-    return [f"{100 * pair.difference:+z.1f}", ends, p, "yes" if pair.differs else "no"]
+    difference, low, high = (one[f"{prefix}{name}"] for name in ("difference", "low", "high"))
+    if difference is None:
+        return ["–"] * 4
+    ends = "–" if low is None else f"{100 * low:+z.1f}, {100 * high:+z.1f}"
+    p = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
+    return [f"{100 * difference:+z.1f}", ends, p, "yes" if one["differs"] else "no"]
 
 
 def main(argv: list[str]) -> int:
@@ -136,25 +214,23 @@ def main(argv: list[str]) -> int:
     )
     about = "runs, cross-validations, or folders that contain such; default: lightning_logs"
     parser.add_argument("folders", nargs="*", type=Path, default=[LOGS], metavar="RUN", help=about)
-    parser.add_argument("--sort", choices=SORTS, default="uar", help="order of the rows; default: %(default)s")
     parser.add_argument("--pairs", action="store_true", help="show every pair, not only against number 1")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all tables, in full precision")
     parser.add_argument("--json", metavar="FILE", help="the same and every pair as JSON; - prints it alone")
     options = parser.parse_args(argv)
     results, skipped = find_results([folder.expanduser() for folder in options.folders])
-    for line in skipped:
-        print(line, file=sys.stderr)
-    groups = make_groups(results, options.sort)
-    document = to_json(groups, skipped)
-    printed = options.json == "-"
-    if printed:
+    print(*skipped, sep="\n", end="\n" * bool(skipped), file=sys.stderr)
+    groups = make_groups(results)
+    document = json.dumps({"groups": groups, "skipped": skipped}, indent=1, allow_nan=False) + "\n"
+    if options.json == "-":
         print(document, end="")
     else:
-        show(groups, options.pairs, options.sort == "seconds")
-    for path, text in ((options.csv, to_csv(groups)), (None if printed else options.json, document)):
-        if path is not None:
-            try:
-                write_text(Path(path).expanduser(), text)
-            except OSError as error:
-                raise EmolightError(f"Cannot write '{path}': {error.strerror}.", "Give another place.") from None
+        show(groups, options.pairs)
+    if options.json not in (None, "-"):
+        write_text(Path(options.json).expanduser(), document)
+    if options.csv:
+        rows = [{**group["fingerprint"], **row} for group in groups for row in group["results"]]
+        # As objects, integers stay integers in a column that has gaps.
+        text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+        write_text(options.csv.expanduser(), text)
     return 0

@@ -6,8 +6,8 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ import yaml
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.protocols import folds_of
+from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
-from emolight.experiments.jobs import Job, run_jobs
-from emolight.experiments.results import CROSSVAL, facts_of, read_result
-from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval
+from emolight.evaluation.predictions import class_names
+from emolight.experiments.jobs import finished_run, fit_and_test, run_all
+from emolight.experiments.processes import Task
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
+from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
+from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
 from emolight.files import write_text
+from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import differences, parse_own
@@ -31,32 +36,24 @@ BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
 PLACES = ("root", "cache_dir", "splits_dir", "num_workers")
 """Data settings that may change when a cross-validation is continued, as long as the clips stay the same."""
-SET_HERE = {
-    **{"--data.protocol": "--protocol", "--data.fold": "--folds", "--seed_everything": "--seeds"},
-    **dict.fromkeys(("--data.split_csv", "--ckpt_path", "--resume"), ""),
-}
-"""Options of ``fit`` that change from run to run, and what to give instead."""
+OF_RUNS = ("--data.protocol", "--data.fold", "--seed_everything", "--data.split_csv", "--ckpt_path", "--resume")
+"""Options of ``fit`` that change from run to run."""
 
 
-def add_fit_options(parser: argparse.ArgumentParser, protocol: str = "the corpus' own") -> None:
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """The options that crossval, leakgap and transfer share; every other option goes to ``fit``."""
     parser.add_argument("--config", action="append", required=True, metavar="FILE", help="as for `fit`; repeatable")
-    parser.add_argument("--protocol", metavar="NAME", help=f"who is held out; default: {protocol}")
+    parser.add_argument("--protocol", metavar="NAME", help="who is held out; default: the corpus' own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time; default: 1")
     parser.add_argument("--name", help="folder under lightning_logs; default: the configuration's name")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The parsed options, and the complete configuration of their ``fit``.
-
-    Raises:
-        EmolightError: an option that ``fit`` does not have, or that this command sets itself.
-    """
+    """The parsed options, and the complete configuration of their ``fit``; EmolightError where ``fit`` refuses one."""
     options, rest = parse_own(parser, argv)
-    if fixed := [name for word in rest if (name := word.partition("=")[0]) in SET_HERE]:
-        own = SET_HERE[fixed[0]]
-        fix = f"Use {own}." if own and own in parser.format_help() else "Leave it out."
+    if fixed := [name for word in rest if (name := word.partition("=")[0]) in OF_RUNS]:
+        fix = "Use --protocol, --folds and --seeds where the command has them."
         raise EmolightError(f"{fixed[0]} cannot be given here: it changes from run to run.", fix)
     if options.workers < 1:
         raise EmolightError(f"--workers is {options.workers}; it must be at least 1.", "Leave it out for 1.")
@@ -68,15 +65,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
 
 
 def data_of(config: dict[str, Any], protocol: str | None = None) -> EmotionDataModule:
-    """The data of a configuration's first fold, set up: what is wrong with it shows before anything is trained.
-
-    Args:
-        config: of :func:`~emolight.run.cli.full_config`.
-        protocol: None takes the corpus' own.
-
-    Raises:
-        EmolightError: as of :class:`~emolight.data.datamodule.EmotionDataModule`.
-    """
+    """The data of the first fold of a protocol, or of the corpus' own, set up: what is wrong with it shows early."""
     data = EmotionDataModule(**{**config["data"], "protocol": protocol, "fold": None, "split_csv": None})
     data.prepare_data()
     data.setup()
@@ -84,17 +73,12 @@ def data_of(config: dict[str, Any], protocol: str | None = None) -> EmotionDataM
 
 
 def all_folds(data: EmotionDataModule, asked: Sequence[int] | None = None) -> list[int]:
-    """The folds of the data's protocol, sorted; none under one without folds.
-
-    Raises:
-        EmolightError: one that is ``asked`` for does not exist.
-    """
+    """The folds of the data's protocol, sorted; EmolightError where one that is ``asked`` for does not exist."""
     selection, protocol = data.selection, data.split.protocol
     folds = folds_of(selection.corpus, protocol, selection.clips, data.split_seed)
-    for fold in asked or ():
-        if fold not in folds:
-            names = ", ".join(str(one) for one in folds) or "none"
-            raise EmolightError(f"Protocol '{protocol}' has no fold {fold}.", f"Its folds: {names}.")
+    for fold in set(asked or ()) - set(folds):
+        names = ", ".join(map(str, folds)) or "none"
+        raise EmolightError(f"Protocol '{protocol}' has no fold {fold}.", f"Its folds: {names}.")
     return folds
 
 
@@ -106,150 +90,125 @@ def cross_validate(
     asked: Sequence[int] | None = None,
     workers: int = 1,
     splits: dict[int, Path] | None = None,
-) -> None:
-    """Run what is missing of a cross-validation, and write its folder.
+) -> Result:
+    """Run what is missing of a cross-validation by the protocol of ``data``, and write its folder.
 
-    What the folder has already stays: its folds and seeds and those that are asked for now make one result.
-
-    Args:
-        config: of :func:`~emolight.run.cli.full_config`.
-        data: of :func:`data_of`; its protocol is the one that is run.
-        folder: ``lightning_logs/NAME/...``; the folds' run folders are made in it.
-        seeds: of weights, order and augmentation.
-        asked: folds; None takes all.
-        workers: runs at a time.
-        splits: fold to a split of one's own instead of the protocol's.
-
-    Raises:
-        EmolightError: runs failed; the folder holds another recipe or other clips; another process works on it.
+    What the folder has already stays: its folds and seeds and those that are asked for now (all folds by default) make
+    one result. ``splits`` maps a fold to a split of one's own instead of the protocol's.
     """
-    every, protocol = all_folds(data, asked), data.split.protocol
-    subset = "test" if data.split.clips("test") else "val"
-    config = {**config, "data": {**config["data"], "protocol": protocol, "fold": None, "split_csv": None}}
-    with _locked(folder):
+    every, tested = all_folds(data, asked), bool(data.split.clips("test"))
+    own = {"protocol": data.split.protocol, "fold": None, "split_csv": None}
+    config = {**config, "data": {**config["data"], **own}}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(folder / ".lock").acquire(timeout=0)
+    except filelock.Timeout:
+        fix = "Wait for its end, or pass another --name."
+        raise EmolightError(f"Another process is at work in {folder}.", fix) from None
+    with lock:
         _keep_base(folder, config, data)
-        earlier = _earlier(folder)
+        path = folder / CROSSVAL
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"folds": [], "seeds": []}
         folds = sorted({*(asked or every or [0]), *earlier["folds"]})
         seeds = sorted({*seeds, *earlier["seeds"]})
-        jobs = {
-            (fold, seed): _job(folder, fold if every else None, seed, subset == "test", (splits or {}).get(fold))
-            for seed in seeds
-            for fold in folds
-        }
+        tasks = {}
+        for seed, fold in product(seeds, folds):
+            place = folder / (f"fold_{fold}_seed_{seed}" if every else f"seed_{seed}")
+            name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name))
+            words = ["--config", str(folder / BASE), "--name", name.as_posix(), "--seed_everything", str(seed)]
+            if splits and fold in splits:
+                words += ["--data.split_csv", str(splits[fold])]
+            elif every:
+                words += ["--data.fold", str(fold)]
+            label = place.name.replace("_", " ")
+            tasks[fold, seed] = Task(label, place / "log.txt", fit_and_test, (place, words, tested))
+        speakers = data.clips["speaker"].nunique()
+        missing = [task for task in tasks.values() if finished_run(task.log.parent, tested) is None]
+        about = f"{data.corpus_name}, task {data.task_name}: {len(data.clips)} clips, {speakers} speakers"
+        runs_there = f"{len(tasks)} runs in {folder}, {len(tasks) - len(missing)} of them finished"
+        print(f"{about}; {runs_there}", flush=True)
         devices = config["trainer"]["devices"]
-        print(
-            f"{data.corpus_name}, task {data.task_name}: {len(data.clips)} clips,"
-            f" {data.clips['speaker'].nunique()} speakers; {len(jobs)} runs in {folder}",
-            flush=True,
-        )
-        run_jobs(list(jobs.values()), workers, devices if isinstance(devices, int) and devices > 1 else 1)
-        runs = {key: job.run for key, job in jobs.items() if job.run is not None}
-        parts = [run.predictions(subset).assign(fold=fold, seed=seed) for (fold, seed), run in runs.items()]
-        table = pd.concat(parts, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
-        own = [run for (_, seed), run in runs.items() if seed == seeds[0]]
-        root = {} if config["data"]["root"] is None else {"root": config["data"]["root"]}
-        about = _about(folder, data, runs, subset) | {"folds": folds, "seeds": seeds}
-        about["protocol"] = _label(own[0], every, folds)
-        write_crossval(folder, about, table, control_scores((run.data(**root) for run in own), subset))
+        run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)
+        runs = {key: run for key, task in tasks.items() if (run := finished_run(task.log.parent, tested))}
+        _write(folder, data, runs, "test" if tested else "val", every, config["data"]["root"])
+    return read_result(folder)
 
 
-def _about(folder: Path, data: EmotionDataModule, runs: dict[tuple[int, int], Run], subset: str) -> dict[str, Any]:
-    """What :data:`~emolight.experiments.results.CROSSVAL` says."""
-    first, *_ = runs.values()
-    facts = facts_of(first)
+def _write(
+    folder: Path,
+    data: EmotionDataModule,
+    runs: dict[tuple[int, int], Run],
+    subset: str,
+    every: Sequence[int],
+    root: str | list[str] | None,
+) -> None:
+    """Put the runs, by fold and seed, together; of ``every`` fold some may be missing."""
+    first, seconds = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
+    folds, seeds = (sorted(set(numbers)) for numbers in zip(*runs, strict=True))
     hashes = list(dict.fromkeys(run.split.hash for run in runs.values()))
-    return {
+    label = re.sub(r" fold \d+", "", first.split.label)
+    about = {
+        **first.fingerprint,
         "name": f"{folder.parent.name} {folder.name.removeprefix('crossval_')}",
         "kind": "crossval",
         "subset": subset,
-        "corpus": data.corpus_name,
-        "task": data.task_name,
-        "selection": first.split.selection,
+        "protocol": label if set(every) <= set(folds) else f"{label} folds {' '.join(map(str, folds))}",
         "split": hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
         "speaker_independent": all(run.split.speaker_independent(subset) for run in runs.values()),
-        "emotions": list(data.classes),
-        "groups": list(data.groups),
+        "folds": folds,
+        "seeds": seeds,
         "runs": [
-            {
-                "fold": fold,
-                "seed": seed,
-                "folder": run.folder.relative_to(folder).as_posix(),
-                "seconds": run.environment["seconds"],
-                "openings": run.openings,
-            }
+            {"fold": fold, "seed": seed, "folder": run.folder.relative_to(folder).as_posix(), "openings": run.openings}
             for (fold, seed), run in runs.items()
         ],
-        "facts": {
-            **facts,
-            "seconds": sum(run.environment["seconds"] for run in runs.values()),
-            "speakers": int(data.selection.clips["speaker"].nunique()),
-        },
+        "facts": {**facts_of(first), "seconds": seconds, "speakers": data.selection.clips["speaker"].nunique()},
     }
+    tables = [run.predictions(subset).assign(fold=fold, seed=seed) for (fold, seed), run in runs.items()]
+    table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
+    of_folds = (run.data(root=root) for (_, seed), run in runs.items() if seed == seeds[0])
+    write_crossval(folder, about, table, control_scores(of_folds, subset))
 
 
-def _label(run: Run, every: Sequence[int], folds: Sequence[int]) -> str:
-    label = re.sub(r" fold \d+", "", run.split.label)
-    return label if set(every) <= set(folds) else f"{label} folds {' '.join(str(fold) for fold in folds)}"
-
-
-def _job(folder: Path, fold: int | None, seed: int, test: bool, split: Path | None) -> Job:
-    part = f"seed_{seed}" if fold is None else f"fold_{fold}_seed_{seed}"
-    logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
-    name = f"{folder.relative_to(logs).as_posix()}/{part}"
-    options = ["--config", str(folder / BASE), "--name", name, "--seed_everything", str(seed)]
-    if split is not None:
-        options += ["--data.split_csv", str(split)]
-    elif fold is not None:
-        options += ["--data.fold", str(fold)]
-    return Job(part.replace("_", " "), folder / part, options, test)
-
-
-def _earlier(folder: Path) -> dict[str, list[int]]:
-    path = folder / CROSSVAL
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name: list(about.get(name, ())) for name in ("folds", "seeds")}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two cross-validations of one folder at once would both train every fold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            yield
-    except filelock.Timeout:
-        raise EmolightError(
-            f"Another process is at work in {folder}.", "Wait for its end, or pass another --name."
-        ) from None
+def score_robustness(result: Result, root: str | list[str] | None) -> None:
+    """Write the robustness card of each fold's held-out clips by its own model, which counts as a scoring of them."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for (fold, seed), run in runs_of(result).items():
+        data = run.data(root=root)
+        data.prepare_data()
+        data.setup()
+        clips = data.clips.iloc[data.subset(result.subset)]
+        print(f"fold {fold} seed {seed}: {len(clips)} clips, disturbed", flush=True)
+        for name, table in score_disturbed(load(run.best), clips, data.groups).items():
+            parts.setdefault(name, []).append(table.assign(fold=fold, seed=seed))
+        if result.subset == "test":
+            run.count_test(run.best, len(clips))
+    rows = card({name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()})
+    title = f"{result.name}: {rows['clips'].iloc[0]} {SCORED[result.subset]} clips, disturbed"
+    print_card(rows, title)
+    figure = card_figure(rows, len(class_names(result.table)), title)
+    plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    write_found(str(result.folder / f"robustness_{result.subset}"), plain, figure)
 
 
 def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) -> None:
     """Write the shared configuration and the clips, or refuse a folder that was begun with others."""
     path, root = folder / BASE, ", ".join(str(place) for _, place in data.places)
-    clips = {"clips": len(data.clips), "root": root, "hash": _clips_hash(data)}
-    fix = "Give the new recipe another --name, or remove the folder."
+    table = data.clips[["clip_id", "emotion", "speaker"]].sort_values("clip_id")
+    table["content"] = table["clip_id"].map(data.cache.hashes)  # what the recordings sound like
+    digest = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
     if path.is_file():
+        fix = "Give the new recipe another --name, or remove the folder."
         earlier = read_config(path)
         for part in ("data", "model", "trainer"):
             kept = {name: value for name, value in earlier[part].items() if part != "data" or name not in PLACES}
             if changed := differences(kept, config[part], part):
                 raise EmolightError(f"{folder} was begun with {changed[0]}.", fix)
         before = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
-        if before["hash"] != clips["hash"]:
-            raise EmolightError(
-                f"{folder} was begun with {before['clips']} clips in '{before['root']}'; received {clips['clips']}"
-                f" in '{root}', which are others.",
-                fix,
-            )
-    write_text(folder / CLIPS, json.dumps(clips, indent=2) + "\n")
+        if before["hash"] != digest:
+            problem = f"{folder} was begun with {before['clips']} clips, those in '{root}' are others."
+            raise EmolightError(problem, fix)
+    write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def _clips_hash(data: EmotionDataModule) -> str:
-    """SHA-256 over the clips: their labels, their speakers, and what the recordings sound like."""
-    table = data.clips[["clip_id", "emotion", "speaker"]].sort_values("clip_id")
-    table["content"] = table["clip_id"].map(data.cache.hashes)
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
 
 def logs_of(config: dict[str, Any]) -> Path:
@@ -267,10 +226,15 @@ def main(argv: list[str]) -> int:
     )
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
+    about = "also score each fold's held-out clips under noise, band limits, level, rooms ..."
+    parser.add_argument("--robustness", action="store_true", help=about)
     options, config = parse(parser, argv)
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
-    cross_validate(config, data, folder, options.seeds, options.folds, options.workers)
-    print_result(read_result(folder), summary_of(folder))
+    result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers)
+    if options.robustness:
+        score_robustness(result, config["data"]["root"])
+        result = read_result(folder)
+    print_result(result, summary_of(result))
     print(f"\nnext:\n  python -m emolight report {folder}\n  python -m emolight compare {folder} OTHER")
     return 0

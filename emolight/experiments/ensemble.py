@@ -1,107 +1,149 @@
-"""``python -m emolight ensemble``: the mean of several systems' calibrated probabilities, clip by clip."""
+"""``python -m emolight ensemble``: a weighted mean of several systems' calibrated probabilities, clip by clip."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import PREFIX, class_names, group_columns
-from emolight.evaluation.statistics import mean_over_seeds
-from emolight.experiments.results import Result, read_result
-from emolight.experiments.summary import print_result, summary_of, write_crossval
+from emolight.evaluation.predictions import PREFIX, class_names
+from emolight.experiments.results import Result, read_result, runs_of
+from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
 from emolight.run.folder import LOGS
 
+Weights = Mapping[int, Sequence[float]]
+"""Fold to the weight of each member."""
+KEYS = ["clip_id", "seed", "fold", "speaker", "label"]
+STEPS, FLOOR = 2000, 1e-6
 
-def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Mean probabilities of predictions tables of the same clips, with the class that they favour.
 
-    Rows that agree in ``seed`` are put together; tables without one have seed 0. ``fold`` stays.
+def joined(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Predictions tables with the same rows in the same order, or an EmolightError.
 
-    Raises:
-        EmolightError: the tables differ in clips, seeds, or classes.
+    A table of one seed goes with each seed of the others.
     """
     parts = [table if "seed" in table else table.assign(fold=0, seed=0) for table in tables]
-    rows = [set(zip(part["clip_id"], part["seed"], strict=True)) for part in parts]
-    if any(class_names(part) != class_names(parts[0]) for part in parts):
-        raise EmolightError("The predictions are of different classes.", "Take results of one task.")
-    if any(other != rows[0] for other in rows):
-        raise EmolightError(
-            f"The predictions are of different clips or seeds: {', '.join(str(len(one)) for one in rows)} rows.",
-            "Take results of one protocol with the same seeds.",
-        )
-    together = pd.concat(parts, ignore_index=True)
-    merged = [mean_over_seeds(group).assign(seed=seed) for seed, group in together.groupby("seed")]
-    folds = parts[0][["clip_id", "seed", "fold"]]
-    columns = [PREFIX + name for name in class_names(parts[0])]
-    table = pd.concat(merged, ignore_index=True).merge(folds, on=["clip_id", "seed"])
-    rest = [name for name in table.columns if name not in columns]
-    return table[rest + columns].sort_values(["clip_id", "seed"], ignore_index=True)
+    seeds = max((sorted(set(part["seed"])) for part in parts), key=len)
+    for place, part in enumerate(parts):
+        many = [part] if part["seed"].nunique() > 1 else [part.assign(seed=seed) for seed in seeds]
+        parts[place] = pd.concat(many).sort_values(KEYS, ignore_index=True)
+        if class_names(part) != class_names(parts[0]) or not parts[place][KEYS].equals(parts[0][KEYS]):
+            raise EmolightError(
+                f"The predictions are of different classes, clips, folds or seeds, as those of member {place + 1}.",
+                "Take results of one task and protocol with the same folds and seeds, or with one seed.",
+            )
+    return parts
 
 
-def about_ensemble(name: str, results: Sequence[Result]) -> dict[str, Any]:
-    """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble; it names its ``members``.
+def mean_of(tables: Sequence[pd.DataFrame], weights: Weights | None = None) -> pd.DataFrame:
+    """Mean probabilities of predictions tables, with the class that they favour; None weighs all alike."""
+    parts, names = joined(tables), class_names(tables[0])
+    columns = [PREFIX + name for name in names]
+    equal = [1 / len(parts)] * len(parts)
+    of_rows = np.array([weights[fold] if weights else equal for fold in parts[0]["fold"]])  # [rows, members]
+    members = np.stack([part[columns].to_numpy() for part in parts], axis=1)  # [rows, members, classes]
+    mean = (members * of_rows[..., None]).sum(axis=1)
+    return parts[0].assign(prediction=np.array(names)[mean.argmax(axis=1)], **dict(zip(columns, mean.T, strict=True)))
 
-    Raises:
-        EmolightError: the results are not of one protocol.
+
+def best_weights(tables: Sequence[pd.DataFrame]) -> list[float]:
+    """The weights of least log loss of the weighted mean of :func:`joined` tables, each class counting alike.
+
+    They are not negative and sum to 1. The loss is convex in them; each step of expectation maximisation lowers it.
     """
+    names = class_names(tables[0])
+    label = pd.Categorical(tables[0]["label"], names).codes
+    rows, columns = np.arange(len(label)), [PREFIX + name for name in names]
+    given = np.stack([table[columns].to_numpy()[rows, label] for table in tables], axis=1) + FLOOR
+    weights, times = np.full(len(tables), 1 / len(tables)), 1 / np.bincount(label)[label]
+    for _ in range(STEPS):
+        shares = weights * given
+        weights = np.average(shares / shares.sum(axis=1, keepdims=True), axis=0, weights=times)
+    return [float(weight) for weight in weights]
+
+
+def validation_weights(results: Sequence[Result]) -> Weights:
+    """The :func:`best_weights` of each fold, on its validation clips with all seeds."""
+    tables = []
+    for result in results:
+        parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs_of(result).items()]
+        if not parts or result.subset == "val":
+            raise EmolightError(
+                f"{result.name} has no validation clips beside those that are scored, or no runs.",
+                "Take runs or cross-validations that hold test speakers out, or leave --weights out.",
+            )
+        tables.append(pd.concat(parts, ignore_index=True))
+    parts = joined(tables)
+    folds = sorted({int(fold) for fold in parts[0]["fold"]})
+    return {fold: best_weights([part[part["fold"] == fold] for part in parts]) for fold in folds}
+
+
+def about_ensemble(name: str, results: Sequence[Result], weights: Weights | None = None) -> dict[str, Any]:
+    """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble."""
     first = results[0]
-    for other in results[1:]:
-        for key, value in first.fingerprint.items():
-            if other.fingerprint[key] != value:
-                raise EmolightError(
-                    f"{other.name} has {key} '{other.fingerprint[key]}', {first.name} has '{value}'.",
-                    "An ensemble takes results of one task, protocol and selection rule.",
-                )
-    table = first.table
+    members = []
+    for place, one in enumerate(results):
+        own = {fold: of_fold[place] for fold, of_fold in (weights or {}).items()}
+        mean = sum(own.values()) / len(own) if own else 1 / len(results)
+        members.append({"name": one.name, "folder": str(one.folder), "weight": mean, "folds": own})
     return {
         "name": name,
         "kind": "ensemble",
-        **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "selection", "split")},
+        **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "split")},
+        "selection": " / ".join(dict.fromkeys(one.selection for one in results)),
         "speaker_independent": all(one.speaker_independent for one in results),
-        "emotions": class_names(table),
-        "groups": group_columns(table),
-        "folds": sorted({int(fold) for fold in table["fold"]}) if "fold" in table else [0],
-        "seeds": sorted({int(seed) for seed in table["seed"]}) if "seed" in table else [0],
         "runs": [],
-        "members": [{"name": one.name, "folder": str(one.folder)} for one in results],
+        "weights": "chosen on each fold's validation clips" if weights else "equal",
+        "members": members,
         "openings": sum(one.openings for one in results),
         "facts": {
-            "seconds": sum(one.facts.get("seconds") or 0 for one in results),
             **{key: first.facts.get(key) for key in ("commit", "precision", "root", "speakers", "meaning")},
-            **{key: " + ".join(_short(one.facts[key]) for one in results) for key in ("features", "network")},
+            "seconds": sum(one.facts.get("seconds") or 0 for one in results),
         },
     }
 
 
-def _short(spec: Any) -> str:
-    """The class that a configuration names."""
-    return str(spec["class_path"] if isinstance(spec, dict) else spec).rpartition(".")[2]
+def member_text(member: Mapping[str, Any]) -> str:
+    """``mfcc emobox6, weight 0.42 (fold 1 0.40, fold 2 0.44)``."""
+    folds = ", ".join(f"fold {fold} {weight:.2f}" for fold, weight in member["folds"].items())
+    return f"{member['name']}, weight {member['weight']:.2f}" + f" ({folds})" * bool(folds)
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m emolight ensemble",
-        description="Average the calibrated probabilities of runs or cross-validations of one protocol.",
+        description="The mean of the calibrated probabilities of runs or cross-validations of one protocol.",
         allow_abbrev=False,
     )
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
+    how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"
+    parser.add_argument("--weights", choices=("equal", "validation"), default="equal", help=how)
     options = parser.parse_args(argv)
     if len(options.results) < 2:
         raise EmolightError("An ensemble needs two results, received one.", "Name more folders.")
-    results = [read_result(folder) for folder in options.results]
-    about = about_ensemble(options.name, results)
-    table = mean_of([one.table for one in results])
-    logs = next((folder for folder in results[0].folder.parents if folder.name == LOGS.name), LOGS)
-    folder = logs / options.name / f"crossval_{about['protocol'].replace(' ', '_')}"
-    write_crossval(folder, about, table, summary_of(results[0].folder)["controls"])
+    first, *others = results = [read_result(folder) for folder in options.results]
+    for other in others:
+        for key in ("corpus", "task", "protocol", "clips scored", "split"):
+            if other.fingerprint[key] != (value := first.fingerprint[key]):
+                raise EmolightError(
+                    f"{other.name} has {key} '{other.fingerprint[key]}', {first.name} has '{value}'.",
+                    "An ensemble takes results of one corpus, task and protocol, with the same folds and clips.",
+                )
+    weights = validation_weights(results) if options.weights == "validation" else None
+    about = about_ensemble(options.name, results, weights)
+    logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
+    folder = logs / options.name / f"crossval_{first.protocol.replace(' ', '_')}"
+    write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
+    members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]
+    write_table(folder / "tables" / "members.csv", pd.DataFrame(members))
     result = read_result(folder)
-    print_result(result, summary_of(folder))
-    print(f"of:     {', '.join(one['name'] for one in result.facts['members'])}")
+    print_result(result, summary_of(result))
+    print(f"of:     {'; '.join(map(member_text, about['members']))}\nweights {about['weights']}")
     return 0

@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing.connection import wait
@@ -22,35 +21,23 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 
 from emolight.errors import EmolightError
 
-PRELOAD = ["emolight.experiments.jobs", "emolight.run.controls", "emolight.evaluation.plots", "matplotlib.figure"]
+PRELOAD = [
+    f"emolight.{name}" for name in ("experiments.forked", "experiments.jobs", "run.controls", "evaluation.plots")
+]
 """What the process imports that the others are forked from."""
-MISTAKE = 2
-"""Exit code after an :class:`EmolightError`."""
-LOST = 255
-"""Exit code that multiprocessing makes up when the process that it forks from is gone; this one may still run."""
-PATIENCE = 30.0
-"""Seconds that a process has for its end after SIGTERM."""
+MISTAKE = 2  # exit code after an EmolightError
+PATIENCE = 30.0  # seconds that a process has for its end after SIGTERM
 
 
 @dataclass
 class Task:
-    """A function that runs in a process of its own.
-
-    Args:
-        label: for people, such as ``fold 1, seed 0``.
-        log: file for what it prints.
-        target: function of a module; :class:`EmolightError` ends it with exit code 2.
-        arguments: plain values and other things that can be pickled.
-
-    Attributes:
-        code, seconds: exit code and wall time of its last process; None before its end, and 0.
-        starts: how often it was started.
-    """
+    """A function of a module that runs in a process of its own, and how often and with which end it did so."""
 
     label: str
     log: Path
@@ -62,10 +49,9 @@ class Task:
 
     def last_line(self, pattern: str = "") -> str:
         """The last line of its log that begins with the pattern, or an empty text."""
-        if not self.log.is_file():
-            return ""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip() and re.match(pattern, line)), "")
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+        lines = (line.strip() for line in reversed(text.splitlines()))
+        return next((line for line in lines if line and re.match(pattern, line)), "")
 
 
 def run_processes(
@@ -75,36 +61,38 @@ def run_processes(
     ended: Callable[[Task], bool] = lambda task: False,
     watch: Callable[[], object] = lambda: None,
 ) -> None:
-    """Run every task, ``workers`` at a time; whatever ends this call ends their processes as well.
+    """Run every task, ``workers`` at a time, on ``devices`` GPUs each; whatever ends this call ends their processes.
 
-    Args:
-        tasks: in the order of their start. A task that failed does not stop the others.
-        workers: processes at a time; each has a place, of which :func:`environment` makes its threads or GPUs.
-        devices: GPUs of each.
-        ended: called with each task that has ended; True runs it once more, after those that wait.
-        watch: called about once a second. It may raise, which ends all.
+    A task that failed does not stop the others. ``ended`` is called with each one that has ended; True runs it once
+    more, after those that wait. ``watch`` is called about once a second. Either may raise, which ends all.
     """
     waiting, places = deque(tasks), deque(range(workers))
     running: dict[BaseProcess, tuple[Task, int, float]] = {}
-    with _exit_on_sigterm():
-        try:
-            while waiting or running:
-                while waiting and places:
-                    task, place = waiting.popleft(), places.popleft()
-                    process = _start(task, environment(place, workers, devices))
-                    running[process] = (task, place, time.monotonic())
-                wait([process.sentinel for process in running], timeout=1)
-                for process in [one for one in running if one.exitcode is not None]:
-                    task, place, started = running.pop(process)
-                    task.code, task.seconds = process.exitcode, time.monotonic() - started
-                    places.append(place)
-                    if task.code == LOST:
-                        _end([process])
-                    if ended(task):
-                        waiting.append(task)
-                watch()
-        finally:
-            _end(list(running))
+    of_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)) if of_main else None
+    try:
+        while waiting or running:
+            while waiting and places:
+                task, place = waiting.popleft(), places.popleft()
+                process = _start(task, environment(place, workers, devices))
+                running[process] = (task, place, time.monotonic())
+            wait([process.sentinel for process in running], timeout=1)
+            for process in [one for one in running if one.exitcode is not None]:
+                task, place, started = running.pop(process)
+                task.code, task.seconds = process.exitcode, time.monotonic() - started
+                places.append(place)
+                if ended(task):
+                    waiting.append(task)
+            watch()
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.join(PATIENCE)
+            process.kill()
+            process.join()
+        if of_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def environment(place: int, workers: int, devices: int = 1) -> dict[str, str]:
@@ -114,7 +102,7 @@ def environment(place: int, workers: int, devices: int = 1) -> dict[str, str]:
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         numbers = visible.split(",") if visible else [str(number) for number in range(gpus)]
-        own = {numbers[(place * devices + number) % len(numbers)]: None for number in range(devices)}
+        own = dict.fromkeys(numbers[(place * devices + number) % len(numbers)] for number in range(devices))
         return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(own)}
     threads = max(1, (os.cpu_count() or 1) // (workers * devices))
     given = os.environ.get("OMP_NUM_THREADS", "")
@@ -127,19 +115,16 @@ def _start(task: Task, variables: dict[str, str]) -> BaseProcess:
         context.set_forkserver_preload(PRELOAD)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     again, task.code, task.starts = task.starts > 0, None, task.starts + 1
-    process: BaseProcess = context.Process(
-        target=_in_process, args=(task.target, task.arguments, str(task.log), again, variables), name=task.label
-    )
+    arguments = (task.target, task.arguments, str(task.log), again, variables)
+    process: BaseProcess = context.Process(target=_in_process, args=arguments, name=task.label)
     # multiprocessing would run the caller's own script once more in every process.
-    main, before = sys.modules["__main__"], dict(os.environ)
+    main = sys.modules["__main__"]
     try:
         sys.modules["__main__"] = ModuleType("__main__")
-        os.environ.update(variables)
-        process.start()
+        with mock.patch.dict(os.environ, variables):
+            process.start()
     finally:
         sys.modules["__main__"] = main
-        os.environ.clear()
-        os.environ.update(before)
     return process
 
 
@@ -147,6 +132,7 @@ def _in_process(
     target: Callable[..., object], arguments: tuple[Any, ...], log: str, again: bool, variables: dict[str, str]
 ) -> None:
     """What the new process does."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stream = Path(log).open("a" if again else "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
@@ -154,8 +140,7 @@ def _in_process(
     os.environ.clear()
     os.environ.update(variables)
     if (threads := variables.get("OMP_NUM_THREADS", "")).isdigit():
-        # PyTorch, which is loaded already, does not look at the environment again.
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(int(threads))  # PyTorch, which is loaded already, does not look there again
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # By this Lightning finds the command of the other processes of a group.
     sys.modules["__main__"].__spec__ = find_spec("emolight.__main__")
@@ -168,52 +153,8 @@ def _in_process(
 
 def _end_with_parent() -> None:
     """A parent that was killed must not leave a process behind that trains for nobody."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PATIENCE)
         os._exit(128 + signal.SIGTERM)
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises ``SystemExit(143)``, so that what stands in ``finally`` is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(processes: Sequence[BaseProcess]) -> None:
-    """By number: multiprocessing takes a process for ended when the one that it was forked from is gone."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
-    for process in processes:
-        while _signal(process, 0) and time.monotonic() < deadline:
-            process.join(0.1)
-            time.sleep(0.05)
-        _signal(process, 9)  # SIGKILL, for which Windows has no name
-        process.join()
-
-
-def _signal(process: BaseProcess, number: int) -> bool:
-    """Send it a signal; whether it is there."""
-    assert process.pid is not None
-    if sys.platform == "win32":  # where every signal is the end
-        process.terminate()
-        return process.exitcode is None
-    try:
-        os.kill(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True

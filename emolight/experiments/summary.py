@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -18,10 +18,12 @@ from emolight.errors import EmolightError
 from emolight.evaluation.plots import confusion_figure, recall_figure, save_figure, speaker_figure
 from emolight.evaluation.predictions import scores, write_predictions
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
-from emolight.experiments.results import CROSSVAL, Result, read_result
+from emolight.experiments.results import CROSSVAL, Result, runs_of
 from emolight.files import atomic_write, write_text
 from emolight.run.controls import control_features, control_tables, score_controls
-from emolight.run.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUMMARY = "summary.json"
 WIDTH = 104
@@ -29,31 +31,21 @@ WIDTH = 104
 
 
 def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, controls: list[dict[str, Any]]) -> None:
-    """Write the folder of a cross-validation or an ensemble: predictions, summary, tables and plots.
-
-    Args:
-        folder: is made when it is missing.
-        about: what :data:`~emolight.experiments.results.CROSSVAL` holds; it is written last.
-        table: predictions with ``fold`` and ``seed``.
-        controls: of :func:`control_scores`.
-    """
+    """Write the folder of a cross-validation or an ensemble: predictions, summary, tables, plots; ``about`` last."""
     summary = {**summarise(table), "controls": controls}
     write_predictions(folder / "predictions.csv", table)
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    tables = {f"by_{column}": pd.DataFrame(rows) for column, rows in summary["groups"].items()}
-    tables["pooled"] = pd.DataFrame(
-        {"metric": name, "value": one["value"], **_ends("by_speaker", one), **_ends("by_clip", one)}
+    pooled = [
+        {"metric": name, "value": one["value"], "low": one["by_speaker"][0], "high": one["by_speaker"][1]}
         for name, one in summary["pooled"].items()
-    )
-    tables["by_seed"] = pd.DataFrame([{"seed": seed, **values} for seed, values in summary["seeds"].items()])
-    tables["controls"] = pd.DataFrame(controls)
-    for name, rows in tables.items():
-        write_table(folder / "tables" / f"{name}.csv", rows)
-    seeds = len(summary["seeds"])
+    ]
+    seeds = [{"seed": seed, **values} for seed, values in summary["seeds"].items()]
+    groups = {f"by_{column}": rows for column, rows in summary["groups"].items()}
+    for name, rows in {**groups, "pooled": pooled, "by_seed": seeds, "controls": controls}.items():
+        write_table(folder / "tables" / f"{name}.csv", pd.DataFrame(rows))
     title = f"{about['name']}: {about['subset']} clips, {about['protocol']}"
-    title += f", mean of {seeds} seeds" * (seeds > 1)
-    plots = {"confusion": confusion_figure, "recall": recall_figure, "speakers": speaker_figure}
-    for name, figure in plots.items():
+    title += f", mean of {len(seeds)} seeds" * (len(seeds) > 1)
+    for name, figure in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
         save_figure(figure(table, title), folder / "plots" / f"{name}.png")
     write_text(folder / CROSSVAL, json.dumps(about, indent=2) + "\n")
 
@@ -64,42 +56,30 @@ def write_table(path: Path, rows: pd.DataFrame) -> None:
         rows.to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
 
 
-def _ends(name: str, one: dict[str, Any]) -> dict[str, float]:
-    return {f"{name}_low": one[name][0], f"{name}_high": one[name][1]}
+def write_found(path: str, rows: Sequence[dict[Any, Any]], figure: Figure, **about: Any) -> None:
+    """Write what a command found as ``path``.csv, .json (with what else it is ``about``) and .png, and say so."""
+    write_table(Path(f"{path}.csv"), pd.DataFrame(rows))
+    write_text(f"{path}.json", json.dumps({"rows": rows, **about}, indent=2) + "\n")
+    save_figure(figure, f"{path}.png")
+    print(f"{path}.csv\n{path}.json\n{path}.png")
 
 
-def summary_of(folder: str | Path, root: str | Path | None = None) -> dict[str, Any]:
-    """:func:`~emolight.evaluation.statistics.summarise` of a folder's predictions, with ``controls``.
+def summary_of(result: Result, root: str | None = None) -> dict[str, Any]:
+    """:func:`~emolight.evaluation.statistics.summarise` of a result, with ``controls``.
 
-    Of a cross-validation it is read, of a run it is computed; without its recordings there are no controls.
-
-    Args:
-        folder: of a run, a cross-validation or an ensemble.
-        root: where a run's recordings are now.
-
-    Raises:
-        EmolightError: as :func:`~emolight.experiments.results.read_result`.
+    It is read where it was written. Without its recordings, maybe at another ``root`` now, a run has no controls.
     """
-    result = read_result(folder)
     if result.kind != "run":
-        if not (result.folder / SUMMARY).is_file():
-            raise EmolightError(f"There is no {SUMMARY} in {folder}.", "Run the same command again: it writes it anew.")
         summary: dict[str, Any] = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))
         return summary
-    changes = {} if root is None else {"root": str(root)}
     controls = []
     with contextlib.suppress(EmolightError):
-        controls = control_scores([Run.open(folder).data(**changes)], result.subset)
+        controls = control_scores((run.data(root=root) for run in runs_of(result).values()), result.subset)
     return {**summarise(result.table), "controls": controls}
 
 
 def control_scores(folds: Iterable[EmotionDataModule], subset: str) -> list[dict[str, Any]]:
-    """The controls' ``name``, ``uar`` with ``uar_low`` and ``uar_high`` by speaker, ``accuracy`` and ``macro_f1``.
-
-    Args:
-        folds: data of each fold, not set up.
-        subset: the clips that are scored; those of all folds are pooled.
-    """
+    """:func:`~emolight.run.controls.score_controls` of the pooled clips of a subset of each fold, not set up."""
     features = None
     parts: dict[str, list[pd.DataFrame]] = {}
     for data in folds:
@@ -133,22 +113,23 @@ def print_result(result: Result, summary: dict[str, Any]) -> None:
     grid = Table("", "UAR %", "95 % by speaker", "by clip", "accuracy %", "F1 %", title=title, title_justify="left")
     for column in grid.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    pooled = summary["pooled"]
-    rest = [f"{100 * pooled[name]['value']:.2f}" for name in ("accuracy", "macro_f1")]
-    ends = [_interval(pooled["uar"][unit]) for unit in ("by_speaker", "by_clip")]
-    grid.add_row(result.name, f"{100 * pooled['uar']['value']:.2f}", *ends, *rest, style="bold", end_section=True)
-    if len(summary["seeds"]) > 1:
-        for seed, one in summary["seeds"].items():
-            grid.add_row(f"seed {seed}", f"{100 * one['uar']:.2f}", "", "", *_percents(one))
-    folds = summary["groups"].get("fold", [])
-    if len(folds) > 1:
-        for one in folds:
-            accuracy = f"{100 * one['accuracy']:.2f}"
-            grid.add_row(f"fold {one['group']}", f"{100 * one['uar']:.2f}", "", "", accuracy, "")
-        grid.add_section()
-    for control in summary["controls"]:
-        of_control = _interval([control["uar_low"], control["uar_high"]])
-        grid.add_row(control["name"], f"{100 * control['uar']:.2f}", of_control, "", *_percents(control))
+
+    def add(name: str, row: dict[str, float], *ends: Sequence[float], **look: Any) -> None:
+        uar, *rest = (f"{100 * row[one]:.2f}" if one in row else "" for one in ("uar", "accuracy", "macro_f1"))
+        intervals = [" to ".join(f"{100 * end:.1f}" for end in one) for one in (*ends, (), ())[:2]]
+        grid.add_row(name, uar, *intervals, *rest, **look)
+
+    pooled, folds = summary["pooled"], summary["groups"].get("fold", [])
+    values = {name: one["value"] for name, one in pooled.items()}
+    add(result.name, values, *(pooled["uar"][unit] for unit in ("by_speaker", "by_clip")), style="bold")
+    grid.add_section()
+    for seed, one in summary["seeds"].items() if len(summary["seeds"]) > 1 else ():
+        add(f"seed {seed}", one)
+    for one in folds if len(folds) > 1 else ():
+        add(f"fold {one['group']}", one)
+    grid.add_section()
+    for one in summary["controls"]:
+        add(one["name"], one, (one["uar_low"], one["uar_high"]))
     console.print(grid)
     if (std := summary["seed_std"]["uar"]) is not None:
         mean = summary["seed_mean"]["uar"]
@@ -160,11 +141,3 @@ def print_result(result: Result, summary: dict[str, Any]) -> None:
     if result.subset == "test":
         console.print(f"test:   the test set of its runs was scored {result.openings} times in all")
     console.print(f"folder: {result.folder}")
-
-
-def _interval(ends: list[float]) -> str:
-    return " to ".join(f"{100 * end:.1f}" for end in ends)
-
-
-def _percents(one: dict[str, Any]) -> list[str]:
-    return [f"{100 * one[name]:.2f}" for name in ("accuracy", "macro_f1")]

@@ -5,24 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from matplotlib.figure import Figure
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from emolight.run.progress import clock
 
 PIXELS_PER_INCH = 96
-LEAST = 0.78
-"""A figure is not shrunk below this share of its size, at which its labels of 9 points are 9.4 pixels high."""
 
 
 class Picture(NamedTuple):
-    """A figure for the page: data URI, text in its place, and the width in pixels, at most and at least."""
+    """A figure for the page: data URI, text in its place, and the width in pixels."""
 
     source: str
     alt: str
     width: int
-    least: int
 
 
 class Cell(NamedTuple):
@@ -44,21 +43,10 @@ class Sheet(NamedTuple):
 
 
 def environment(package: str) -> Environment:
-    """Jinja of the templates of ``package``, which may extend ``page.html.j2`` and use ``parts.html.j2``.
-
-    Filters: ``percent`` and ``wall_time``; function: ``between``. What is undefined is an error.
-    """
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    packages = dict.fromkeys((package, "emolight.report"))
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader(one, "templates") for one in packages]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"percent": percent, "wall_time": wall_time, "csp_hash": csp_hash}
+    """Jinja of the templates of ``package`` and of this room; what is undefined is an error."""
+    loader = ChoiceLoader([PackageLoader(one, "templates") for one in (package, "emolight.report")])
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"percent": percent, "clock": clock, "csp_hash": csp_hash}
     made.globals |= {"between": between}
     return made
 
@@ -70,13 +58,10 @@ def data_uri(kind: str, content: bytes) -> str:
 
 def picture(figure: Figure, alt: str) -> Picture:
     """The figure as SVG: sharp at every zoom, the same bytes every time."""
-    from matplotlib import rc_context
-
     stream = io.BytesIO()
     with rc_context({"svg.hashsalt": "emolight"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, width, round(LEAST * width))
+    return Picture(data_uri("image/svg+xml", stream.getvalue()), alt, round(figure.get_figwidth() * PIXELS_PER_INCH))
 
 
 def csp_hash(script: str) -> str:
@@ -91,12 +76,4 @@ def percent(value: float) -> str:
 
 def between(low: float, high: float) -> str:
     """``58.0 – 64.1 %``."""
-    return f"{100 * low:.1f}\u00a0–\u00a0{100 * high:.1f}\u00a0%"
-
-
-def wall_time(seconds: float) -> str:
-    """``2 h 05 min``, ``12 min`` or ``48 s``."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    return f"{100 * low:.1f}\u00a0–\u00a0{percent(high)}"

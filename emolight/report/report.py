@@ -3,109 +3,129 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
+from jsonargparse.typing import NonNegativeInt
+
+from emolight import __version__
+from emolight.data.corpus import Corpus
+from emolight.data.selection import corpora_of
+from emolight.data.splits import BEST_EPOCH, LAST_EPOCH, SCORED
 from emolight.errors import EmolightError
 from emolight.evaluation import plots
 from emolight.evaluation.predictions import class_names, group_columns
 from emolight.evaluation.statistics import few_speakers
+from emolight.experiments.ensemble import member_text
+from emolight.experiments.results import Result, read_result, runs_of
+from emolight.experiments.summary import summary_of
 from emolight.files import write_text
-from emolight.report import clips, sheets, words
-from emolight.report.pages import Picture, environment, percent, picture
-from emolight.report.study import SUBSETS, Study, read_study
+from emolight.report import clips
+from emolight.report.pages import environment, picture
+from emolight.run.folder import Run
 
-MAX_BYTES = 15_000_000
-KINDS = {"run": "One run.", "crossval": "A cross-validation.", "ensemble": "An ensemble."}
-MOST = 100
+SHOWN = 12
+"""Of more names than these a sentence or a cell gives the first ones."""
 
 
-def figures(study: Study, summary: dict[str, Any]) -> dict[str, Picture | None]:
-    """Every figure of the page; ``curves`` is None where nothing was logged."""
-    table, metrics, names = study.result.table, study.metrics, class_names(study.result.table)
-    recalls = [f"{key}: {percent(one['value'])}" for key, one in summary["pooled"].items() if " " in key]
-    curves = None
-    if metrics:
-        drawn = plots.curves_figure(metrics[0] if len(metrics) == 1 else metrics, "")
-        curves = picture(drawn, "Learning curves: losses and validation scores by epoch")
-    return {
-        "confusion": picture(plots.confusion_figure(table, ""), f"Confusion matrix of {', '.join(names)}"),
-        "recall": picture(plots.recall_figure(table, ""), ", ".join(recalls)),
-        "curves": curves,
+def listed(names: Iterable[str]) -> str:
+    """``01, 11, 20``; of many the first ones: ``1, 2, ... and 79 more``."""
+    every = sorted(map(str, names))
+    rest = len(every) - SHOWN
+    return ", ".join(every) if rest <= 1 else f"{', '.join(every[:SHOWN])} and {rest} more"
+
+
+def confusions(table: pd.DataFrame, count: int = 3) -> list[tuple[str, str, float]]:
+    """The most frequent confusions: true emotion, predicted one, share of the true one's predictions."""
+    shares = pd.crosstab(table["label"], table["prediction"], normalize="index").reset_index()
+    pairs = shares.melt("label", var_name="prediction", value_name="share")
+    wrong = pairs.query("label != prediction and share > 0").nlargest(count, "share")
+    return list(wrong.itertuples(index=False, name=None))
+
+
+def runs_at_hand(result: Result) -> list[Run]:
+    """The runs of a result as far as their folders are there; of an ensemble the first member's."""
+    for member in result.facts.get("members", [])[:1]:
+        with contextlib.suppress(EmolightError):
+            return runs_at_hand(read_result(member["folder"]))
+    return list(runs_of(result).values())
+
+
+def recordings(runs: Sequence[Run], root: str | None, chosen: set[str]) -> tuple[list[Corpus], clips.Sounds, str]:
+    """What the corpora are, the chosen recordings, and why some or all are lacking, which is an error in ``root``."""
+    if not runs:
+        return [], {}, "The run folders are not at hand."
+    data, corpora = runs[0].config["data"], list[Corpus]()
+    try:
+        corpora = [corpus for corpus, _ in corpora_of(data.get("corpus", "RAVDESS"), data.get("root"))]
+        return corpora, *clips.load_sounds(chosen, runs[0].data(root=root).selection.clips, data.get("trim_db"))
+    except EmolightError as error:
+        reason = str(error).splitlines()[0]
+        if root is not None:
+            raise EmolightError(reason, "Say where the recordings are: --root DIR") from None
+        return corpora, {}, reason
+
+
+def page(result: Result, root: str | None = None, most: int = 12, each: int = 2, command: str = "") -> str:
+    """The report as one HTML page that needs nothing else; where recordings are missing it says why.
+
+    It holds ``most`` of the surest wrong predictions, and of each emotion ``each`` right and wrong ones.
+    """
+    table, summary, runs, metrics = result.table, summary_of(result, root), runs_at_hand(result), list[pd.DataFrame]()
+    judged = clips.judged(table)
+    wrong, examples = judged[~judged["right"]].head(most), judged.groupby(["label", "right"], sort=False).head(each)
+    corpora, sounds, silence = recordings(runs, root, {*wrong["clip_id"], *examples["clip_id"]})
+    for run in runs if result.kind != "ensemble" else []:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # copied without it, or stopped before it logged
+            metrics.append(pd.read_csv(run.folder / "metrics.csv").dropna(subset=["epoch"]))
+    metrics = [one for one in metrics if len(one)]
+    figures = {
+        "confusion": picture(plots.confusion_figure(table, ""), "Confusion matrix, a row a true emotion"),
+        "recall": picture(plots.recall_figure(table, ""), "Recall of each emotion; the table below has it"),
         "speakers": picture(plots.speaker_figure(table, ""), "UAR of each speaker; the table below has it"),
         "reliability": picture(plots.reliability_figure(table), "Reliability: accuracy by confidence"),
     }
-
-
-def sounds_of(study: Study, chosen: list[str]) -> tuple[clips.Sounds, str]:
-    """Clip id to recording [T] at 16 kHz, and why some or all are lacking.
-
-    Raises:
-        EmolightError: the study names a ``root``, and there are no such recordings.
-    """
-    try:
-        return clips.load_sounds(chosen, study.find_clips(), study.trim_db)
-    except EmolightError as error:
-        reason = clips.first_line(error)
-        if study.root is not None:
-            raise EmolightError(reason, "Say where the recordings are: --root DIR") from None
-        return {}, reason
-
-
-def page(study: Study, summary: dict[str, Any], most: int = 12, each: int = 2, command: str = "") -> str:
-    """The report as one HTML page that needs nothing else; where recordings are missing it says why.
-
-    Args:
-        study: of :func:`~emolight.report.study.read_study`.
-        summary: of :meth:`~emolight.report.study.Study.summary`.
-        most: how many of the surest wrong predictions.
-        each: how many right and how many wrong ones of each emotion.
-        command: how the page was made.
-
-    Raises:
-        EmolightError: it would be larger than 15 MB; or as :func:`sounds_of`.
-    """
-    result, table = study.result, study.result.table
-    names, columns = class_names(table), group_columns(table)
-    judged = clips.judged(table)
-    wrong, examples = clips.most_wrong(judged, most), clips.examples(judged, each)
-    sounds, silence = sounds_of(study, [*wrong["clip_id"], *examples["clip_id"]])
-    of_groups = {name: sheets.group_sheet(table, rows, name) for name, rows in summary["groups"].items()}
-    text = (
+    if metrics:
+        figures["curves"] = picture(
+            plots.curves_figure(metrics if len(metrics) > 1 else metrics[0], ""), "Learning curves"
+        )
+    return (
         environment("emolight.report")
         .get_template("report.html.j2")
         .render(
             result=result,
-            kind=KINDS[result.kind],
-            subset=SUBSETS[result.subset],
-            seeds=len(summary["seeds"]),
-            runs=len(study.metrics),
+            subset=SCORED[result.subset],
             summary=summary,
             few=few_speakers(summary["speakers"]),
-            emotions=names,
-            chance=1 / len(names),
-            protocol=words.protocol(study),
-            figures=figures(study, summary),
-            confusions=sheets.confusions(table),
-            compared=sheets.controls_sheet(result.name, summary),
-            recalls=sheets.recall_sheet(table, summary["pooled"]),
-            speakers=of_groups.pop("speaker"),
-            sheets=of_groups,
-            wrong=clips.make_cards(wrong, columns, sounds),
-            examples=clips.make_cards(examples, columns, sounds),
+            emotions=class_names(table),
+            of_folds=list(table.groupby("fold")["speaker"].nunique()) if "fold" in table else [],
+            voices=listed(table["speaker"].unique()),
+            epochs={"best": BEST_EPOCH, "last": LAST_EPOCH},
+            runs=runs,
+            curves=len(metrics),
+            members=[member_text(one) for one in result.facts.get("members", [])],
+            corpora=corpora,
+            figures=figures,
+            confusions=confusions(table),
+            clips_of=table.drop_duplicates("clip_id")["label"].value_counts().to_dict(),
+            beside={
+                one: table.groupby(one)[other].unique().map(listed).to_dict() if {one, other} <= set(table) else {}
+                for one, other in {**dict.fromkeys(summary["groups"], ""), "speaker": "sex", "fold": "speaker"}.items()
+            },
+            groups=group_columns(table),
+            wrong=clips.make_cards(wrong, sounds),
+            examples=clips.make_cards(examples, sounds),
             silence=silence,
             heard=bool(sounds),
-            trimmed=study.trim_db is not None,
             cut=any(len(wave) > clips.LONGEST * clips.RATE for wave in sounds.values()),
             longest=clips.LONGEST,
-            facts=words.facts(study, command),
+            command=command,
+            version=__version__,
         )
     )
-    if (size := len(text.encode())) > MAX_BYTES:
-        problem = f"The page would be {size / 1e6:.1f} MB; it may be {MAX_BYTES / 1e6:.0f} MB."
-        raise EmolightError(problem, "Lower --clips or --per-emotion.")
-    return text
 
 
 def main(argv: list[str]) -> int:
@@ -116,25 +136,16 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="RUN_OR_CROSSVAL", help="its folder, or a checkpoint in it")
-    parser.add_argument("--subset", choices=SUBSETS, help="of a run; default: test where it was scored")
-    counts = {"--clips": (12, "the surest wrong ones"), "--per-emotion": (2, "right and wrong ones of each")}
-    for name, (count, what) in counts.items():
-        parser.add_argument(name, type=int, default=count, metavar="N", help=f"{what}; default: %(default)s")
+    about = "the surest wrong ones; default: %(default)s"
+    parser.add_argument("--clips", type=NonNegativeInt, default=12, metavar="N", help=about)
+    about = "right and wrong ones of each; default: %(default)s"
+    parser.add_argument("--per-emotion", type=NonNegativeInt, default=2, metavar="N", help=about)
     parser.add_argument("--root", type=Path, metavar="DIR", help="the recordings; default: where the run had them")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in that folder")
     options = parser.parse_args(argv)
-    for name, count in (("--clips", options.clips), ("--per-emotion", options.per_emotion)):
-        if not 0 <= count <= MOST:
-            raise EmolightError(f"{name} is {count}; it must be from 0 to {MOST}.", "Leave it out for the usual.")
-    root = options.root and options.root.expanduser()
-    study = read_study(options.folder, options.subset, root)
+    result, root = read_result(options.folder), options.root and str(options.root.expanduser())
     command = shlex.join(["python", "-m", "emolight", "report", *argv])
-    text = page(study, study.summary(), options.clips, options.per_emotion, command)
-    output = options.output.expanduser() if options.output else study.result.folder / "report.html"
-    try:
-        write_text(output, text)
-    except OSError as error:
-        problem = f"Cannot write '{output}': {error.strerror}."
-        raise EmolightError(problem, "Name another place: --output FILE.") from None
+    output = options.output.expanduser() if options.output else result.folder / "report.html"
+    write_text(output, page(result, root, options.clips, options.per_emotion, command))
     print(output)
     return 0

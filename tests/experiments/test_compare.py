@@ -14,8 +14,7 @@ import yaml
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import predictions_table, read_predictions, scores, write_predictions
 from emolight.evaluation.statistics import bootstrap, holm, paired_difference, sign_flip, speaker_shares
-from emolight.experiments.compare import main
-from emolight.experiments.ranking import find_results, make_groups, what_differs
+from emolight.experiments.compare import find_results, main, make_groups
 
 EMOTIONS = ("calm", "happy", "sad")
 EXAMPLES = {"strong": 0.9, "middle": 0.75, "weak": 0.4}
@@ -67,13 +66,13 @@ def write_run(
     return folder
 
 
-def write_crossval(folder: Path, right: float, facts: dict[str, Any] | None = None) -> Path:
+def write_crossval(folder: Path, right: float) -> Path:
     """Two seeds of one fold of a cross-validation, each with its run inside, tested once."""
     tables = [predictions(right, seed).assign(fold=1, seed=seed) for seed in (0, 1)]
     runs = [write_run(folder / "runs" / f"seed{seed}", table) for seed, table in enumerate(tables)]
     about = {
         **{"name": folder.name, "kind": "crossval", "subset": "test", "protocol": "emobox6", "task": "article"},
-        **{"selection": "best epoch by validation UAR", "split": "f" * 64, "facts": facts or {}},
+        **{"selection": "best epoch by validation UAR", "split": "f" * 64, "facts": {}},
         **{"corpus": "RAVDESS", "speaker_independent": True},
         "runs": [{"folder": run.relative_to(folder).as_posix(), "openings": 1} for run in runs],
     }
@@ -148,29 +147,14 @@ def test_several_seeds_are_ranked_and_tested_by_their_mean(tmp_path: Path, capsy
     assert "seeds: of one seed" not in shown(capsys, tmp_path)
 
 
-@pytest.mark.parametrize("sort", ["uar", "accuracy", "macro_f1", "name"])
-def test_rows_are_sorted_and_ranks_stay_those_of_uar(
-    tmp_path: Path, sort: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_are_ranked_by_uar_not_by_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Most clips are calm: who always says calm has the highest accuracy and the lowest UAR.
     kept = predictions(0.8)[lambda table: (table["label"] == "calm") | (table.index < 12)]
     write_run(tmp_path / "a_calm" / "version_0", kept.assign(prediction="calm"))
     write_run(tmp_path / "fair" / "version_0", kept)
-    (group,) = as_json(capsys, tmp_path, "--sort", sort)["groups"]
-    values = [row[sort] for row in group["results"]]
-    assert values == sorted(values, reverse=sort != "name")
-    assert {row["name"]: row["rank"] for row in group["results"]} == {"fair version_0": 1, "a_calm version_0": 2}
-    assert group["results"][0]["name"].startswith("a_calm" if sort in ("accuracy", "name") else "fair")
-
-
-def test_seconds_sort_the_fastest_first_and_the_unknown_last(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, right, facts in (("slow", 0.9, {"seconds": 500}), ("fast", 0.5, {"seconds": 20}), ("none", 0.7, {})):
-        write_crossval(tmp_path / name, right, facts)
-    (group,) = as_json(capsys, tmp_path, "--sort", "seconds")["groups"]
-    found = [(row["name"], row["seconds"]) for row in group["results"]]
-    assert found == [("fast", 20), ("slow", 500), ("none", None)]
+    (group,) = as_json(capsys, tmp_path)["groups"]
+    assert [(row["name"], row["rank"]) for row in group["results"]] == [("fair version_0", 1), ("a_calm version_0", 2)]
+    assert group["results"][0]["accuracy"] < group["results"][1]["accuracy"]
 
 
 def test_other_splits_stand_in_tables_of_their_own_with_the_reason_above(
@@ -182,8 +166,7 @@ def test_other_splits_stand_in_tables_of_their_own_with_the_reason_above(
     assert {group["speaker_independent"] for group in groups} == {True, False}
     text = shown(capsys, logs)
     assert text.startswith("2 tables, whose results must not be ranked together: other")
-    assert "other protocol: emobox6 fold 1 / random seed 0" in text
-    assert "other clips scored: test / val" in text
+    assert "other protocol, clips scored, split." in text
     assert "random seed 0: 160 validation clips, speakers: 8 speaker-dependent:" in text
     assert "emobox6 fold 1: 160 test clips, speakers: 8 speaker-independent:" in text
 
@@ -197,15 +180,8 @@ def test_results_of_other_clips_stand_in_other_tables(logs: Path, capsys: pytest
         ["strong", "middle", "weak"],
     ]
     text = shown(capsys, logs)
-    assert "other clips: 157 (" in text
-    assert "other split" not in text
-
-
-def test_what_differs_names_a_split_where_nothing_else_tells_tables_apart() -> None:
-    one = {"task": "article", "protocol": "custom", "split": "aaa", "clips": "4 (x)"}
-    assert what_differs([one, {**one, "split": "bbb"}]) == "other split: aaa / bbb"
-    assert what_differs([one, {**one, "task": "full", "split": "bbb"}]) == "other task: article / full"
-    assert what_differs([one, {**one, "clips": "3 (y)"}]) == "other clips: 4 (x) / 3 (y)"
+    assert "together: other clips." in text
+    assert "157 test clips" in text
 
 
 def test_killed_and_pruned_runs_are_skipped_with_the_reason(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +252,7 @@ def test_csv_holds_every_group_in_full_precision(
     assert {row["protocol"] for row in rows} == {"emobox6 fold 1", "random seed 0"}
     assert {"corpus", "task", "clips scored", "split", "selection", "folder", "test_scored"} <= rows[0].keys()
     (tmp_path / "file").write_text("")
-    with pytest.raises(EmolightError, match="Cannot write"):
+    with pytest.raises(OSError, match="file"):  # which the command line tells in two lines
         main([str(logs), "--csv", str(tmp_path / "file" / "all.csv")])
 
 
@@ -313,7 +289,7 @@ def test_tables_fit_100_columns_align_numbers_and_keep_markup_in_names(
 ) -> None:
     write_run(logs / ("a_name_that_" + "goes_on_" * 6) / "version_0", predictions(1.0, 4))
     write_run(logs / "[red]x" / "version_0", predictions(0.0, 4), scored=12)
-    main([str(logs), "--pairs", "--sort", "seconds"])
+    main([str(logs), "--pairs"])
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 100
     main([str(logs)])
@@ -325,4 +301,4 @@ def test_tables_fit_100_columns_align_numbers_and_keep_markup_in_names(
     assert "100.0" in next(line for line in starts if line.startswith("1"))
     assert "[red]x" in "".join(lines)
     assert "…" not in "".join(lines)
-    assert len(make_groups(find_results([logs])[0])[0].pairs) == 10
+    assert len(make_groups(find_results([logs])[0])[0]["pairs"]) == 10

@@ -23,6 +23,7 @@ from emolight.data.corpora import RAVDESS
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.experiments import jobs
+from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
 from emolight.experiments.results import read_result
 from emolight.run.controls import CONTROLS
@@ -82,7 +83,8 @@ def test_what_is_there_is_kept_and_what_is_missing_is_run(
     # One fold alone does not take the place of the result of two.
     assert run(["crossval", *command(corpus, "--folds", "1")]) == 0
     printed = capsys.readouterr().out
-    assert "1 of 2 are finished already" in printed
+    assert "2 runs in" in printed
+    assert "1 of them finished" in printed
     assert "clips of 8 speakers of 24, emobox6 folds 1 2" in printed
     assert "speaker-independent: no speaker is in two subsets" in printed
     assert "was scored 3 times in all" in printed
@@ -104,8 +106,38 @@ def test_another_recipe_and_other_clips_are_refused_but_not_another_place(
     sound = bytearray(first.read_bytes())
     sound[5000] ^= 1
     first.write_bytes(sound)
-    with pytest.raises(EmolightError, match=r"was begun with 480 clips(.|\n)*which are others"):
+    with pytest.raises(EmolightError, match=r"was begun with 480 clips(.|\n)*are others"):
         run(["crossval", *command(moved, *FOLDS_RUN)])
+
+
+def test_robustness_is_of_every_folds_held_out_speakers(
+    inside: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Disturbances are tested elsewhere; here a fold's own model scores that fold's clips, on the record."""
+    scored: list[tuple[Any, set[str]]] = []
+
+    def pretend(model: Any, clips: pd.DataFrame, groups: Any) -> dict[str, pd.DataFrame]:
+        scored.append((model, set(clips["speaker"])))
+        fold = read_predictions(Path(model).parents[1] / "predictions_test.csv")
+        return {one.name: fold if n % 2 else fold.assign(prediction="calm") for n, one in enumerate(DISTURBANCES, 1)}
+
+    monkeypatch.setattr("emolight.experiments.crossval.load", lambda path: path)
+    monkeypatch.setattr("emolight.experiments.crossval.score_disturbed", pretend)
+    before, result = (inside / "predictions.csv").read_bytes(), read_result(inside)
+    assert run(["crossval", *command(corpus, *FOLDS_RUN), "--robustness"]) == 0
+    for fold, (model, speakers) in enumerate(scored, start=1):
+        assert f"fold_{fold}_seed_0" in str(model)
+        assert speakers == set(RAVDESS.protocols["emobox6"][fold].test)
+    rows = pd.read_csv(inside / "robustness_test.csv").set_index("disturbance")
+    assert rows["uar"].iloc[0] == pytest.approx(scores(result.table)["uar"], abs=1e-6)
+    assert rows["uar"].iloc[1] == pytest.approx(0.2)
+    assert (rows["clips"] == len(result.table)).all()
+    assert rows["uar_change_low"].iloc[1] <= rows["uar_change"].iloc[1] <= rows["uar_change_high"].iloc[1]
+    assert (inside / "robustness_test.png").is_file()
+    assert json.loads((inside / "robustness_test.json").read_text())["rows"][0]["disturbance"] == "clean"
+    assert read_result(inside).openings == result.openings + 2
+    assert (inside / "predictions.csv").read_bytes() == before
+    assert f"scored {result.openings + 2} times in all" in capsys.readouterr().out
 
 
 def test_two_at_once_in_one_folder_are_refused(inside: Path, corpus: Path) -> None:

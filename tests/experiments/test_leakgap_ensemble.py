@@ -12,13 +12,22 @@ import pytest
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import PREFIX, scores
+from emolight.evaluation.predictions import (
+    PREFIX,
+    class_names,
+    predictions_table,
+    read_predictions,
+    scores,
+    write_predictions,
+)
 from emolight.evaluation.statistics import Difference, Interval
 from emolight.experiments import leakgap
-from emolight.experiments.ensemble import mean_of
-from emolight.experiments.leakgap import leak_gap, sentence
-from emolight.experiments.results import read_result
+from emolight.experiments.ensemble import best_weights, mean_of
+from emolight.experiments.leakgap import sentence
+from emolight.experiments.results import Result, read_result
 from emolight.experiments.summary import write_crossval
+from emolight.run.folder import Run
+from tests.report.made import make_crossval
 from tests.small import CONFIGS, options
 
 CLASSES = ["calm", "happy", "sad"]
@@ -69,21 +78,12 @@ def folder_of(folder: Path, table: pd.DataFrame, **changed: Any) -> Path:
     return folder
 
 
-def test_leak_gap_is_the_difference_on_the_same_clips() -> None:
-    held_out = predictions(0.5, seed=1)
-    random = predictions(0.9, seed=2).sample(60, random_state=0)
-    gap = leak_gap(random, held_out)
-    same = held_out[held_out["clip_id"].isin(random["clip_id"])]
-    assert gap.value == pytest.approx(scores(random)["uar"] - scores(same)["uar"])
-    assert gap.interval.low < gap.value < gap.interval.high
-
-
 @pytest.mark.parametrize(
     ("low", "high", "text"),
     [
-        (0.02, 0.2, "flatters this recipe by 10.0 points"),
+        (0.02, 0.2, "flatters this recipe, so its figure says little about new voices: +10.0 points of UAR"),
         (-0.1, 0.2, "No leak is seen"),
-        (-0.3, -0.1, "seek a mistake"),
+        (-0.3, -0.1, "Seek a mistake"),
     ],
 )
 def test_the_sentence_says_what_the_interval_allows(low: float, high: float, text: str) -> None:
@@ -96,10 +96,11 @@ def test_leakgap_runs_both_protocols_and_writes_what_it_found(
 ) -> None:
     asked: list[str] = []
 
-    def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any, **more: Any) -> None:
+    def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any, **more: Any) -> Result:
         asked.append(data.split.protocol)
         random = asked[-1] == "random"
-        folder_of(folder, predictions(0.9, 1).sample(80, random_state=1) if random else predictions(0.4, 2))
+        table = predictions(0.9, 1).sample(80, random_state=1) if random else predictions(0.4, 2)
+        return read_result(folder_of(folder, table))
 
     monkeypatch.setattr(leakgap, "cross_validate", pretend)
     config = ["--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)]
@@ -109,6 +110,11 @@ def test_leakgap_runs_both_protocols_and_writes_what_it_found(
     about = json.loads((place / "leakgap_luna5.json").read_text())
     rows = pd.read_csv(place / "leakgap_luna5.csv").set_index("split")
     assert rows["clips"].tolist()[:3] == [80, 144, 80]
+    same = predictions(0.4, 2)[
+        lambda table: table["clip_id"].isin(predictions(0.9, 1).sample(80, random_state=1)["clip_id"])
+    ]
+    assert rows["uar"]["luna5, same clips"] == pytest.approx(scores(same)["uar"], abs=1e-5)
+    assert about["gap"]["low"] < about["gap"]["uar"] < about["gap"]["high"]
     assert about["gap"]["uar"] == pytest.approx(rows["uar"]["random"] - rows["uar"]["luna5, same clips"], abs=1e-5)
     assert (place / "leakgap_luna5.png").is_file()
     printed = capsys.readouterr().out
@@ -137,7 +143,6 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     assert run(["ensemble", *map(str, folders)]) == 0
     result = read_result(here / "lightning_logs" / "ensemble" / "crossval_emobox6")
     assert result.kind == "ensemble"
-    assert result.facts["features"] == "MFCC + MFCC + MFCC"
     assert [one["folder"] for one in result.facts["members"]] == [str(folder) for folder in folders]
     assert (result.speaker_independent, result.fingerprint["corpus"]) == (True, "toys")
     assert result.facts["seconds"] == 180
@@ -156,5 +161,74 @@ def test_ensemble_refuses_what_does_not_belong_together(here: Path) -> None:
         run(["ensemble", str(one), str(other)])
     with pytest.raises(EmolightError, match="needs two results"):
         run(["ensemble", str(one)])
-    with pytest.raises(EmolightError, match="different clips or seeds"):
-        mean_of([predictions(0.5), predictions(0.5, clips=9)])
+    short = folder_of(here / "lightning_logs" / "s" / "c", predictions(0.7, 3, clips=9))
+    with pytest.raises(EmolightError, match=r"different classes, clips, folds or seeds(.|\n)*one task and protocol"):
+        run(["ensemble", str(one), str(short)])
+    with pytest.raises(EmolightError, match="no validation clips beside those that are scored, or no runs"):
+        run(["ensemble", str(one), str(one), "--weights", "validation"])
+    with pytest.raises(EmolightError, match="of member 3"):
+        mean_of([predictions(0.5), predictions(0.5), predictions(0.5).assign(fold=2)])
+
+
+def test_a_member_of_one_seed_joins_every_seed_of_the_others() -> None:
+    seeds = pd.concat([predictions(0.6, 1), predictions(0.6, 2).assign(seed=1)], ignore_index=True)
+    both = mean_of([seeds, predictions(0.6, 3)])
+    columns = [PREFIX + name for name in CLASSES]
+    for seed in (0, 1):
+        own = seeds[seeds["seed"] == seed].sort_values("clip_id")
+        expected = (own[columns].to_numpy() + predictions(0.6, 3)[columns].to_numpy()) / 2
+        assert np.allclose(both[both["seed"] == seed][columns], expected)
+
+
+def mixed(share: float, seed: int, number: int = 3000) -> list[pd.DataFrame]:
+    """Two members that say random things, and labels drawn by their mean, in which the first has a ``share``."""
+    random = np.random.default_rng(seed)
+    said = random.dirichlet(np.ones(3) * 0.5, (2, number))
+    chances = (share * said[0] + (1 - share) * said[1]).cumsum(axis=1)
+    labels = np.array(CLASSES)[(random.random((number, 1)) > chances).sum(axis=1).clip(max=2)]
+    clips = pd.DataFrame({"clip_id": [f"{n:04d}" for n in range(number)], "speaker": "1", "emotion": labels})
+    return [predictions_table(clips, CLASSES, one) for one in said]
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.0])
+def test_the_best_weights_are_those_that_made_the_labels(share: float) -> None:
+    weights = best_weights(mixed(share, 1))
+    assert weights == pytest.approx([share, 1 - share], abs=0.06)
+    assert min(weights) >= 0
+    assert sum(weights) == pytest.approx(1)
+
+
+def test_weights_come_from_each_folds_validation_clips_and_are_named(
+    here: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In fold 1 the first member is good on validation speakers and bad on test speakers; in fold 2 the reverse."""
+    folders = [
+        make_crossval(here / "lightning_logs" / name / "crossval_emobox6", corpus, (1, 2), (0, 1)) for name in "ab"
+    ]
+    for place, folder in enumerate(folders):
+        for path in folder.glob("*/predictions_*.csv"):
+            fold = int(path.parent.name.split("_")[1])
+            good = (place == fold - 1) == (path.stem == "predictions_val")
+            table = read_predictions(path)
+            told = np.eye(5)[pd.Categorical(table["label"], class_names(table)).codes]
+            table[[PREFIX + name for name in class_names(table)]] = 0.6 * told + 0.08 if good else 0.2
+            write_predictions(path, table.assign(prediction=table["label"] if good else class_names(table)[0]))
+        keys = [(fold, seed) for fold in (1, 2) for seed in (0, 1)]
+        parts = [Run.open(folder / f"fold_{f}_seed_{s}").predictions("test").assign(fold=f, seed=s) for f, s in keys]
+        write_predictions(folder / "predictions.csv", pd.concat(parts))
+    assert run(["ensemble", *map(str, folders), "--weights", "validation", "--name", "fused"]) == 0
+    folder = here / "lightning_logs" / "fused" / "crossval_emobox6"
+    result = read_result(folder)
+    weights = {one["name"]: one["folds"] for one in result.facts["members"]}
+    assert weights["a emobox6"] == pytest.approx({"1": 1, "2": 0}, abs=0.01)
+    assert weights["b emobox6"] == pytest.approx({"1": 0, "2": 1}, abs=0.01)
+    # Test clips had no say: with weights of theirs every clip would be right.
+    assert scores(result.table)["uar"] == pytest.approx(0.2)
+    assert pd.read_csv(folder / "tables" / "members.csv")["weight"].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    printed = capsys.readouterr().out
+    assert "a emobox6, weight 0.50 (fold 1 1.00, fold 2 0.00)" in printed
+    assert "chosen on each fold's validation clips" in printed
+    assert run(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    assert "a emobox6, weight 0.50 (fold 1 1.00, fold 2 0.00); b emobox6" in page
+    assert "Weights: chosen on each fold&#39;s validation clips." in page

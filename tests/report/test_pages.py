@@ -9,7 +9,7 @@ import pytest
 from jinja2 import UndefinedError
 from matplotlib.figure import Figure
 
-from emolight.report.pages import Cell, Sheet, between, environment, percent, picture, wall_time
+from emolight.report.pages import Cell, Sheet, between, environment, percent, picture
 
 PAGE = """{% extends "page.html.j2" %}{% from "parts.html.j2" import plot, sheet, strip %}
 {% block title %}{{ title }}{% endblock %}
@@ -64,11 +64,6 @@ def test_a_picture_has_the_same_bytes_every_time_and_its_width() -> None:
 def test_a_name_that_is_missing_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         environment("emolight.report").from_string("{{ nothing }}").render()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(48, "48 s"), (59.6, "60 s"), (720, "12 min"), (7500, "2 h 05 min")])
-def test_wall_time(seconds: float, text: str) -> None:
-    assert wall_time(seconds) == text
 
 
 def test_shares() -> None:
