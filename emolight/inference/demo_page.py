@@ -15,6 +15,7 @@ KEPT_SECONDS = 300
 """After this time at most a recording is deleted; a new one and leaving the page delete it at once."""
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 """Gradio's own theme asks a font server."""
+ASK = "Record or upload a sentence."
 ABOUT = """
 **What this is.** A neural network that learned from recordings: {about}. It tells which of {count} emotions a
 recording sounds like most.
@@ -29,14 +30,8 @@ after five minutes.
 """
 
 
-def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]) -> Any:
-    """The page, as Gradio's Blocks.
-
-    Args:
-        recognizer: the model.
-        draw: see :func:`emolight.inference.demo.features_of`.
-        examples: sound files to try.
-    """
+def build(recognizer: Recognizer, model: Any, examples: list[str]) -> Any:
+    """The page, as Gradio's Blocks; ``examples`` are sound files to try, ``model`` as for :func:`demo.judge`."""
     uploads: dict[str, str] = {}
 
     def forget(request: gr.Request) -> None:
@@ -46,18 +41,20 @@ def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]
     def answer(path: str | None, request: gr.Request) -> tuple[Any, ...]:
         if path != uploads.get(str(request.session_hash)):
             forget(request)
+        hidden = [gr.update(visible=False)] * len(plots)
         if path is None:
-            return "Record or upload a sentence.", None, gr.update(visible=False)
+            return ASK, None, *hidden
         if path not in sound.keep_in_cache:
             uploads[str(request.session_hash)] = path
         try:
-            prediction, figure = demo.judge(recognizer, path, draw)
+            prediction, figures = demo.judge(recognizer, path, model)
         except EmolightError as error:
-            return f"⚠️ {' '.join(str(error).splitlines())}", None, gr.update(visible=False)
+            return f"⚠️ {' '.join(str(error).splitlines())}", None, *hidden
         verdict = f"This sounds **{prediction.label}**" if prediction.label else "**No answer**: not sure enough"
         lines = [f"{verdict} ({prediction.confidence:.0%}{', ' + prediction.how if prediction.how else ''})."]
         lines += [f"- ⚠️ {text}" for text in prediction.warnings]
-        return "\n".join(lines), prediction.probabilities, gr.update(value=figure, visible=True)
+        shown = [gr.update(value=figure, visible=True) for figure in figures]
+        return "\n".join(lines), prediction.probabilities, *(shown + hidden)[: len(plots)]
 
     training = recognizer.contract.training
     about = training.get("about") or "a corpus that it does not name"
@@ -76,10 +73,10 @@ def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]
                 gr.Examples(examples, sound, label="Synthetic voices to try", cache_examples=False)
                 sound.keep_in_cache |= sound.temp_files  # the examples, which everybody shares
             with gr.Column(min_width=300):
-                text = gr.Markdown("Record or upload a sentence.", elem_id="answer")
+                text = gr.Markdown(ASK, elem_id="answer")
                 bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
-        plot = gr.Plot(show_label=False, format="png", visible=False, elem_id="picture")
+        plots = [gr.Plot(show_label=False, format="png", visible=False, elem_id=f"picture{n}") for n in (1, 2)]
         gr.Markdown(ABOUT.format(about=about, licence=licence, count=len(recognizer.classes)))
-        sound.change(answer, sound, [text, bars, plot], api_visibility="private")
+        sound.change(answer, sound, [text, bars, *plots], api_visibility="private")
         page.unload(forget)
     return page

@@ -20,8 +20,8 @@ pytest.importorskip("onnxscript")
 from emolight.__main__ import run  # noqa: E402
 from emolight.errors import EmolightError  # noqa: E402
 from emolight.inference import export  # noqa: E402
+from emolight.inference.export import write_onnx  # noqa: E402
 from emolight.inference.onnx_network import load_onnx, seal  # noqa: E402
-from emolight.inference.onnx_writer import write_onnx  # noqa: E402
 from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform  # noqa: E402
@@ -114,7 +114,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="has no checksum at its end"):
         load(foreign)
     foreign.write_bytes(foreign.read_bytes() + seal(foreign.read_bytes()))
-    with pytest.raises(EmolightError, match="is not a model of emolight: it lacks the properties classes"):
+    with pytest.raises(EmolightError, match="is not a model of emolight, and lacks the property 'classes'"):
         load(foreign)
     with pytest.raises(EmolightError, match="cannot be read: No such file"):
         load(tmp_path / "none.onnx")

@@ -98,8 +98,7 @@ def test_a_sweep_that_is_not_there(here: Path) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sweeps/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_sweeps_reach_only_what_fit_takes(path: Path) -> None:
     from emolight.run.cli import full_config
-    from emolight.sweep.check import ends
-    from emolight.sweep.trial import make_plan
+    from emolight.sweep.trial import ends, make_plan
 
     sweep = read_sweep(path)
     plan, tried = make_plan(sweep, []), list(ends(sweep))
