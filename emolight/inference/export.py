@@ -14,21 +14,43 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from emolight import __version__
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
-from emolight.files import atomic_write
+from emolight.files import atomic_write, write_text
 from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx, seal
 from emolight.inference.recognizer import Contract
 from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
 from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.run.card import CARD
+from emolight.run.folder import Run
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 """How far a probability may differ from PyTorch's in float32."""
 OPSET = 18
 """What PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14."""
+EXAMPLE = '''"""python example.py voice.wav: the emotion that each recording sounds like. Needs emolight[export], no PyTorch."""
+
+import sys
+from pathlib import Path
+
+import emolight
+
+model = emolight.load(Path(__file__).parent)
+for path in sys.argv[1:]:
+    said = model.predict_file(path)
+    print(path, said, said.probabilities, *said.warnings, sep="\\n  ")
+'''
+USE = """
+## Use
+
+`python example.py voice.wav`, or `python -m emolight predict FOLDER voice.wav`; in Python `emolight.load(FOLDER)`. With
+ONNX Runtime alone: `model.onnx` takes `waveform` ({input}) and gives `probabilities` ({output}) of {classes}.
+{length_policy}
+"""
 
 
 def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> dict[str, Any]:
@@ -124,6 +146,47 @@ def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path,
     path.write_bytes(content + seal(content))
 
 
+def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> dict[str, Any]:
+    """Export a run or checkpoint as ``model.onnx`` with ``config.json``, ``README.md`` and ``example.py``.
+
+    ``README.md`` is the run's model card, below the metadata that hubs read: licence, task, and the run's figures. See
+    :func:`~emolight.inference.export.export` for the arguments and the result.
+    """
+    source, folder = Path(source).expanduser(), Path(folder).expanduser()
+    made = export(source, folder / "model.onnx", half)
+    training = {name: value for name, value in made["training"].items() if not name.endswith("hashes")}
+    write_text(folder / "config.json", json.dumps({**made, "training": training}, indent=1) + "\n")
+    run = Run.around(source)
+    card = run.folder / CARD if run else None
+    text = card.read_text(encoding="utf-8") if card and card.is_file() else "# A speech emotion classifier\n"
+    use = USE.format(**{**made, "classes": ", ".join(made["classes"])})
+    head = yaml.safe_dump(_metadata(made, run), sort_keys=False, allow_unicode=True)
+    write_text(folder / "README.md", f"---\n{head}---\n\n{text}{use}")
+    write_text(folder / "example.py", EXAMPLE)
+    return made
+
+
+def _metadata(made: dict[str, Any], run: Run | None) -> dict[str, Any]:
+    """What stands at the head of a hub's model card."""
+    tags = ["speech-emotion-recognition", "emolight", "onnx"]
+    task = {"type": "audio-classification"}
+    found = {"license": "other", "license_name": made["data_licence"], "pipeline_tag": task["type"], "tags": tags}
+    if run is None:
+        return found
+    split = f"{run.split.label}, {run.subset} clips"
+    data = {"name": made["training"].get("corpus", ""), "type": "audio", "split": split}
+    figures = [
+        {"type": kind, "name": name, "value": round(run.metrics[key], 4)}
+        for key, kind, name in (
+            ("uar", "recall", "UAR"),
+            ("accuracy", "accuracy", "accuracy"),
+            ("macro_f1", "f1", "F1"),
+        )
+    ]
+    result = {"task": task, "dataset": data, "metrics": figures}
+    return {**found, "model-index": [{"name": run.name, "results": [result]}]}
+
+
 def synthetic_batches(contract: Contract) -> Iterator[Waveform]:
     """20 clips of tones in noise in batches of 1 to 5, from 50 ms to twice the model's length, ``[B, T]`` each.
 
@@ -148,10 +211,17 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("checkpoint", type=Path, metavar="RUN", help="a run folder or a checkpoint (.ckpt)")
     parser.add_argument("--output", type=Path, default=Path("model.onnx"), help="default: %(default)s")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="a folder for a model hub, with a card and an example"
+    )
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     options = parser.parse_args(argv)
-    made = export(options.checkpoint, options.output, options.half)
+    place = options.bundle or options.output
+    if options.bundle:
+        made, options.output = write_bundle(options.checkpoint, place, options.half), place / "model.onnx"
+    else:
+        made = export(options.checkpoint, place, options.half)
     print(f"file        {options.output} ({options.output.stat().st_size / 1e6:.1f} MB, {made['precision']})")
     print(f"difference  {made['largest_difference']:.1e} from PyTorch (at most {TOLERANCE[made['precision']]:g})")
-    print(f"licence     {made['data_licence']}\n\nnext:\n  python -m emolight predict {options.output} clip.wav")
+    print(f"licence     {made['data_licence']}\n\nnext:\n  python -m emolight predict {place} clip.wav")
     return 0

@@ -81,17 +81,11 @@ class Recognizer:
         return self.predict_clips([self.load_clip(path)], **windows)[0]
 
     def load_clip(self, path: str | Path, content: bytes | None = None) -> Clip:
-        """Decode a sound file, all of it, and look up where it comes from.
+        """Decode a sound file, all of it, at any rate and with any number of channels; AudioError for an unusable one.
 
         Its warnings say whether the model was trained, or its epoch chosen, on this very recording (by content) or
-        on its speaker (by the file name's grammar), and whether its sample rate is below the model's.
-
-        Args:
-            path: WAV, FLAC, OGG, MP3 at any rate and with any number of channels.
-            content: the bytes of the file, when they have been read already.
-
-        Raises:
-            AudioError: the file cannot be used.
+        on its speaker (by the file name's grammar), and whether its sample rate is below the model's. ``content`` are
+        the bytes of the file, when they have been read already.
         """
         wave, rate = audio.read_audio(path, content, self.contract.sample_rate)
         training = self.contract.training
@@ -119,11 +113,7 @@ class Recognizer:
     def predict_clips(
         self, clips: Sequence[Clip], window: float | None = None, hop: float | None = None, whole: bool = False
     ) -> list[Prediction]:
-        """Predictions of prepared clips; the short ones are one pass of the network.
-
-        Raises:
-            EmolightError: impossible windows.
-        """
+        """Predictions of prepared clips; the short ones are one pass of the network."""
         contract, asked = self.contract, window is not None or hop is not None
         window = contract.duration if window is None else window
         hop = window / 2 if hop is None else hop

@@ -14,8 +14,6 @@ from matplotlib import style
 from matplotlib.ticker import NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
-from rich.console import Console
-from rich.table import Table
 
 from emolight.files import write_text
 from emolight.report.pages import Cell, Picture, Sheet, environment, picture
@@ -24,8 +22,6 @@ from emolight.sweep.storage import shown_url
 from emolight.sweep.study import ERROR
 from emolight.sweep.trial import FOLDERS, SECONDS, SIZE, Plan
 
-SHOWN = 10
-"""Trials of the table that is printed."""
 ABOUT = {
     "pareto_front": "No trial is better in one objective without being worse in another.",
     "optimization_history": "Do the last trials still gain? Then give a larger --trials.",
@@ -56,26 +52,20 @@ def write_sweep(study: optuna.Study, plan: Plan, url: str) -> None:
         commands["retrain"] = f"{retrain} --protocol {run.split.protocol}"
     columns = ["trial", *plan.sweep.objectives, "state", *(key.rpartition(".")[2] for key in plan.sweep.space)]
     rows = [_row(trial, plan) for trial in best + [one for one in begun if one.number not in front]]
-    page = (
-        environment("emolight.sweep")
-        .get_template("sweep.html.j2")
-        .render(
-            sweep=plan.sweep,
-            best=best,
-            sheet=Sheet("Trials", [*columns, "seconds"], rows, strong=len(best)),
-            pictures=list(_pictures(study, [*plan.sweep.objectives])),
-            commands=commands,
-            value=_value,
-        )
+    template = environment("emolight.sweep").get_template("sweep.html.j2")
+    page = template.render(
+        sweep=plan.sweep,
+        best=best,
+        sheet=Sheet("Trials", [*columns, "seconds"], rows, strong=len(best)),
+        pictures=list(_pictures(study, [*plan.sweep.objectives])),
+        commands=commands,
+        value=_value,
     )
     write_text(plan.folder / "sweep.html", page)
     write_text(plan.folder / "trials.csv", study.trials_dataframe().to_csv(index=False, lineterminator="\n"))
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    table = Table(*columns, "seconds", title=f"{name}: best of {len(rows)} trials", title_justify="left")
-    for row in rows[:SHOWN]:
-        table.add_row(*(cell.text for cell in row))
-    console.print(table)
-    console.print(f"page: {plan.folder / 'sweep.html'}", "", "next:", *reversed(commands.values()), sep="\n")
+    for row in rows[: len(best)]:
+        print("best: " + ", ".join(f"{key} {cell.text}" for key, cell in zip(columns, row, strict=False) if cell.text))
+    print(f"page: {plan.folder / 'sweep.html'}", "", "next:", *reversed(commands.values()), sep="\n")
 
 
 def _row(trial: FrozenTrial, plan: Plan) -> list[Cell]:
