@@ -32,7 +32,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 """How far a probability may differ from PyTorch's in float32."""
 OPSET = 18
 """What PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14."""
-EXAMPLE = '''"""python example.py voice.wav: the emotion that each recording sounds like. Needs emolight[export], no PyTorch."""
+EXAMPLE = '''"""python example.py voice.wav: what recordings sound like. Needs emolight[export], no PyTorch."""
 
 import sys
 from pathlib import Path
@@ -175,14 +175,8 @@ def _metadata(made: dict[str, Any], run: Run | None) -> dict[str, Any]:
         return found
     split = f"{run.split.label}, {run.subset} clips"
     data = {"name": made["training"].get("corpus", ""), "type": "audio", "split": split}
-    figures = [
-        {"type": kind, "name": name, "value": round(run.metrics[key], 4)}
-        for key, kind, name in (
-            ("uar", "recall", "UAR"),
-            ("accuracy", "accuracy", "accuracy"),
-            ("macro_f1", "f1", "F1"),
-        )
-    ]
+    kinds = {"uar": "recall", "accuracy": "accuracy", "macro_f1": "f1"}
+    figures = [{"type": kind, "name": key, "value": round(run.metrics[key], 4)} for key, kind in kinds.items()]
     result = {"task": task, "dataset": data, "metrics": figures}
     return {**found, "model-index": [{"name": run.name, "results": [result]}]}
 
@@ -211,9 +205,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("checkpoint", type=Path, metavar="RUN", help="a run folder or a checkpoint (.ckpt)")
     parser.add_argument("--output", type=Path, default=Path("model.onnx"), help="default: %(default)s")
-    parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="a folder for a model hub, with a card and an example"
-    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="instead a folder for a model hub, with a card")
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     options = parser.parse_args(argv)
     place = options.bundle or options.output

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -53,6 +54,22 @@ def test_parity_at_any_batch_size_and_length(features: type, tmp_path: Path) -> 
     _, network = load_onnx(tmp_path / "model.onnx")
     for waves, expected in cases:
         np.testing.assert_allclose(network(waves), expected, atol=1e-5, rtol=0)
+
+
+def test_a_bundle_is_a_model_with_a_card_and_an_example(small: Path, recording: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert run(["export", str(small), "--bundle", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "example.py", "model.onnx"]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["classes"], config["sample_rate"], "hashes" in config["training"]) == (CLASSES, RATE, False)
+    head, card = (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("---\n", 1)
+    assert yaml.safe_load(head)["license_name"] == "CC BY-NC-SA 4.0: name the authors"
+    assert "calm, happy, sad" in card
+    expected = load(folder).predict_file(recording)
+    assert expected.probabilities == pytest.approx(load(small).predict_file(recording).probabilities, abs=1e-4)
+    done = subprocess.run([sys.executable, folder / "example.py", recording], capture_output=True, text=True)
+    assert f"{recording}\n  {expected}\n" in done.stdout, done.stderr
+    assert run(["predict", str(folder), str(recording)]) == 0
 
 
 def test_half_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
