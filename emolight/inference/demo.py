@@ -16,8 +16,6 @@ from typing import Any
 import soundfile
 from matplotlib.figure import Figure
 
-from emolight.data.corpora import Synthetic
-from emolight.data.corpora.synthetic import make_corpus
 from emolight.errors import EmolightError
 from emolight.inference.prediction import Prediction
 from emolight.inference.recognizer import Recognizer, load, onnx_file
@@ -32,17 +30,20 @@ def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[
 
     The probabilities of a long one over time; and by ``model``, the recognizer's checkpoint, what the network saw.
     """
+    seconds = 0.0
     with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError):  # load_clip says what is wrong
         if (size := Path(path).stat().st_size) > MAX_BYTES:
             raise EmolightError(f"The recording has {size / 2**20:.1f} MB.", "Give one of at most 20 MB.")
-        # By its header first: 20 MB of OGG or MP3 may unpack to hours.
-        _check_seconds(soundfile.info(str(path)).duration)
+        seconds = soundfile.info(str(path)).duration  # first: 20 MB of OGG or MP3 may unpack to hours
     try:
-        clip = recognizer.load_clip(path)
+        if seconds <= MAX_SECONDS:
+            clip = recognizer.load_clip(path)
+            seconds = len(clip.waveform) / recognizer.contract.sample_rate
     except EmolightError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise EmolightError(f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file.") from None
-    _check_seconds(len(clip.waveform) / recognizer.contract.sample_rate)
+    if seconds > MAX_SECONDS:
+        raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
     (prediction,) = recognizer.predict_clips([clip])
     figures = [timeline(prediction, "each moment; the verdict is the mean")] if prediction.windows else []
     if model:
@@ -50,11 +51,6 @@ def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[
 
         figures.append(explain(model, clip, prediction, "what the network sees"))
     return prediction, figures
-
-
-def _check_seconds(seconds: float) -> None:
-    if seconds > MAX_SECONDS:
-        raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
 
 
 def main(argv: list[str]) -> int:
@@ -89,7 +85,7 @@ def main(argv: list[str]) -> int:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         from emolight.inference import demo_page  # reads the environment, so not before
 
-        page = demo_page.build(recognizer, model, _examples(Path(folder) / "examples"))
+        page = demo_page.build(recognizer, model)
         page.launch(
             server_name=options.host,
             server_port=options.port,
@@ -109,14 +105,3 @@ def main(argv: list[str]) -> int:
         finally:
             page.close()
     return 0
-
-
-def _examples(folder: Path) -> list[str]:
-    """A synthetic clip of each emotion, named by it."""
-    make_corpus(folder / "corpus", 2, repetitions=1)
-    found: dict[str, Path] = {}
-    for path in sorted((folder / "corpus").rglob("*.wav")):
-        emotion = str((Synthetic().parse(path.stem) or {})["emotion"])
-        if emotion not in found:
-            found[emotion] = path.rename(folder / f"synthetic {emotion}.wav")
-    return [*map(str, found.values())]

@@ -11,8 +11,7 @@ from emolight.errors import EmolightError
 from emolight.inference import demo
 from emolight.inference.recognizer import Recognizer
 
-KEPT_SECONDS = 300
-"""After this time at most a recording is deleted; a new one and leaving the page delete it at once."""
+KEPT_SECONDS = 300  # after this time at most a recording is deleted; a new one and leaving the page delete it at once
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 """Gradio's own theme asks a font server."""
 ASK = "Record or upload a sentence."
@@ -30,8 +29,8 @@ after five minutes.
 """
 
 
-def build(recognizer: Recognizer, model: Any, examples: list[str]) -> Any:
-    """The page, as Gradio's Blocks; ``examples`` are sound files to try, ``model`` as for :func:`demo.judge`."""
+def build(recognizer: Recognizer, model: Any) -> Any:
+    """The page, as Gradio's Blocks; ``model`` as for :func:`demo.judge`."""
     uploads: dict[str, str] = {}
 
     def forget(request: gr.Request) -> None:
@@ -44,15 +43,12 @@ def build(recognizer: Recognizer, model: Any, examples: list[str]) -> Any:
         hidden = [gr.update(visible=False)] * len(plots)
         if path is None:
             return ASK, None, *hidden
-        if path not in sound.keep_in_cache:
-            uploads[str(request.session_hash)] = path
+        uploads[str(request.session_hash)] = path
         try:
             prediction, figures = demo.judge(recognizer, path, model)
         except EmolightError as error:
             return f"⚠️ {' '.join(str(error).splitlines())}", None, *hidden
-        verdict = f"This sounds **{prediction.label}**" if prediction.label else "**No answer**: not sure enough"
-        lines = [f"{verdict} ({prediction.confidence:.0%}{', ' + prediction.how if prediction.how else ''})."]
-        lines += [f"- ⚠️ {text}" for text in prediction.warnings]
+        lines = [f"It sounds **{prediction}**.", *(f"- ⚠️ {text}" for text in prediction.warnings)]
         shown = [gr.update(value=figure, visible=True) for figure in figures]
         return "\n".join(lines), prediction.probabilities, *(shown + hidden)[: len(plots)]
 
@@ -70,8 +66,6 @@ def build(recognizer: Recognizer, model: Any, examples: list[str]) -> Any:
                     buttons=[],
                     editable=False,
                 )
-                gr.Examples(examples, sound, label="Synthetic voices to try", cache_examples=False)
-                sound.keep_in_cache |= sound.temp_files  # the examples, which everybody shares
             with gr.Column(min_width=300):
                 text = gr.Markdown(ASK, elem_id="answer")
                 bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)

@@ -56,15 +56,6 @@ def spread(cells: Array, stride: float | None, offset: float, shape: tuple[int, 
     return cells
 
 
-def feature_image(model: EmotionClassifier, wave: Waveform) -> tuple[Array, str]:
-    """The features ``[rows, N]`` of samples ``[T]`` as pictures show them, and their unit; of several channels 0."""
-    with torch.no_grad():
-        image, unit = model.front_end(torch.from_numpy(wave)[None].to(model.device)), model.front_end.unit
-        if model.front_end.normalised_in_pictures:
-            image, unit = model.normalise(image), "standard deviations"
-    return image[0, 0].float().cpu().numpy(), unit
-
-
 def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title: str) -> Figure:
     """Draw what a model in evaluation mode saw in a recording and why it said what it said.
 
@@ -87,7 +78,11 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
     drawn: Any
     _, stride, offset = model.network.cam_layer
     if front_end.image:
-        image, unit = feature_image(model, wave)
+        with torch.no_grad():
+            features, unit = front_end(torch.from_numpy(wave)[None].to(model.device)), front_end.unit
+            if front_end.normalised_in_pictures:
+                features, unit = model.normalise(features), "standard deviations"
+        image = features[0, 0].float().cpu().numpy()  # of several channels the first
         seen, below = (draw_features(panel, image, rate, front_end.hop_length, front_end.axis) for panel in panels[1:])
         figure.colorbar(seen, cax=bars[0], label=unit)
         panels[1].set_title(front_end.title, loc="left", fontsize=11)

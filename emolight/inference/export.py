@@ -28,10 +28,8 @@ from emolight.models.classifier import EmotionClassifier, load_classifier
 from emolight.run.card import CARD
 from emolight.run.folder import Run
 
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-"""How far a probability may differ from PyTorch's in float32."""
-OPSET = 18
-"""What PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14."""
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2}  # how far a probability may differ from PyTorch's in float32
+OPSET = 18  # what PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14
 EXAMPLE = '''"""python example.py voice.wav: what recordings sound like. Needs emolight[export], no PyTorch."""
 
 import sys

@@ -24,8 +24,7 @@ from emolight.inference.recognizer import Recognizer, load
 
 STDIN = "-"
 CONVERT = "Convert them first: ffmpeg -i FILE FILE.wav"
-BATCH_BYTES = 2**24
-"""Of sound files that are decoded together, the last one aside: an hour of speech takes no less."""
+BATCH_BYTES = 2**24  # of sound files that are decoded together, the last one aside: an hour of speech takes no less
 
 
 def find_recordings(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -13,8 +13,7 @@ from emolight.data.corpora import recognise
 from emolight.inference.prediction import Clip, Prediction
 
 FORMATS = ("text", "csv", "json", "jsonl")
-BAR = 20
-"""Characters of a bar that stands for probability 1."""
+BAR = 20  # characters of a bar that stands for probability 1
 
 
 @dataclass(frozen=True)

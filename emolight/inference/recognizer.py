@@ -21,13 +21,11 @@ __all__ = ["Clip", "Contract", "Network", "Prediction", "Probabilities", "Recogn
 Probabilities: TypeAlias = NDArray[np.float32]
 Network: TypeAlias = Callable[[Waveform], Probabilities]
 """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``."""
-BATCH = 32
-"""Windows of the trained length in one pass of the network."""
+BATCH = 32  # windows of the trained length in one pass of the network
 SILENT = 1e-3
 """A window this much below the level of the loudest one is silent: 16 bits of quiet room noise beside a voice."""
 MIN_WINDOW, MAX_WINDOW = 0.05, 60.0
-UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}
-"""Of the values of :func:`emolight.data.audio.profile`."""
+UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}  # of the values of emolight.data.audio.profile
 
 
 class Recognizer:

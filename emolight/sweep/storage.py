@@ -19,8 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from emolight.errors import EmolightError
 
-HEARTBEAT, GRACE = 10, 60
-"""Seconds between signs of life of a trial, and without one after which it counts as lost."""
+HEARTBEAT, GRACE = 10, 60  # seconds between signs of life of a trial, and without one after which it counts as lost
 LIBPQ = {"connect_timeout": 20, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 """By default a server that is cut off is waited for, for hours."""
 ERRORS = (DBAPIError, StorageInternalError)

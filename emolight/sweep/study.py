@@ -21,14 +21,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from emolight.errors import EmolightError
 
-SLOT, ERROR = "slot", "error"
-"""User attributes of a trial."""
-BUDGET, DEFINITION = "trials", "definition"
-"""User attributes of the study."""
-RETRIES = 3
-"""How often the same parameters are tried again after their worker was lost."""
-ERRORS = 3
-"""So many trials in a row that end by an error stop a worker, and the sweep."""
+SLOT, ERROR = "slot", "error"  # user attributes of a trial
+BUDGET, DEFINITION = "trials", "definition"  # user attributes of the study
+RETRIES = 3  # how often the same parameters are tried again after their worker was lost
+ERRORS = 3  # so many trials in a row that end by an error stop a worker, and the sweep
 
 
 class NoSlotError(Exception):

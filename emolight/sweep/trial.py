@@ -30,14 +30,11 @@ from emolight.run.folder import Run
 from emolight.run.recorder import Recorder
 from emolight.sweep.space import Sweep, check_free, words_of
 
-FOLDERS, SECONDS = "folders", "seconds"
-"""User attributes of a trial: its run folders and wall time."""
+FOLDERS, SECONDS = "folders", "seconds"  # user attributes of a trial: its run folders and wall time
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "enable_progress_bar")
 """Trainer settings that say where a trial runs; they do not change what is searched."""
-METRICS = ("val/uar", "val/accuracy", "val/f1", "val/loss")
-"""What every ``fit`` logs; also ``val/recall_CLASS``."""
-SIZE = "parameters"
-"""An objective that is no metric: the number of weights."""
+METRICS = ("val/uar", "val/accuracy", "val/f1", "val/loss")  # what every `fit` logs; also `val/recall_CLASS`
+SIZE = "parameters"  # an objective that is no metric: the number of weights
 
 
 @dataclass(frozen=True)

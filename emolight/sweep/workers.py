@@ -22,10 +22,8 @@ from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, check_definition, finished, work
 from emolight.sweep.trial import Plan, drop_checkpoints, reason, run_trial
 
-RESTARTS = 3
-"""So many workers in a row may be lost without a finished trial between them."""
-PATIENCE = 60.0
-"""Seconds for workers on Ray to give their slots back."""
+RESTARTS = 3  # so many workers in a row may be lost without a finished trial between them
+PATIENCE = 60.0  # seconds for workers on Ray to give their slots back
 
 
 def run_worker(plan: Plan, url: str) -> None:

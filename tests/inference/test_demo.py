@@ -139,14 +139,6 @@ def test_upload_a_clip_and_upload_garbage_in_a_browser(
         tab.locator("input[type=file]").first.set_input_files(tmp_path / "garbage.wav")
         tab.wait_for_selector("#answer >> text=cannot be used: not readable as audio", timeout=60000)
         assert "Traceback" not in tab.content()
-        answers = []
-        for name in ("calm", "sad", "calm"):  # the one before is forgotten, but stays to be tried again
-            tab.get_by_label("Clear").first.click()
-            tab.wait_for_selector("#answer >> text=Record or upload", timeout=20000)
-            tab.get_by_text(f"synthetic {name}.wav", exact=True).first.click()
-            tab.wait_for_selector("#answer >> text=This sounds", timeout=20000)
-            answers.append(tab.locator("#bars").inner_text())
-        assert answers[0] == answers[2]
         tab.close()
         for _ in range(50):
             if not kept():
