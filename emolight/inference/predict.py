@@ -59,13 +59,10 @@ def _count(paths: Iterable[str]) -> str:
     return ", ".join(f"{number} × {suffix}" for suffix, number in sorted(suffixes.items()))
 
 
-def predict_files(
-    recognizer: Recognizer, paths: Sequence[str], batch_size: int = 32, **windows: Any
-) -> Iterator[Result | AudioError]:
+def predict_files(recognizer: Recognizer, paths: Sequence[str], **windows: Any) -> Iterator[Result | AudioError]:
     """Predict recordings in order, decoding the next batch while the network computes.
 
-    ``-`` is standard input; a batch holds ``batch_size`` recordings, or fewer large ones. Yields what the model says,
-    or why a recording cannot be used.
+    ``-`` is standard input. Yields what the model says, or why a recording cannot be used.
     """
 
     def decode(path: str) -> Clip | AudioError:
@@ -77,7 +74,7 @@ def predict_files(
             return error
 
     with ThreadPoolExecutor(2) as pool:
-        batches = ([(path, pool.submit(decode, path)) for path in batch] for batch in _batches(paths, batch_size))
+        batches = ([(path, pool.submit(decode, path)) for path in batch] for batch in _batches(paths))
         coming = next(batches, None)
         while coming:
             decoded = [(path, future.result()) for path, future in coming]
@@ -88,11 +85,12 @@ def predict_files(
                 yield clip if isinstance(clip, AudioError) else Result(path, clip, next(predictions))
 
 
-def _batches(paths: Sequence[str], most: int) -> list[list[str]]:
+def _batches(paths: Sequence[str]) -> list[list[str]]:
+    """Of 32 recordings, or fewer large ones."""
     batches: list[list[str]] = []
     room = 0
     for path in paths:
-        if room <= 0 or len(batches[-1]) == most:
+        if room <= 0 or len(batches[-1]) == 32:
             batches.append([])
             room = BATCH_BYTES
         batches[-1].append(path)
@@ -119,10 +117,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--abstain-below", type=float, default=0.0, metavar="P", help="no label below this confidence")
     add("--explain", type=Path, metavar="DIR", help="draw there what the model saw in every recording")
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
-    add("--batch-size", type=int, default=32, help="recordings at once; default: %(default)s")
     options = parser.parse_args(argv)
-    if options.batch_size < 1:
-        raise EmolightError(f"--batch-size is {options.batch_size}; it must be at least 1.", "32 is usual.")
     if options.whole and (options.window or options.hop or options.timeline):
         raise EmolightError("--whole judges one piece of a recording, and no windows.", "Leave out --whole.")
     suffix = options.output.suffix.lower() if options.output else ".txt"
@@ -148,7 +143,7 @@ def main(argv: list[str]) -> int:
         from emolight.inference.explain import Explainer
 
         explainer = Explainer(options.model, options.explain)
-    results: Iterable[Result | AudioError] = predict_files(recognizer, paths, options.batch_size, **windows)
+    results: Iterable[Result | AudioError] = predict_files(recognizer, paths, **windows)
     if len(paths) > 1 and sys.stderr.isatty() and (options.output or not sys.stdout.isatty()):
         from rich.console import Console
         from rich.progress import track

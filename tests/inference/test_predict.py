@@ -64,7 +64,7 @@ def test_formats_that_cannot_be_read_are_named(
 
 
 def test_csv_holds_every_probability(checkpoint: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["predict", str(checkpoint), str(recordings), "--format", "csv", "--batch-size", "3"]) == 0
+    assert run(["predict", str(checkpoint), str(recordings), "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     recognizer = load(checkpoint)
     assert [Path(row["path"]).name for row in rows] == ["a.wav", "b.flac", "c.ogg", "d.mp3"]
@@ -190,7 +190,6 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(small_onnx: Path, recordi
     ("words", "message"),
     [
         (["--output", "p.xlsx"], r"its suffix names no format(.|\n)*\.csv, \.jsonl, \.json, \.txt"),
-        (["--batch-size", "0"], "--batch-size is 0"),
         (["--abstain-below", "3"], "abstain_below is 3"),
         (["--window", "1", "--whole"], "--whole judges one piece"),
         (["--window", "100"], "Windows of 100 s"),
