@@ -139,35 +139,30 @@ class Recognizer:
     def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:
         """The mean over the windows with sound; each has the warnings of its own sound."""
         wave, rate, trained = clip.waveform, self.contract.sample_rate, self.contract.duration
-        length = round(window * rate)
+        length, size = round(window * rate), max(1, int(BATCH * min(1.0, trained / window)))
         starts = window_starts(len(wave), length, max(1, round(hop * rate)))
-        levels = np.array([wave[start : start + length].std() for start in starts])  # a constant offset aside
-        sounding = np.array(starts)[levels > levels.max() * SILENT].tolist()
-        size = max(1, int(BATCH * min(1.0, trained / window)))
-        rows: dict[int, Probabilities] = {}
-        values: dict[int, dict[str, float]] = {}
-        for first in range(0, len(sounding), size):
-            parts = {start: wave[start : start + length] for start in sounding[first : first + size]}
-            judged = self.network(np.stack([audio.fix_length(part, length) for part in parts.values()]))
-            rows.update(zip(parts, judged, strict=True))
-            for start, part in parts.items():
-                values[start] = audio.profile(part, rate)
-                values[start].pop("duration")  # all last a window
-        windows = []
-        for start in starts:
-            times = (start / rate, min(start + length, len(wave)) / rate)
-            if start in rows:
-                warnings = clip.warnings + self._odd(values[start])
-                windows.append(self._prediction(rows[start], warnings, times=times))
+        parts = [wave[start : start + length] for start in starts]
+        levels = np.array([part.std() for part in parts])  # a constant offset aside
+        sound = levels > levels.max() * SILENT
+        batches = (parts[first : first + size] for first in range(0, len(parts), size))
+        pieces = (np.stack([audio.fix_length(part, length) for part in batch]) for batch in batches)
+        rows = np.concatenate([self.network(batch) for batch in pieces])
+        profiles = [audio.profile(part, rate) for part, heard in zip(parts, sound, strict=True) if heard]
+        values = [{name: one[name] for name in ("level", "bandwidth")} for one in profiles]  # all last a window
+        windows, own = [], iter(values)
+        for start, part, row, heard in zip(starts, parts, rows, sound, strict=True):
+            times = (start / rate, (start + len(part)) / rate)
+            if heard:
+                windows.append(self._prediction(row, clip.warnings + self._odd(next(own)), times=times))
             else:
                 windows.append(Prediction(None, {}, ("silent",), times=times))
-        usual = {name: float(np.median([one[name] for one in values.values()])) for name in values[sounding[0]]}
+        usual = {name: float(np.median([one[name] for one in values])) for name in values[0]}
         warnings = clip.warnings + self._odd(usual)
         if not np.isclose(window, trained):
             warnings += (f"windows of {window:g} s; the model was trained on {trained:g} s",)
-        how = f"mean of {len(rows)} window{'' if len(rows) == 1 else 's'} of {window:g} s"
-        how += f", {len(starts) - len(rows)} silent left out" if len(rows) < len(starts) else ""
-        return self._prediction(np.mean([*rows.values()], axis=0), warnings, how, windows=tuple(windows))
+        how = f"mean of {len(values)} window{'' if len(values) == 1 else 's'} of {window:g} s"
+        how += f", {len(rows) - len(values)} silent left out" if len(values) < len(rows) else ""
+        return self._prediction(rows[sound].mean(axis=0), warnings, how, windows=tuple(windows))
 
     def _odd(self, values: dict[str, float]) -> tuple[str, ...]:
         """In which values of :func:`audio.profile` a recording is unlike the ones that the model was trained on."""
