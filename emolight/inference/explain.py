@@ -151,9 +151,5 @@ class Explainer:
         self.taken.add(free.casefold())
         path = self.folder / f"{free}.png"
         heading = f"{name}\n{prediction}" + (f", labelled {truth}" if truth else "")
-        try:
-            write_picture(explain(self.model, clip, prediction, heading), path)
-        except OSError as error:
-            fix = "Give another folder by --explain DIR."
-            raise EmolightError(f"Cannot write '{path}': {error.strerror}.", fix) from None
+        write_picture(explain(self.model, clip, prediction, heading), path)
         return path
