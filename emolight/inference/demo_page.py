@@ -11,10 +11,10 @@ from emolight.errors import EmolightError
 from emolight.inference import demo
 from emolight.inference.recognizer import Recognizer
 
-KEPT_SECONDS = 300
-"""After this time at most a recording is deleted; a new one and leaving the page delete it at once."""
+KEPT_SECONDS = 300  # after this time at most a recording is deleted; a new one and leaving the page delete it at once
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 """Gradio's own theme asks a font server."""
+ASK = "Record or upload a sentence."
 ABOUT = """
 **What this is.** A neural network that learned from recordings: {about}. It tells which of {count} emotions a
 recording sounds like most.
@@ -29,14 +29,8 @@ after five minutes.
 """
 
 
-def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]) -> Any:
-    """The page, as Gradio's Blocks.
-
-    Args:
-        recognizer: the model.
-        draw: see :func:`emolight.inference.demo.features_of`.
-        examples: sound files to try.
-    """
+def build(recognizer: Recognizer, model: Any) -> Any:
+    """The page, as Gradio's Blocks; ``model`` as for :func:`demo.judge`."""
     uploads: dict[str, str] = {}
 
     def forget(request: gr.Request) -> None:
@@ -46,18 +40,17 @@ def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]
     def answer(path: str | None, request: gr.Request) -> tuple[Any, ...]:
         if path != uploads.get(str(request.session_hash)):
             forget(request)
+        hidden = [gr.update(visible=False)] * len(plots)
         if path is None:
-            return "Record or upload a sentence.", None, gr.update(visible=False)
-        if path not in sound.keep_in_cache:
-            uploads[str(request.session_hash)] = path
+            return ASK, None, *hidden
+        uploads[str(request.session_hash)] = path
         try:
-            prediction, figure = demo.judge(recognizer, path, draw)
+            prediction, figures = demo.judge(recognizer, path, model)
         except EmolightError as error:
-            return f"⚠️ {' '.join(str(error).splitlines())}", None, gr.update(visible=False)
-        verdict = f"This sounds **{prediction.label}**" if prediction.label else "**No answer**: not sure enough"
-        lines = [f"{verdict} ({prediction.confidence:.0%}{', ' + prediction.how if prediction.how else ''})."]
-        lines += [f"- ⚠️ {text}" for text in prediction.warnings]
-        return "\n".join(lines), prediction.probabilities, gr.update(value=figure, visible=True)
+            return f"⚠️ {' '.join(str(error).splitlines())}", None, *hidden
+        lines = [f"It sounds **{prediction}**.", *(f"- ⚠️ {text}" for text in prediction.warnings)]
+        shown = [gr.update(value=figure, visible=True) for figure in figures]
+        return "\n".join(lines), prediction.probabilities, *(shown + hidden)[: len(plots)]
 
     training = recognizer.contract.training
     about = training.get("about") or "a corpus that it does not name"
@@ -73,13 +66,11 @@ def build(recognizer: Recognizer, draw: demo.Drawing | None, examples: list[str]
                     buttons=[],
                     editable=False,
                 )
-                gr.Examples(examples, sound, label="Synthetic voices to try", cache_examples=False)
-                sound.keep_in_cache |= sound.temp_files  # the examples, which everybody shares
             with gr.Column(min_width=300):
-                text = gr.Markdown("Record or upload a sentence.", elem_id="answer")
+                text = gr.Markdown(ASK, elem_id="answer")
                 bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
-        plot = gr.Plot(show_label=False, format="png", visible=False, elem_id="picture")
+        plots = [gr.Plot(show_label=False, format="png", visible=False, elem_id=f"picture{n}") for n in (1, 2)]
         gr.Markdown(ABOUT.format(about=about, licence=licence, count=len(recognizer.classes)))
-        sound.change(answer, sound, [text, bars, plot], api_visibility="private")
+        sound.change(answer, sound, [text, bars, *plots], api_visibility="private")
         page.unload(forget)
     return page

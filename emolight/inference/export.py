@@ -4,23 +4,51 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
 
 from emolight import __version__
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
-from emolight.files import atomic_write
-from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx
-from emolight.inference.recognizer import Contract, Network
+from emolight.files import atomic_write, write_text
+from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx, seal
+from emolight.inference.recognizer import Contract
+from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
+from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.run.card import CARD
+from emolight.run.folder import Run
 
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-"""How far a probability may differ from PyTorch's in float32."""
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2}  # how far a probability may differ from PyTorch's in float32
+OPSET = 18  # what PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14
+EXAMPLE = '''"""python example.py voice.wav: what recordings sound like. Needs emolight[export], no PyTorch."""
+
+import sys
+from pathlib import Path
+
+import emolight
+
+model = emolight.load(Path(__file__).parent)
+for path in sys.argv[1:]:
+    said = model.predict_file(path)
+    print(path, said, said.probabilities, *said.warnings, sep="\\n  ")
+'''
+USE = """
+## Use
+
+`python example.py voice.wav`, or `python -m emolight predict FOLDER voice.wav`; in Python `emolight.load(FOLDER)`. With
+ONNX Runtime alone: `model.onnx` takes `waveform` ({input}) and gives `probabilities` ({output}) of {classes}.
+{length_policy}
+"""
 
 
 def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> dict[str, Any]:
@@ -47,31 +75,12 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
     output = Path(output).expanduser()
     if output.suffix != ".onnx":
         raise EmolightError(f"--output is '{output}'; its name must end in .onnx.", "Type: --output model.onnx")
-    from emolight.inference.onnx_writer import OPSET, write_onnx  # here, because --help needs no PyTorch
-    from emolight.inference.torch_network import checkpoint_of, load_torch
-    from emolight.models.classifier import load_classifier
-
-    checkpoint = checkpoint_of(Path(checkpoint).expanduser())
-    contract, reference = load_torch(checkpoint)
-    precision = "float16" if half else "float32"
-    properties = {**_properties(contract, checkpoint), "precision": precision, "opset": OPSET}
-    with atomic_write(output) as part:
-        write_onnx(load_classifier(checkpoint), properties, part, half)
-        difference = largest_difference(load_onnx(part)[1], reference, synthetic_batches(contract))
-        if not difference <= TOLERANCE[precision]:
-            raise EmolightError(
-                f"The exported model's probabilities differ from PyTorch's by {difference:.1e}; at most "
-                f"{TOLERANCE[properties['precision']]:g} is allowed. Nothing was written.",
-                "Predict with the checkpoint, or export with other versions of torch and onnxruntime.",
-            )
-    return {**properties, "largest_difference": difference}
-
-
-def _properties(contract: Contract, checkpoint: Path) -> dict[str, Any]:
+    checkpoint = checkpoint_of(Path(checkpoint))
+    (contract, reference), precision = load_torch(checkpoint), "float16" if half else "float32"
     cut = "nothing is cut at its ends"
     if contract.trim_db is not None:
         cut = f"silence at both ends, {contract.trim_db:g} dB below the loudest frame, is cut"
-    return {
+    properties = {
         **{name: getattr(contract, name) for name in FIELDS},
         "input": f"mono, float32 [batch, time], full scale ±1, {contract.sample_rate} Hz",
         "output": "calibrated probabilities, float32 [batch, classes]",
@@ -80,7 +89,94 @@ def _properties(contract: Contract, checkpoint: Path) -> dict[str, Any]:
         "data_licence": contract.training.get("licence") or "Unknown: see the training data.",
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime")} | {"emolight": __version__},
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "precision": precision,
+        "opset": OPSET,
     }
+    with atomic_write(output) as part:
+        write_onnx(load_classifier(checkpoint), properties, part, half)
+        network = load_onnx(part)[1]
+        difference = max(float(np.abs(network(clip) - reference(clip)).max()) for clip in synthetic_batches(contract))
+        if not difference <= TOLERANCE[precision]:
+            raise EmolightError(
+                f"The exported model's probabilities differ from PyTorch's by {difference:.1e}; at most "
+                f"{TOLERANCE[precision]:g} is allowed. Nothing was written.",
+                "Predict with the checkpoint, or export with other versions of torch and onnxruntime.",
+            )
+    return {**properties, "largest_difference": difference}
+
+
+class _Exported(nn.Module):
+    """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``; decibels need float32, also where ``half``."""
+
+    def __init__(self, model: EmotionClassifier, half: bool) -> None:
+        super().__init__()
+        self.front_end, self.normalise = model.front_end.exportable(), model.normalise
+        self.temperature, self.dtype = model.temperature, torch.float16 if half else torch.float32
+        self.network = model.network.to(self.dtype).to(memory_format=torch.contiguous_format)
+        self.eval()
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        features = self.normalise(self.front_end(waveform)).to(self.dtype)
+        probabilities: Tensor = (self.network(features).float() / self.temperature).softmax(dim=1)
+        return probabilities
+
+
+def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path, half: bool = False) -> None:
+    """Save a classifier as one ONNX file, with its properties as JSON and its checksum; the model is used up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Exported(model, half),
+            (torch.zeros(2, contract_of(model).length),),
+            input_names=["waveform"],
+            output_names=["probabilities"],
+            dynamic_shapes={"waveform": {0: "batch", 1: "time"}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    for place in (*program.model.graph, program.model.graph):
+        place.metadata_props.clear()  # PyTorch notes stack traces there, with the folders of whoever exports
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in properties.items()})
+    program.save(str(path), external_data=False)
+    content = path.read_bytes()
+    path.write_bytes(content + seal(content))
+
+
+def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> dict[str, Any]:
+    """Export a run or checkpoint as ``model.onnx`` with ``config.json``, ``README.md`` and ``example.py``.
+
+    ``README.md`` is the run's model card, below the metadata that hubs read: licence, task, and the run's figures. See
+    :func:`~emolight.inference.export.export` for the arguments and the result.
+    """
+    source, folder = Path(source).expanduser(), Path(folder).expanduser()
+    made = export(source, folder / "model.onnx", half)
+    training = {name: value for name, value in made["training"].items() if not name.endswith("hashes")}
+    write_text(folder / "config.json", json.dumps({**made, "training": training}, indent=1) + "\n")
+    run = Run.around(source)
+    card = run.folder / CARD if run else None
+    text = card.read_text(encoding="utf-8") if card and card.is_file() else "# A speech emotion classifier\n"
+    use = USE.format(**{**made, "classes": ", ".join(made["classes"])})
+    head = yaml.safe_dump(_metadata(made, run), sort_keys=False, allow_unicode=True)
+    write_text(folder / "README.md", f"---\n{head}---\n\n{text}{use}")
+    write_text(folder / "example.py", EXAMPLE)
+    return made
+
+
+def _metadata(made: dict[str, Any], run: Run | None) -> dict[str, Any]:
+    """What stands at the head of a hub's model card."""
+    tags = ["speech-emotion-recognition", "emolight", "onnx"]
+    task = {"type": "audio-classification"}
+    found = {"license": "other", "license_name": made["data_licence"], "pipeline_tag": task["type"], "tags": tags}
+    if run is None:
+        return found
+    split = f"{run.split.label}, {run.subset} clips"
+    data = {"name": made["training"].get("corpus", ""), "type": "audio", "split": split}
+    kinds = {"uar": "recall", "accuracy": "accuracy", "macro_f1": "f1"}
+    figures = [{"type": kind, "name": key, "value": round(run.metrics[key], 4)} for key, kind in kinds.items()]
+    result = {"task": task, "dataset": data, "metrics": figures}
+    return {**found, "model-index": [{"name": run.name, "results": [result]}]}
 
 
 def synthetic_batches(contract: Contract) -> Iterator[Waveform]:
@@ -99,35 +195,23 @@ def synthetic_batches(contract: Contract) -> Iterator[Waveform]:
         yield (tones + noise).astype(np.float32)
 
 
-def largest_difference(network: Network, reference: Network, batches: Iterable[Waveform]) -> float:
-    """The largest absolute difference of two networks' probabilities."""
-    return max(float(np.abs(network(batch) - reference(batch)).max()) for batch in batches)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``python -m emolight export``; returns 0.
-
-    Raises:
-        EmolightError: see :func:`export`.
-    """
+def main(argv: list[str]) -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m emolight export",
         description="Export a checkpoint as ONNX: waveform in, calibrated probabilities out.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="RUN", help="a run folder or a checkpoint (.ckpt)")
     parser.add_argument("--output", type=Path, default=Path("model.onnx"), help="default: %(default)s")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="instead a folder for a model hub, with a card")
     parser.add_argument("--half", action="store_true", help="weights in float16: half the size")
     options = parser.parse_args(argv)
-    report = export(options.checkpoint, options.output, options.half)
-    allowed = TOLERANCE[report["precision"]]
-    rows = {
-        "file": f"{options.output} ({options.output.stat().st_size / 1e6:.1f} MB, {report['precision']})",
-        "opset": report["opset"],
-        "versions": ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
-        "difference": f"{report['largest_difference']:.1e} from PyTorch (at most {allowed:g})",
-        "licence": report["data_licence"],
-    }
-    for name, value in rows.items():
-        print(f"{name:<12}{value}")
-    print(f"\nnext:\n  python -m emolight predict {options.output} clip.wav")
+    place = options.bundle or options.output
+    if options.bundle:
+        made, options.output = write_bundle(options.checkpoint, place, options.half), place / "model.onnx"
+    else:
+        made = export(options.checkpoint, place, options.half)
+    print(f"file        {options.output} ({options.output.stat().st_size / 1e6:.1f} MB, {made['precision']})")
+    print(f"difference  {made['largest_difference']:.1e} from PyTorch (at most {TOLERANCE[made['precision']]:g})")
+    print(f"licence     {made['data_licence']}\n\nnext:\n  python -m emolight predict {place} clip.wav")
     return 0

@@ -4,12 +4,51 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, TextIO
 
-from emolight.inference.prediction import Prediction
+from emolight.data.corpora import recognise
+from emolight.inference.prediction import Clip, Prediction
 
-BAR = 20
-"""Characters of a bar that stands for probability 1."""
+FORMATS = ("text", "csv", "json", "jsonl")
+BAR = 20  # characters of a bar that stands for probability 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """A recording, what the model says of it, and the emotion in its name, if that follows a corpus' grammar."""
+
+    path: str
+    clip: Clip
+    prediction: Prediction
+
+    @property
+    def name(self) -> str:
+        """The recording's name without folder and suffix."""
+        return "standard input" if self.path == "-" else PurePath(self.path).stem
+
+    @property
+    def truth(self) -> str | None:
+        """The emotion, where the file name follows the grammar of a published corpus."""
+        known = recognise(self.path)
+        return str(known[1]["emotion"]) if known else None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The recording, then its windows, which have times."""
+        for one in (self.prediction, *self.prediction.windows):
+            times = {"start": round(one.times[0], 3), "end": round(one.times[1], 3)} if one.times[1] else {}
+            yield {
+                "path": self.path,
+                **times,
+                "prediction": one.label,
+                "confidence": None if one.silent else round(one.confidence, 6),
+                "label": self.truth,
+                "probabilities": {name: round(value, 6) for name, value in one.probabilities.items()},
+                "how": one.how,
+                "warnings": one.warnings,
+            }
 
 
 def shown(path: str) -> str:
@@ -17,100 +56,38 @@ def shown(path: str) -> str:
     return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
-class Writer:
-    """Writes predictions to a text stream as they come, one JSON object a line: those of windows have times."""
-
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        self.out, self.classes = out, classes
-
-    def write(self, path: str, truth: str | None, prediction: Prediction) -> None:
-        """Write what the model says of a recording; ``truth`` is what its file name says."""
-        for one in (prediction, *prediction.windows):
-            print(json.dumps(self._row(path, truth, one)), file=self.out)
-
-    def close(self) -> None:
-        """Write what follows the last recording."""
-
-    def _row(self, path: str, truth: str | None, one: Prediction) -> dict[str, Any]:
-        row: dict[str, Any] = {"path": path}
-        if one.times:
-            row |= {"start": one.times[0], "end": one.times[1]}
-        confidence = None if one.silent else round(one.confidence, 6)
-        row |= {"prediction": one.label, "confidence": confidence, "label": truth}
-        row["probabilities"] = {name: round(value, 6) for name, value in one.probabilities.items()}
-        return {**row, "how": one.how, "warnings": one.warnings}
-
-
-class JsonWriter(Writer):
-    """A list of objects, one a recording; its ``windows`` are objects, too."""
-
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        super().__init__(out, classes)
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, path: str, truth: str | None, prediction: Prediction) -> None:
-        """See :class:`Writer`."""
-        windows = [self._row(path, truth, one) for one in prediction.windows]
-        self.rows.append({**self._row(path, truth, prediction), "windows": windows})
-
-    def close(self) -> None:
-        """Write the list."""
-        print(json.dumps(self.rows, indent=1), file=self.out)
-
-
-class CsvWriter(Writer):
-    """Rows as CSV, a probability a column; ``start`` and ``end`` are empty in the row of a whole recording."""
-
-    def __init__(self, out: TextIO, classes: list[str]) -> None:
-        super().__init__(out, classes)
-        self.table = csv.writer(out, lineterminator="\n")
+def write_table(results: Sequence[list[dict[str, Any]]], form: str, classes: list[str], out: TextIO) -> None:
+    """Write the rows of recordings: in JSON a recording's object holds its ``windows``."""
+    rows = [row for own in results for row in own]
+    if form == "json":
+        print(json.dumps([{**whole, "windows": windows} for whole, *windows in results], indent=1), file=out)
+    elif form == "jsonl":
+        out.writelines(f"{json.dumps(row)}\n" for row in rows)
+    elif form == "csv":
         columns = ["path", "start", "end", "prediction", "confidence", "label"]
-        self.table.writerow([*columns, *(f"prob_{name}" for name in classes), "how", "warnings"])
-
-    def write(self, path: str, truth: str | None, prediction: Prediction) -> None:
-        """See :class:`Writer`."""
-        for one in (prediction, *prediction.windows):
-            times = [f"{time:g}" for time in one.times] if one.times else ["", ""]
-            values = [one.confidence, *one.probabilities.values()]
-            confidence, *rest = [""] * (1 + len(self.classes)) if one.silent else [f"{value:.6f}" for value in values]
-            row = [path, *times, one.label or "", confidence, truth or "", *rest]
-            self.table.writerow([*row, one.how, "; ".join(one.warnings)])
+        columns += [*(f"prob_{name}" for name in classes), "how", "warnings"]
+        table = csv.DictWriter(out, columns, lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            values = {f"prob_{name}": value for name, value in row.pop("probabilities").items()}
+            table.writerow({**row, **values, "warnings": "; ".join(row["warnings"])})
 
 
-class TextWriter(Writer):
-    """Lines for people; with bars for every emotion on a terminal."""
-
-    right = labelled = 0
-
-    def write(self, path: str, truth: str | None, prediction: Prediction) -> None:
-        """See :class:`Writer`."""
-        mark = f"  ({prediction.how})" if prediction.how else ""
-        if truth is not None and truth not in prediction.probabilities:
-            mark += f"  it is {truth}, which the model does not know"
-        elif truth is not None and prediction.label is not None:
-            self.labelled += 1
-            self.right += truth == prediction.label
-            mark += "  right" if truth == prediction.label else f"  wrong: it is {truth}"
-        print(f"{shown(path)}  {_said(prediction)}{mark}", file=self.out)
-        width = max(len(name) for name in self.classes)
-        for name, value in prediction.probabilities.items() if self.out.isatty() else ():
-            print(f"  {name:<{width}} {'█' * round(BAR * value):<{BAR}} {value:4.0%}", file=self.out)
-        for text in prediction.warnings:
-            print(f"  warning: {text}", file=self.out)
-        for one in prediction.windows:
-            start, end = one.times or (0.0, 0.0)
-            print(f"  {start:.2f}-{end:.2f} s  {_said(one)}", file=self.out)
-
-    def close(self) -> None:
-        """How many of the labelled recordings were right."""
-        if self.labelled:
-            share = f"{self.right} of {self.labelled} recordings with a label in their name"
-            print(f"{share}: {self.right / self.labelled:.1%} right", file=self.out)
-
-
-def _said(one: Prediction) -> str:
-    return "silent" if one.silent else f"{one.label or 'no answer'} {one.confidence:.0%}"
-
-
-WRITERS = {"text": TextWriter, "csv": CsvWriter, "json": JsonWriter, "jsonl": Writer}
-"""By the name that ``--format`` takes."""
+def print_result(result: Result, classes: list[str], out: TextIO) -> bool | None:
+    """Print lines for people, on a terminal with bars; returns whether a label in the file's name agrees."""
+    prediction, truth, mark, right = result.prediction, result.truth, "", None
+    if truth is not None and truth not in classes:
+        mark = f"  it is {truth}, which the model does not know"
+    elif truth is not None and prediction.label is not None:
+        right = truth == prediction.label
+        mark = "  right" if right else f"  wrong: it is {truth}"
+    print(f"{shown(result.path)}  {prediction}{mark}", file=out)
+    width = max(map(len, classes))
+    for name, value in prediction.probabilities.items() if out.isatty() else ():
+        print(f"  {name:<{width}} {'█' * round(BAR * value):<{BAR}} {value:4.0%}", file=out)
+    for text in prediction.warnings:
+        print(f"  warning: {text}", file=out)
+    for one in prediction.windows:
+        start, end = one.times
+        print(f"  {start:.2f}-{end:.2f} s  {one}", file=out)
+    return right

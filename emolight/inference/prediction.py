@@ -10,15 +10,11 @@ from emolight.data.audio import Waveform, fix_length
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model promises and expects; plain values, the same in a checkpoint and in an ONNX file.
+    """What a model expects: plain values, the same in a checkpoint and in an ONNX file.
 
-    Attributes:
-        classes: names of the emotions, in the order of the probabilities.
-        sample_rate: Hz of the waveforms that the network takes.
-        duration: seconds of a clip: longer ones are cropped in the middle, shorter ones get zeros behind.
-        trim_db: silence at both ends, this many dB below the loudest frame, is cut; None cuts nothing.
-        training: see :meth:`emolight.data.datamodule.EmotionDataModule.training_facts`.
-        title: what the network sees of the sound, such as "40 MFCC".
+    A recording at ``sample_rate`` Hz loses what is ``trim_db`` below its loudest frame at both ends (None: nothing).
+    Of longer ones than ``duration`` seconds the network gets the middle, shorter ones get zeros behind. ``training``
+    is :meth:`emolight.data.datamodule.EmotionDataModule.training_facts`, ``title`` what the network sees of the sound.
     """
 
     classes: list[str]
@@ -57,8 +53,13 @@ class Prediction:
     probabilities: dict[str, float]
     warnings: tuple[str, ...] = ()
     how: str = ""
-    times: tuple[float, float] | None = None
+    times: tuple[float, float] = (0.0, 0.0)
     windows: tuple[Prediction, ...] = ()
+
+    @property
+    def likeliest(self) -> str:
+        """The likeliest emotion, also where the model abstains."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def confidence(self) -> float:
@@ -70,16 +71,15 @@ class Prediction:
         """Whether it is a window without sound."""
         return not self.probabilities
 
+    def __str__(self) -> str:
+        """Such as "happy 63%, mean of 23 windows of 2.25 s"."""
+        words = "silent" if self.silent else f"{self.label or 'no answer'} {self.confidence:.0%}"
+        return f"{words}, {self.how}" if self.how else words
+
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording at the model's sample rate.
-
-    Attributes:
-        waveform: ``[T]``, all of it.
-        sound: first sample, and last but one, of what is left when silence at both ends is cut.
-        warnings: what is known of where it comes from; see :meth:`Recognizer.load_clip`.
-    """
+    """A recording ``[T]`` at the model's rate; ``sound`` is where it begins and ends between silent ends."""
 
     waveform: Waveform
     sound: tuple[int, int]
@@ -92,16 +92,14 @@ class Clip:
 
 
 def judged_piece(contract: Contract, clip: Clip, prediction: Prediction) -> tuple[Waveform, float]:
-    """The samples behind a prediction, for pictures: the middle, or the window that speaks most for the verdict.
+    """The samples ``[T]`` behind a prediction, for pictures, and the second at which they start.
 
-    Returns:
-        Samples ``[T]`` as the network gets them, and the second of the recording at which they start.
+    The middle as the network gets it, or of a long recording the window that speaks most for the verdict.
     """
     rate = contract.sample_rate
     if not prediction.windows:
         start = clip.sound[0] + max(0, len(clip.trimmed) - contract.length) // 2
         return fix_length(clip.trimmed, contract.length), start / rate
-    verdict = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
-    best = max(prediction.windows, key=lambda one: one.probabilities.get(verdict, -1.0))
-    start, end = (round(time * rate) for time in best.times or (0.0, 0.0))
+    best = max(prediction.windows, key=lambda one: one.probabilities.get(prediction.likeliest, -1.0))
+    start, end = (round(time * rate) for time in best.times)
     return clip.waveform[start:end], start / rate

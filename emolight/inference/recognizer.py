@@ -9,32 +9,23 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emolight.data.audio import (
-    Waveform,
-    content_hash,
-    fix_length,
-    from_array,
-    prepare,
-    profile,
-    read_audio,
-    sound_range,
-    to_mono,
-)
+from emolight.data import audio
+from emolight.data.audio import Waveform
 from emolight.data.corpora import recognise
 from emolight.data.corpus import UNKNOWN
 from emolight.errors import EmolightError
 from emolight.inference.prediction import Clip, Contract, Prediction
-from emolight.inference.windows import check_windows, silent_windows, window_starts
 
 __all__ = ["Clip", "Contract", "Network", "Prediction", "Probabilities", "Recognizer", "load"]
 
 Probabilities: TypeAlias = NDArray[np.float32]
 Network: TypeAlias = Callable[[Waveform], Probabilities]
 """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``."""
-BATCH = 32
-"""Windows of the trained length in one pass of the network."""
-UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}
-"""Of the values of :func:`emolight.data.audio.profile`."""
+BATCH = 32  # windows of the trained length in one pass of the network
+SILENT = 1e-3
+"""A window this much below the level of the loudest one is silent: 16 bits of quiet room noise beside a voice."""
+MIN_WINDOW, MAX_WINDOW = 0.05, 60.0
+UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}  # of the values of emolight.data.audio.profile
 
 
 class Recognizer:
@@ -58,17 +49,14 @@ class Recognizer:
 
     def __init__(self, contract: Contract, network: Network, abstain_below: float = 0.0) -> None:
         self.contract, self.network, self.abstain_below = contract, network, abstain_below
-
-    @property
-    def classes(self) -> list[str]:
+        self.classes = contract.classes
         """Names of the emotions, in the order of the probabilities."""
-        return self.contract.classes
 
     def predict(self, waveform: ArrayLike, sample_rate: int, **windows: Any) -> Prediction:
         """The emotion of one recording.
 
         Args:
-            waveform: see :func:`emolight.data.audio.from_array`: ``[T]``, ``[T, channels]`` or ``[channels, T]``.
+            waveform: as for :func:`emolight.data.audio.from_array`: ``[T]``, ``[T, channels]`` or ``[channels, T]``.
             sample_rate: Hz.
             windows: ``window``, ``hop``, ``whole``; see the class.
 
@@ -81,9 +69,9 @@ class Recognizer:
         """As :meth:`predict` for several recordings of any lengths; the short ones are one pass of the network."""
         clips = []
         for waveform in waveforms:
-            wave = to_mono(from_array(waveform), sample_rate, "waveform")
-            wave = prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
-            clips.append(self._clip(wave, sample_rate, ()))
+            wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform")
+            wave = audio.prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
+            clips.append(self._clip(wave, sample_rate))
         return self.predict_clips(clips, **windows)
 
     def predict_file(self, path: str | Path, **windows: Any) -> Prediction:
@@ -91,146 +79,140 @@ class Recognizer:
         return self.predict_clips([self.load_clip(path)], **windows)[0]
 
     def load_clip(self, path: str | Path, content: bytes | None = None) -> Clip:
-        """Decode a sound file, all of it, and look up where it comes from.
+        """Decode a sound file, all of it, at any rate and with any number of channels; AudioError for an unusable one.
 
         Its warnings say whether the model was trained, or its epoch chosen, on this very recording (by content) or
-        on its speaker (by the file name's grammar), and whether its sample rate is below the model's.
-
-        Args:
-            path: WAV, FLAC, OGG, MP3 at any rate and with any number of channels.
-            content: the bytes of the file, when they have been read already.
-
-        Raises:
-            AudioError: the file cannot be used.
+        on its speaker (by the file name's grammar), and whether its sample rate is below the model's. ``content`` are
+        the bytes of the file, when they have been read already.
         """
-        wave, rate = read_audio(path, content, self.contract.sample_rate)
-        digest, training, warnings = content_hash(path, content), self.contract.training, []
-        if digest in training.get("hashes", ()):
-            warnings.append("the model was trained on this very recording")
-        elif digest in training.get("val_hashes", ()):
-            warnings.append("the model was chosen on this very recording: it was a validation clip")
-        elif who := self._speaker(path):
-            warnings.append(f"the model was {who}")
-        return self._clip(wave, rate, tuple(warnings))
-
-    def _speaker(self, path: str | Path) -> str:
-        """How the training knew the speaker that a file name tells, or an empty string."""
+        wave, rate = audio.read_audio(path, content, self.contract.sample_rate)
         training = self.contract.training
-        if (known := recognise(path)) is None or known[1]["speaker"] == UNKNOWN:
-            return ""
-        corpus, speaker = known[0].name, str(known[1]["speaker"])
-        corpora = str(training.get("corpus", "")).split(" + ")
-        name = speaker if len(corpora) == 1 else f"{corpus}/{speaker}"
-        for role, names in (("trained", "speakers"), ("chosen", "val_speakers")):
-            if corpus in corpora and name in training.get(names, ()):
-                return f"{role} on other recordings of speaker {speaker}"
-        return ""
+        looked_up = [("this very recording", "hashes", audio.content_hash(path, content))]
+        corpus, told = known if (known := recognise(path)) else (None, {"speaker": UNKNOWN})
+        corpora, speaker = str(training.get("corpus", "")).split(" + "), str(told["speaker"])
+        if corpus and corpus.name in corpora and speaker != UNKNOWN:
+            name = speaker if len(corpora) == 1 else f"{corpus.name}/{speaker}"
+            looked_up.append((f"other recordings of speaker {speaker}", "speakers", name))
+        warnings = [
+            f"the model was {verb} on {what}"
+            for what, key, value in looked_up
+            for verb, subset in (("trained", ""), ("chosen", "val_"))
+            if value in training.get(subset + key, ())
+        ]
+        return self._clip(wave, rate, *warnings[:1])
 
-    def _clip(self, wave: Waveform, rate: int, warnings: tuple[str, ...]) -> Clip:
-        if rate < self.contract.sample_rate:
-            expected = self.contract.sample_rate
-            warnings += (f"sample rate {rate} Hz; the model expects at least {expected} Hz",)
-        sound = (0, len(wave)) if self.contract.trim_db is None else sound_range(wave, self.contract.trim_db)
+    def _clip(self, wave: Waveform, rate: int, *warnings: str) -> Clip:
+        contract = self.contract
+        if rate < contract.sample_rate:
+            warnings += (f"sample rate {rate} Hz; the model expects at least {contract.sample_rate} Hz",)
+        sound = (0, len(wave)) if contract.trim_db is None else audio.sound_range(wave, contract.trim_db)
         return Clip(wave, sound, warnings)
 
     def predict_clips(
-        self,
-        clips: Sequence[Clip],
-        window: float | None = None,
-        hop: float | None = None,
-        whole: bool = False,
+        self, clips: Sequence[Clip], window: float | None = None, hop: float | None = None, whole: bool = False
     ) -> list[Prediction]:
-        """Predictions of prepared clips; the short ones are one pass of the network.
-
-        Raises:
-            EmolightError: impossible windows.
-        """
+        """Predictions of prepared clips; the short ones are one pass of the network."""
         contract, asked = self.contract, window is not None or hop is not None
         window = contract.duration if window is None else window
         hop = window / 2 if hop is None else hop
-        check_windows(window, hop)
-        seconds = [len(clip.trimmed) / contract.sample_rate for clip in clips]
-        cut = [asked or (not whole and length > contract.longest) for length in seconds]
-        pieces = [fix_length(clip.trimmed, contract.length) for clip, by in zip(clips, cut, strict=True) if not by]
+        if not MIN_WINDOW <= window <= MAX_WINDOW or not 0 < hop <= window:
+            raise EmolightError(
+                f"Windows of {window:g} s every {hop:g} s cannot be made.",
+                f"Take a window from {MIN_WINDOW:g} to {MAX_WINDOW:g} s, and a hop above 0 and at most the window.",
+            )
+        rate, longest = contract.sample_rate, np.inf if whole else contract.longest
+        cut = [asked or len(clip.trimmed) > longest * rate for clip in clips]
+        short = [clip for clip, by_windows in zip(clips, cut, strict=True) if not by_windows]
+        pieces = [audio.fix_length(clip.trimmed, contract.length) for clip in short]
         rows = iter(self.network(np.stack(pieces)) if pieces else ())
         found = []
-        for clip, length, by_windows in zip(clips, seconds, cut, strict=True):
+        for clip, by_windows in zip(clips, cut, strict=True):
             if by_windows:
                 found.append(self._by_windows(clip, window, hop))
                 continue
+            length = len(clip.trimmed) / rate
             how = f"the middle {contract.duration:g} s of {length:.2f} s" if length > 2 * contract.duration else ""
-            odd = self._odd(profile(clip.trimmed, contract.sample_rate))
+            odd = self._odd(audio.profile(clip.trimmed, rate))
             found.append(self._prediction(next(rows), clip.warnings + odd, how))
         return found
 
     def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:
         """The mean over the windows with sound; each has the warnings of its own sound."""
         wave, rate, trained = clip.waveform, self.contract.sample_rate, self.contract.duration
-        length, step = round(window * rate), max(1, round(hop * rate))
-        starts = window_starts(len(wave), length, step)
-        silent = silent_windows(wave, starts, length)
-        with_sound = [start for start, nothing in zip(starts, silent, strict=True) if not nothing]
-        size = max(1, int(BATCH * min(1.0, trained / window)))
-        rows, values = [], []
-        for first in range(0, len(with_sound), size):
-            parts = [wave[start : start + length] for start in with_sound[first : first + size]]
-            rows += list(self.network(np.stack([fix_length(part, length) for part in parts])))
-            values += [profile(part, rate) for part in parts]
-        values = [{name: one[name] for name in ("level", "bandwidth")} for one in values]  # all last a window
-        each = iter(zip(rows, values, strict=True))
-        windows = []
-        for start, nothing in zip(starts, silent, strict=True):
-            times = (start / rate, min(start + length, len(wave)) / rate)
-            if nothing:
-                windows.append(Prediction(None, {}, ("silent",), times=times))
+        length, size = round(window * rate), max(1, int(BATCH * min(1.0, trained / window)))
+        starts = window_starts(len(wave), length, max(1, round(hop * rate)))
+        parts = [wave[start : start + length] for start in starts]
+        levels = np.array([part.std() for part in parts])  # a constant offset aside
+        sound = levels > levels.max() * SILENT
+        batches = (parts[first : first + size] for first in range(0, len(parts), size))
+        pieces = (np.stack([audio.fix_length(part, length) for part in batch]) for batch in batches)
+        rows = np.concatenate([self.network(batch) for batch in pieces])
+        profiles = [audio.profile(part, rate) for part, heard in zip(parts, sound, strict=True) if heard]
+        values = [{name: one[name] for name in ("level", "bandwidth")} for one in profiles]  # all last a window
+        windows, own = [], iter(values)
+        for start, part, row, heard in zip(starts, parts, rows, sound, strict=True):
+            times = (start / rate, (start + len(part)) / rate)
+            if heard:
+                windows.append(self._prediction(row, clip.warnings + self._odd(next(own)), times=times))
             else:
-                row, own = next(each)
-                windows.append(self._prediction(row, clip.warnings + self._odd(own), times=times))
+                windows.append(Prediction(None, {}, ("silent",), times=times))
         usual = {name: float(np.median([one[name] for one in values])) for name in values[0]}
         warnings = clip.warnings + self._odd(usual)
         if not np.isclose(window, trained):
             warnings += (f"windows of {window:g} s; the model was trained on {trained:g} s",)
-        how = f"mean of {len(rows)} window{'' if len(rows) == 1 else 's'} of {window:g} s"
-        how += f", {silent.sum()} silent left out" if silent.any() else ""
-        return self._prediction(np.mean(rows, axis=0), warnings, how, windows=tuple(windows))
+        how = f"mean of {len(values)} window{'' if len(values) == 1 else 's'} of {window:g} s"
+        how += f", {len(rows) - len(values)} silent left out" if len(values) < len(rows) else ""
+        return self._prediction(rows[sound].mean(axis=0), warnings, how, windows=tuple(windows))
 
     def _odd(self, values: dict[str, float]) -> tuple[str, ...]:
-        """In which values of :func:`profile` a recording is unlike the ones that the model was trained on."""
-        found = []
+        """In which values of :func:`audio.profile` a recording is unlike the ones that the model was trained on."""
+        found, ranges = [], self.contract.training.get("ranges", {})
         for name, value in values.items():
-            low, high = self.contract.training.get("ranges", {}).get(name, (-np.inf, np.inf))
+            low, high = ranges.get(name, (-np.inf, np.inf))
             if not low <= value <= high:
                 unit = UNITS[name]
                 found.append(f"{name} {value:.4g} {unit}; the model was trained on {low:.4g} to {high:.4g} {unit}")
         return tuple(found)
 
     def _prediction(self, row: Probabilities, warnings: tuple[str, ...], how: str = "", **rest: Any) -> Prediction:
-        probabilities = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-        best = max(probabilities, key=probabilities.__getitem__)
-        label = best if probabilities[best] >= self.abstain_below else None
+        probabilities = dict(zip(self.classes, map(float, row), strict=True))
+        label = self.classes[int(row.argmax())] if row.max() >= self.abstain_below else None
         return Prediction(label, probabilities, warnings, how, **rest)
+
+
+def window_starts(samples: int, length: int, step: int) -> list[int]:
+    """First samples of the windows that cover a recording; the last one ends where it ends, so (11, 4, 3): 0 3 6 7."""
+    starts = list(range(0, max(1, samples - length + 1), step))
+    return starts + ([samples - length] if starts[-1] + length < samples else [])
+
+
+def onnx_file(path: str | Path) -> Path | None:
+    """The exported model that is meant, a file or a bundle's; None for a checkpoint and a run folder."""
+    path = Path(path).expanduser()
+    inside = path / "model.onnx"
+    return path if path.suffix == ".onnx" else inside if inside.is_file() else None
 
 
 def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> Recognizer:
     """Load a trained model for inference.
 
     Args:
-        path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), or an exported model (``.onnx``).
+        path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), or an exported model (``.onnx``, or a
+            folder of ``export --bundle``).
         device: where PyTorch computes: ``cpu``, ``cuda``, ``mps``; an ONNX file runs on the CPU.
         abstain_below: confidence below which a prediction has no label.
 
     Raises:
         EmolightError: the file is missing, damaged, or not a model of this project.
     """
-    path = Path(path).expanduser()
     if not 0 <= abstain_below <= 1:
         raise EmolightError(f"abstain_below is {abstain_below:g}; it must be from 0 to 1.", "0.5 is usual.")
-    if path.suffix == ".onnx":
+    if exported := onnx_file(path):
         from emolight.inference.onnx_network import load_onnx
 
-        contract, network = load_onnx(path)
+        contract, network = load_onnx(exported)
     else:
         from emolight.inference.torch_network import load_torch
 
-        contract, network = load_torch(path, device)
+        contract, network = load_torch(Path(path).expanduser(), device)
     return Recognizer(contract, network, abstain_below)

@@ -14,19 +14,13 @@ from emolight.models.classifier import EmotionClassifier, load_classifier
 
 def contract_of(model: EmotionClassifier) -> Contract:
     """What a loaded checkpoint expects."""
-    settings = model.hparams
-    return Contract(
-        list(settings["classes"]),
-        int(settings["sample_rate"]),
-        float(settings["duration"]),
-        settings["trim_db"],
-        model.training_facts,
-        model.front_end.title,
-    )
+    own = {name: model.hparams[name] for name in ("classes", "sample_rate", "duration", "trim_db")}
+    return Contract(**own, training=model.training_facts, title=model.front_end.title)
 
 
 def checkpoint_of(path: Path) -> Path:
     """The checkpoint that is meant: a folder is a run, whose best one counts; errors as :meth:`Run.open`."""
+    path = path.expanduser()
     if not path.is_dir():
         return path
     from emolight.run.folder import Run  # here, because a checkpoint alone loads without what a run needs

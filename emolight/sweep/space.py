@@ -6,11 +6,12 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -30,7 +31,7 @@ PRUNERS = {"hyperband": "HyperbandPruner", "halving": "SuccessiveHalvingPruner",
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option of ``fit`` that the trials vary; docs/sweeps.md explains the keys. ``brings`` is ``with`` there."""
+    """One option of ``fit`` that the trials vary; docs/sweeps.md explains the keys. ``with_`` is ``with`` there."""
 
     choices: list[Value] | None = None
     low: int | float | None = None
@@ -38,7 +39,7 @@ class Parameter:
     log: bool = False
     step: int | float | None = None
     when: dict[str, Value | list[Value]] = field(default_factory=dict)
-    brings: dict[Value, dict[str, Any]] = field(default_factory=dict)
+    with_: dict[Value, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def ends(self) -> Sequence[Value]:
@@ -90,7 +91,7 @@ class Sweep:
         """A trial's parameters and what its choices bring along; what chooses a class comes first."""
         settings = dict(values)
         for name, value in values.items():
-            settings.update(self.space[name].brings.get(value, {}))
+            settings.update(self.space[name].with_.get(value, {}))
         return {name: settings[name] for name in sorted(settings, key=lambda name: name not in CLASSES)}
 
     def make_sampler(self, seed: int) -> optuna.samplers.BaseSampler:
@@ -118,54 +119,48 @@ class Sweep:
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:
     """The options of ``fit`` for dotted names and values."""
-    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
-    return [f"--{name}={word}" for name, word in words.items()]
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 
 def read_sweep(path: Path, **changed: Any) -> Sweep:
-    """Read the YAML of a sweep; what only ``fit`` can know is left to :func:`~emolight.sweep.check.check_sweep`.
+    """Read the YAML of a sweep, whose paths start at its folder; the command line has ``changed`` keys.
 
-    Args:
-        path: of the YAML; the paths of ``config`` in it start at its folder.
-        changed: keys that the command line sets.
-
-    Raises:
-        EmolightError: a key or value that it may not have; names the nearest.
+    EmolightError for a key or value that it may not have; what only ``fit`` can know is left to ``check_sweep``.
     """
     path = path.expanduser()
     if not path.is_file():
         raise EmolightError(f"There is no sweep {path}.", nearest(path.name, map(str, path.parent.glob("*.yaml"))))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Sweep, skip={"config", "space"})
-    parser.add_argument("--config", type=str | list[str], required=True)
-    parser.add_argument("--space", type=dict[str, dict[str, Any]], required=True)
-    given = _parsed(parser, str(path), path.read_text(encoding="utf-8", errors="replace"))
-    config = [str((path.parent / Path(name).expanduser()).resolve()) for name in _list(given.pop("config"))]
     try:
-        sweep = Sweep(config, _space(given.pop("space")), **{**given, **changed})
+        given = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+        if isinstance(given, dict) and {"data", "model", "trainer"} & given.keys():
+            fix = (
+                "A sweep names it: `config: FILE`, and the options to vary: `space: ...`; sweeps/features.yaml is one."
+            )
+            raise EmolightError("this is a recipe of `fit`, and not a sweep.", fix)
+        told = _typed(Sweep, "the sweep", {**given, "config": _list(given.get("config"))} if given else given)
+        told["config"] = [str((path.parent / Path(name).expanduser()).resolve()) for name in told["config"]]
+        sweep = Sweep(**{**told, "space": _space(given.get("space")), **changed})
         if len({*sweep.folds}) < len(sweep.folds) or len({*sweep.seeds}) < max(1, len(sweep.seeds)):
             raise EmolightError(f"folds {sweep.folds}, seeds {sweep.seeds}.", "Write different numbers: [1, 2]")
         sweep.make_pruner(1)
-    except EmolightError as error:
+    except (EmolightError, yaml.YAMLError) as error:
         problem, _, fix = str(error).partition("\n")
         raise EmolightError(f"{path}: {problem}", fix) from None
     return replace(sweep, name=sweep.name or path.stem)
 
 
-def _space(given: Mapping[str, Any]) -> dict[str, Parameter]:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Parameter, skip={"brings"})
-    parser.add_argument("--with", type=dict[Value, dict[str, Any]], default={})
+def _space(given: Any) -> dict[str, Parameter]:
+    if not isinstance(given, dict) or not given:
+        raise EmolightError("space is empty.", "Name options of `fit`, each with choices or with low and high.")
     space: dict[str, Parameter] = {}
     for name, values in given.items():
         where = f"space.{name}"
-        told = _parsed(parser, where, values)
-        parameter = Parameter(brings=told.pop("with"), **told)
+        parameter = Parameter(**_typed(Parameter, where, values))
         for parent, chosen in parameter.when.items():
             check_choice(f"parameter above {where}", parent, [one for one in space if space[one].choices])
             for value in _list(chosen):
                 check_choice(f"choice in {where}.when", str(value), map(str, space[parent].choices or ()))
-        for choice, options in parameter.brings.items():
+        for choice, options in parameter.with_.items():
             check_choice(f"choice in {where}.with", str(choice), map(str, parameter.choices or ()))
             check_free(options)
             if both := set(options) & set(given):
@@ -179,8 +174,6 @@ def _space(given: Mapping[str, Any]) -> dict[str, Parameter]:
         except (ValueError, Warning) as error:
             raise EmolightError(f"{where}: {error}", "Change the range.") from None
         space[name] = parameter
-    if not space:
-        raise EmolightError("space is empty.", "Name options of `fit`, each with choices or with low and high.")
     return space
 
 
@@ -191,27 +184,24 @@ def check_free(options: Iterable[str]) -> None:
         raise EmolightError(f"{option} is the same in all trials, so that they can be compared.", fix)
 
 
-def _parsed(parser: ArgumentParser, where: str, given: Any) -> dict[str, Any]:
-    """What a text or mapping says; a mistake in one line, with the nearest key."""
+def _typed(kind: type[Sweep | Parameter], where: str, given: Any) -> dict[str, Any]:
+    """The fields of a dataclass by a mapping of the YAML; a mistake names the key and what it takes."""
+    types = {one.name.rstrip("_"): str(one.type) for one in fields(kind)}
+    if not isinstance(given, dict):
+        raise EmolightError(f"{where} is {given!r}.", f"Expected keys, of {', '.join(types)}; see docs/sweeps.md.")
+    for key in given:
+        check_choice(f"key in {where}", str(key), types)
+    parser, renamed = ArgumentParser(exit_on_error=False), {"with": "with_"}
+    parser.add_class_arguments(kind, skip={"space"})
     try:
-        told = parser.parse_string(given) if isinstance(given, str) else parser.parse_object(given)
-        return dict(vars(told))
+        told = parser.parse_object({renamed.get(key, key): given[key] for key in given if key != "space"})
     except ArgumentError as error:
-        message = str(error)
-    valid = [action.dest for action in parser._actions if action.dest != "help"]
-    keys = f"Keys: {', '.join(valid)}; see docs/sweeps.md."
-    found = re.search(r"Option '([^'.]+)[^']*' is not accepted", message)
-    if found and found[1] in ("data", "model", "trainer", "seed_everything"):
+        found = re.search(r'Parser key "(\w+?)_?"', str(error))
+        key = found[1] if found else str(error)
         raise EmolightError(
-            f"{where} is a recipe of `fit`, and not a sweep.",
-            "A sweep names it: `config: FILE`, and the options to vary: `space: ...`; sweeps/features.yaml is one.",
-        )
-    if found:
-        raise EmolightError(f"{where}: unknown key '{found[1]}'.", nearest(found[1], valid) + keys)
-    text = " ".join(re.sub(r'Parser key "([^"]+)":', r"\1:", message).split())
-    text = re.sub(r"Does not validate .* Subtypes: \[(.*)\] Errors:.* value:", r"Expected \1. Got value:", text)
-    text = re.sub(r"<class '(\w+)'>", r"\1", text.replace("NoneType", "null").replace("typing.", ""))
-    raise EmolightError(f"{where}: {text[:200]}", keys)
+            f"{where}: {key} cannot be {given.get(key)!r}.", f"It takes {types.get(key)}; see docs/sweeps.md."
+        ) from None
+    return dict(told.items())
 
 
 def _list(value: Any) -> list[Any]:

@@ -19,8 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from emolight.errors import EmolightError
 
-HEARTBEAT, GRACE = 10, 60
-"""Seconds between signs of life of a trial, and without one after which it counts as lost."""
+HEARTBEAT, GRACE = 10, 60  # seconds between signs of life of a trial, and without one after which it counts as lost
 LIBPQ = {"connect_timeout": 20, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 """By default a server that is cut off is waited for, for hours."""
 ERRORS = (DBAPIError, StorageInternalError)
@@ -55,8 +54,19 @@ def open_storage(url: str, create: bool = False, heartbeat: int = HEARTBEAT, gra
         beats: Any = {"heartbeat_interval": heartbeat, "grace_period": grace}
         storage = Storage(url, options, skip_table_creation=not create, **beats)
     if sqlite:
-        _serialise(storage)
+        # SQLite has no FOR UPDATE, and its driver begins a transaction at the first write only: two workers would read
+        # the same waiting trial and both take it. So transactions take the write lock at their beginning.
+        storage.engine.dispose()  # connections made before the events are set
+        event.listen(storage.engine, "connect", _connected)
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return storage
+
+
+def _connected(connection: Any, _: Any) -> None:
+    connection.isolation_level = None
+    # Half the time of a trivial trial; a crash of the machine may lose the last moments, and harms nothing.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def sqlite_url(path: Path) -> str:
@@ -82,27 +92,6 @@ def database_errors(
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, ImportError):
-            fix = 'pip install "emolight[postgresql]"'
+        fix = 'pip install "emolight[postgresql]"' if isinstance(cause, ImportError) else fix
         told = "it is no URL" if isinstance(cause, ValueError) else " ".join(str(cause).split())[:300]
         raise EmolightError(f"The study's database {what}: {told}.", fix) from None
-
-
-def _serialise(storage: RDBStorage) -> None:
-    """Let SQLite's transactions take the write lock at their beginning.
-
-    SQLite has no ``FOR UPDATE``, and its driver begins a transaction at the first write only: two workers would
-    read the same waiting trial and both take it.
-    """
-    storage.engine.dispose()  # connections made before the events are set
-
-    @event.listens_for(storage.engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        # Half the time of a trivial trial; a crash of the machine may lose the last moments, and harms nothing.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    @event.listens_for(storage.engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

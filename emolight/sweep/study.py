@@ -21,15 +21,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from emolight.errors import EmolightError
 
-SLOT, ERROR = "slot", "error"
-"""User attributes of a trial."""
-BUDGET, DEFINITION = "trials", "definition"
-"""User attributes of the study."""
-RETRIES = 3
-"""How often the same parameters are tried again after their worker was lost."""
-ERRORS = 3
-"""So many trials in a row that end by an error stop a worker, and the sweep."""
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+SLOT, ERROR = "slot", "error"  # user attributes of a trial
+BUDGET, DEFINITION = "trials", "definition"  # user attributes of the study
+RETRIES = 3  # how often the same parameters are tried again after their worker was lost
+ERRORS = 3  # so many trials in a row that end by an error stop a worker, and the sweep
 
 
 class NoSlotError(Exception):
@@ -37,13 +32,14 @@ class NoSlotError(Exception):
 
 
 class SlotStudy(optuna.Study):
-    """A study whose ``ask`` takes a slot and never makes a trial of its own."""
+    """A study whose ``ask`` takes a slot and never makes a trial of its own.
+
+    ``make_sampler`` makes the sampler of a trial from a seed, which ``seed`` and the trial's number give;
+    ``taken`` is the id of the latest trial that this process took.
+    """
 
     make_sampler: Callable[[int], optuna.samplers.BaseSampler] = optuna.samplers.RandomSampler
-    """Makes the sampler of a trial from a seed, which ``seed`` and the trial's number give."""
-    seed = 0
-    taken = -1
-    """Id of the latest trial that this process took."""
+    seed, taken = 0, -1
 
     def ask(self, fixed_distributions: Any = None) -> Trial:
         """Take the first free slot; NoSlotError when none is free."""
@@ -64,10 +60,6 @@ class SlotStudy(optuna.Study):
                 self.taken = trial_id
                 return True
         return False
-
-    def latest(self) -> FrozenTrial:
-        """The latest trial that this process took."""
-        return self._storage.get_trial(self.taken)
 
 
 def create_study(
@@ -90,12 +82,9 @@ def check_definition(study: optuna.Study, definition: Mapping[str, str]) -> None
     """Raise :class:`EmolightError` for a study of another search: dotted names with other texts."""
     earlier = study.user_attrs[DEFINITION]
     names = [name for name in {**earlier, **definition} if earlier.get(name) != definition.get(name)]
-    if names:
-        changed = "; ".join(f"{name}: {earlier.get(name)} -> {definition.get(name)}" for name in names[:3])
-        raise EmolightError(
-            f"The study '{study.study_name}' was begun with another search: {changed}.",
-            "Give the new one another --name, or change it back.",
-        )
+    if changed := "; ".join(f"{name}: {earlier.get(name)} -> {definition.get(name)}" for name in names[:3]):
+        problem = f"The study '{study.study_name}' was begun with another search: {changed}."
+        raise EmolightError(problem, "Give the new one another --name, or change it back.")
 
 
 def slots(study: optuna.Study) -> dict[int, FrozenTrial]:
@@ -111,7 +100,7 @@ def slots(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 def finished(study: optuna.Study) -> int:
     """How many trials of the budget are finished."""
-    return sum(trial.state in FINISHED for trial in slots(study).values())
+    return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in slots(study).values())
 
 
 def fill(study: optuna.Study) -> None:
@@ -119,13 +108,14 @@ def fill(study: optuna.Study) -> None:
     found = slots(study)
     for slot in range(study.user_attrs[BUDGET]):
         trial = found.get(slot)
-        if trial is not None and trial.state is not TrialState.FAIL:
-            continue
-        again = trial is not None and trial.params and ERROR not in trial.user_attrs
-        if trial and again and len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) < RETRIES:
-            RetryHeartbeatStaleTrialCallback()(study, trial)
-        else:
+        if trial is None:
             study.enqueue_trial({}, user_attrs={SLOT: slot})
+        elif trial.state is TrialState.FAIL:
+            tried = len(RetryHeartbeatStaleTrialCallback.retry_history(trial))
+            if trial.params and ERROR not in trial.user_attrs and tried < RETRIES:
+                RetryHeartbeatStaleTrialCallback()(study, trial)
+            else:
+                study.enqueue_trial({}, user_attrs={SLOT: slot})
 
 
 def work(
@@ -156,7 +146,7 @@ def work(
             raise EmolightError(message) from error
 
     failed = 0
-    while True:
+    while failed < ERRORS:
         try:
             study.optimize(guarded, n_trials=1, catch=(EmolightError,))
         except NoSlotError:
@@ -168,17 +158,16 @@ def work(
             continue
         except BaseException as error:
             # It was taken for lost while it ran, and runs elsewhere: its result is one too many.
-            lost = isinstance(error, Exception) and study.latest().state is TrialState.FAIL
+            lost = isinstance(error, Exception) and study._storage.get_trial(study.taken).state is TrialState.FAIL
             with suppress(UpdateFinishedTrialError, KeyError):
                 study._storage.set_trial_state_values(study.taken, TrialState.FAIL)
             fill(study)
             if not lost:
                 raise
         tidy()
-        message = study.latest().user_attrs.get(ERROR)
+        message = study._storage.get_trial(study.taken).user_attrs.get(ERROR)
         failed = failed + 1 if message else 0
         if message:
             fill(study)
-        if failed == ERRORS:
-            problem = f"{ERRORS} trials in a row failed, the last one with: {message}"
-            raise EmolightError(problem, "Mend the cause; the same command goes on.")
+    problem = f"{ERRORS} trials in a row failed, the last one with: {message}"
+    raise EmolightError(problem, "Mend the cause; the same command goes on.")

@@ -38,37 +38,37 @@ def main(argv: list[str]) -> int:
         description=f"{ABOUT[command]} Unknown options, and every --config after the first, go to `fit`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="such as sweeps/features.yaml")
-    parser.add_argument("--name", help="of the study, and folder under lightning_logs; default: the sweep's")
+    add = parser.add_argument
+    add("--config", action="append", required=True, metavar="FILE", help="such as sweeps/features.yaml")
+    add("--name", help="of the study, and folder under lightning_logs; default: the sweep's")
     if command == "retrain":
-        parser.add_argument("--protocol", metavar="NAME", help="cross-validate it; the next three go with it")
-        parser.add_argument("--folds", nargs="+", metavar="N", help="default: all")
-        parser.add_argument("--seeds", nargs="+", metavar="N", help="default: 0")
-        parser.add_argument("--workers", nargs=1, metavar="N", help="runs at a time; default: 1")
+        add("--protocol", metavar="NAME", help="cross-validate it; the next three go with it")
+        add("--folds", nargs="+", metavar="N", help="default: all")
+        add("--seeds", nargs="+", metavar="N", help="default: 0")
+        add("--workers", nargs=1, metavar="N", help="runs at a time; default: 1")
     else:
         about = f"such as postgresql://USER@HOST/DATABASE; default: the variable {STORAGE}, or SQLite beside the runs"
-        parser.add_argument("--storage", metavar="URL", default=os.environ.get(STORAGE), help=about)
+        add("--storage", metavar="URL", default=os.environ.get(STORAGE), help=about)
     if not command:
-        parser.add_argument("--trials", type=PositiveInt, metavar="N", help="the budget; default: the sweep's")
-        parser.add_argument("--workers", type=PositiveInt, default=1, metavar="N", help="trials at a time; default: 1")
-        parser.add_argument("--timeout", type=PositiveFloat, metavar="S", help="seconds for the whole command")
-        parser.add_argument("--ray", metavar="ADDRESS", help="place the workers on this Ray cluster")
+        add("--trials", type=PositiveInt, metavar="N", help="the budget; default: the sweep's")
+        add("--workers", type=PositiveInt, default=1, metavar="N", help="trials at a time; default: 1")
+        add("--timeout", type=PositiveFloat, metavar="S", help="seconds for the whole command")
+        add("--ray", metavar="ADDRESS", help="place the workers on this Ray cluster")
     options, rest = parser.parse_known_args(argv[bool(command) :])
     words = [word for path in options.config[1:] for word in ("--config", path)] + rest
-    run = {"": _sweep, "worker": _worker, "retrain": _retrain}[command]
-    return run(options, words)
+    {"": _sweep, "worker": _worker, "retrain": _retrain}[command](options, words)
+    return 0
 
 
-def _sweep(options: argparse.Namespace, words: list[str]) -> int:
+def _sweep(options: argparse.Namespace, words: list[str]) -> None:
     changed = {key: getattr(options, key) for key in ("name", "trials", "timeout") if getattr(options, key) is not None}
     sweep = read_sweep(Path(options.config[0]), **changed)
 
-    from emolight.sweep.check import check_sweep
     from emolight.sweep.page import write_sweep
-    from emolight.sweep.ray import run_on_ray
     from emolight.sweep.storage import database_errors, open_storage, sqlite_url
     from emolight.sweep.study import create_study
-    from emolight.sweep.workers import run_workers
+    from emolight.sweep.trial import check_sweep
+    from emolight.sweep.workers import run_on_ray, run_workers
 
     plan = check_sweep(sweep, words)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -76,19 +76,17 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     with database_errors():
         study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
         print(f"sweep {sweep.name}: {sweep.trials} trials, {options.workers} at a time, in {plan.folder}", flush=True)
-        lines = _lines(study)
         try:
             if options.ray is not None:
-                spent = run_on_ray(plan, url, options.ray, options.workers, lines)
+                spent = run_on_ray(plan, url, options.ray, options.workers, _lines(study))
             else:
-                spent = run_workers(study, plan, url, options.workers, lines)
+                spent = run_workers(study, plan, url, options.workers, _lines(study))
         except (KeyboardInterrupt, SystemExit):
             print("\nstopped; the finished trials are kept, and the same command goes on.", flush=True)
             raise
         if not spent:
             print(f"The time of {sweep.timeout:g} s is over; the same command goes on.")
         write_sweep(study, plan, url)
-    return 0
 
 
 def _lines(study: optuna.Study) -> Callable[[], None]:
@@ -102,19 +100,15 @@ def _lines(study: optuna.Study) -> Callable[[], None]:
             if trial.state.is_finished() and trial.number not in told:
                 told.add(trial.number)
                 found = {**dict(zip(study.metric_names or (), trial.values or (), strict=False)), **trial.params}
-                shown = [f"{name.rpartition('.')[2]} {_text(value)}" for name, value in found.items()]
-                words = trial.user_attrs.get(ERROR) or ", ".join(shown)
-                count = f"{finished(study)} of {study.user_attrs[BUDGET]}"
-                print(f"trial {trial.number}: {trial.state.name.lower()}  {words}  ({count})", flush=True)
+                texts = {name: f"{one:.4g}" if isinstance(one, float) else one for name, one in found.items()}
+                shown = ", ".join(f"{name.rpartition('.')[2]} {text}" for name, text in texts.items())
+                words = f"{trial.state.name.lower()}  {trial.user_attrs.get(ERROR) or shown}"
+                print(f"trial {trial.number}: {words}  ({finished(study)} of {study.user_attrs[BUDGET]})", flush=True)
 
     return tell
 
 
-def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _worker(options: argparse.Namespace, words: list[str]) -> int:
+def _worker(options: argparse.Namespace, words: list[str]) -> None:
     if not options.storage:
         raise EmolightError("A worker needs the study's storage.", "Give --storage URL, as to `sweep`.")
     sweep = read_sweep(Path(options.config[0]), **({"name": options.name} if options.name else {}))
@@ -125,10 +119,9 @@ def _worker(options: argparse.Namespace, words: list[str]) -> int:
 
     with database_errors():
         run_worker(make_plan(sweep, words), options.storage)
-    return 0
 
 
-def _retrain(options: argparse.Namespace, words: list[str]) -> int:
+def _retrain(options: argparse.Namespace, words: list[str]) -> None:
     from emolight.experiments import crossval
     from emolight.run import cli
     from emolight.run.folder import LOGS
@@ -142,4 +135,7 @@ def _retrain(options: argparse.Namespace, words: list[str]) -> int:
     words = ["--config", str(best), "--name", f"{folder.name}/retrained", *words]
     for name in ("folds", "seeds", "workers"):
         words += [f"--{name}", *given] if (given := getattr(options, name)) else []
-    return crossval.main([*words, "--protocol", options.protocol]) if options.protocol else cli.main(["fit", *words])
+    if options.protocol:
+        crossval.main([*words, "--protocol", options.protocol])
+    else:
+        cli.main(["fit", *words])

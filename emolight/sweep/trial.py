@@ -1,4 +1,4 @@
-"""One trial: a ``fit`` like any other for each fold and seed, whose value is that of its best epoch."""
+"""One trial: a ``fit`` like any other for each fold and seed; what is checked before the first; what is kept after."""
 
 from __future__ import annotations
 
@@ -16,39 +16,34 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
-from emolight.errors import EmolightError
-from emolight.experiments.crossval import PLACES, logs_of
+from emolight.data.datamodule import EmotionDataModule
+from emolight.errors import EmolightError, check_choice
+from emolight.experiments.crossval import PLACES, all_folds, logs_of
 from emolight.experiments.jobs import fitted
 from emolight.experiments.processes import Task, run_processes
 from emolight.run import cli
 from emolight.run.folder import Run
 from emolight.run.recorder import Recorder
-from emolight.sweep.space import Sweep, words_of
+from emolight.sweep.space import Sweep, check_free, words_of
 
-FOLDERS, SECONDS = "folders", "seconds"
-"""User attributes of a trial: its run folders and wall time."""
+FOLDERS, SECONDS = "folders", "seconds"  # user attributes of a trial: its run folders and wall time
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "enable_progress_bar")
 """Trainer settings that say where a trial runs; they do not change what is searched."""
-SIZE = "parameters"
-"""An objective that is no metric: the number of weights."""
+METRICS = ("val/uar", "val/accuracy", "val/f1", "val/loss")  # what every `fit` logs; also `val/recall_CLASS`
+SIZE = "parameters"  # an objective that is no metric: the number of weights
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a sweep share."""
+    """What all trials of a sweep share: options of every ``fit``, and the configuration that these make."""
 
     sweep: Sweep
     words: list[str]
-    """Options of every ``fit``, before those of a trial."""
     base: dict[str, Any]
-    """The complete configuration without a trial's parameters."""
 
     @property
     def folder(self) -> Path:
@@ -80,6 +75,40 @@ def make_plan(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
     words = [word for path in sweep.config for word in ("--config", path)] + list(fit_options)
     words += [] if sweep.epochs is None else [f"--trainer.max_epochs={sweep.epochs}"]
     return Plan(sweep, words, cli.full_config(words))
+
+
+def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
+    """Check what only ``fit`` can know, and prepare the data; what fails beyond that is a failed trial."""
+    names = {word.partition("=")[0].removeprefix("--") for word in fit_options if word.startswith("--")}
+    check_free(name for name in names if name == "data.fold" or not name.startswith("data."))
+    brought = {name for one in sweep.space.values() for options in one.with_.values() for name in options}
+    if both := names & {*sweep.space, *brought}:
+        raise EmolightError(f"--{both.pop()} cannot be given: the space of '{sweep.name}' sets it.", "Leave it out.")
+    plan = make_plan(sweep, fit_options)
+    for settings in ends(sweep):
+        cli.full_config([*plan.words, *words_of(settings)])
+    data = EmotionDataModule(**{**plan.base["data"], "fold": None})
+    data.prepare_data()
+    data.setup()
+    folds = [] if data.split_csv else all_folds(data)
+    if bool(folds) != bool(sweep.folds) or not set(sweep.folds) <= set(folds):
+        raise EmolightError(f"folds is {sweep.folds}; those of '{data.split.label}' are {folds}.", "Change `folds`.")
+    metrics = [*METRICS, *(f"val/recall_{name}" for name in data.classes), SIZE]
+    for name in sweep.objectives:
+        check_choice("objective (test clips choose nothing)", name, metrics)
+    return plan
+
+
+def ends(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Settings of few trials in which every choice and both ends of every range occur."""
+    parents = {parent for one in sweep.space.values() for parent in one.when}
+    width = max((len(one.ends) for one in sweep.space.values() if one.when), default=1)
+    for number in range(max(len(one.ends) * (width if name in parents else 1) for name, one in sweep.space.items())):
+        values: dict[str, Any] = {}
+        for name, one in sweep.space.items():
+            if one.exists(values):
+                values[name] = one.ends[(number // width if name in parents else number) % len(one.ends)]
+        yield sweep.settings(values)
 
 
 def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -170,28 +199,15 @@ def value_of(metrics: Mapping[str, float], name: str) -> float:
     return value
 
 
-def best_of(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
-    """The complete trials that no other one surpasses: the best one and its equals, or the Pareto front."""
-    sign = np.array([1 if direction is StudyDirection.MAXIMIZE else -1 for direction in directions])
-    scored = [(sign * trial.values, trial) for trial in trials if trial.state is TrialState.COMPLETE]
-    front = [
-        (own, trial)
-        for own, trial in scored
-        if not any((other >= own).all() and (other > own).any() for other, _ in scored)
-    ]
-    return [trial for _, trial in sorted(front, key=lambda one: -one[0][0])]
-
-
 def drop_checkpoints(plan: Plan, study: optuna.Study) -> None:
     """Remove the checkpoints of trials that have ended and are not the best: hundreds of them would fill a disk.
 
-    Which have ended and which is the best is of one look at the study: another process may end a trial meanwhile.
+    The best are asked for last: a trial that another process ends meanwhile is not in the list, and is left alone.
     """
     if plan.sweep.checkpoints == "all":
         return
-    trials = study.get_trials(deepcopy=False)
-    best = {trial.number for trial in best_of(trials, study.directions)}
-    for trial in trials:
-        if trial.state.is_finished() and trial.number not in best:
-            for folder in (plan.folder / f"trial_{trial.number:04d}").glob("**/checkpoints"):
-                shutil.rmtree(folder, ignore_errors=True)
+    ended = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    best = {trial.number for trial in study.best_trials}
+    for number in ended:
+        for folder in (plan.folder / f"trial_{number:04d}").glob("**/checkpoints") if number not in best else ():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,18 @@
-"""Workers: processes that take a study's slots, on this machine or anywhere."""
+"""Workers, which take a study's slots: processes of this machine, or tasks of a Ray cluster, or started by hand."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -17,16 +22,12 @@ from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, check_definition, finished, work
 from emolight.sweep.trial import Plan, drop_checkpoints, reason, run_trial
 
-RESTARTS = 3
-"""So many workers in a row may be lost without a finished trial between them."""
+RESTARTS = 3  # so many workers in a row may be lost without a finished trial between them
+PATIENCE = 60.0  # seconds for workers on Ray to give their slots back
 
 
 def run_worker(plan: Plan, url: str) -> None:
-    """Join a study that exists, and run trials until its budget is spent: one worker, whoever starts it.
-
-    Raises:
-        EmolightError: there is no such study, it searches something else, or its trials fail one after another.
-    """
+    """Join a study that exists, and run trials until its budget is spent: one worker, whoever starts it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         if multiprocessing.parent_process():  # Ctrl-C reaches both; this one is ended by its parent, once
@@ -43,12 +44,10 @@ def run_worker(plan: Plan, url: str) -> None:
 
 
 def run_workers(study: optuna.Study, plan: Plan, url: str, workers: int, watch: Callable[[], object]) -> bool:
-    """Run workers until the study's budget is spent; those that are lost are replaced.
+    """Run workers until the study's budget is spent, calling ``watch`` once a second; those that are lost are replaced.
 
-    ``watch`` is called about once a second. Returns whether the budget is spent; not so after the sweep's timeout.
-
-    Raises:
-        EmolightError: a worker ended by an error, or too many were lost.
+    Returns whether the budget is spent; not so after the sweep's timeout. EmolightError when a worker ended by an
+    error, or too many were lost.
     """
     tasks = [Task(f"worker {n}", plan.folder / f"worker_{n}.log", run_worker, (plan, url)) for n in range(workers)]
     deadline = time.monotonic() + (plan.sweep.timeout or float("inf"))
@@ -75,3 +74,73 @@ def run_workers(study: optuna.Study, plan: Plan, url: str, workers: int, watch: 
     except TimeoutError:
         return False
     return True
+
+
+def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable[[], object]) -> bool:
+    """Let workers on a Ray cluster spend the study's budget; those that find no room wait for it.
+
+    All machines need the storage, this folder and the recordings at the same place. ``watch`` is called about once a
+    second. Returns whether the budget is spent; not so after the sweep's timeout. EmolightError when the cluster cannot
+    serve, or a worker ended by an error.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise EmolightError("--ray needs Ray, which is not installed.", 'pip install "emolight[ray]"') from None
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():  # Ray itself would try for a minute
+            socket.create_connection((host, int(port)), timeout=5).close()
+        ray.init(address=address, logging_level="FATAL", log_to_driver=False)
+    except Exception as error:  # of many kinds, by what is wrong
+        fix = "Start it with `ray start --head`, and give the address that it prints, or `auto` on its machines."
+        told = " ".join(str(error).split())[:200]
+        raise EmolightError(f"The Ray cluster '{address}' cannot be joined: {told}", fix) from None
+    refs: list[Any] = []
+    deadline = time.monotonic() + (plan.sweep.timeout or float("inf"))
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if url.startswith("sqlite") and {node["NodeManagerHostname"] for node in nodes} != {socket.gethostname()}:
+            raise EmolightError(
+                "The Ray cluster has other machines, and SQLite serves one machine only.",
+                "Give a database that all of them reach: --storage postgresql://USER@HOST/DATABASE",
+            )
+        devices, cpus = plan.sweep.devices_per_trial, [int(node["Resources"].get("CPU", 0)) for node in nodes]
+        room = {"num_cpus": max(devices, min(max(cpus), sum(cpus) // workers))}
+        room = {"num_cpus": 1, "num_gpus": devices} if ray.cluster_resources().get("GPU") else room
+        print(f"on Ray: {workers} workers, each with {room}", flush=True)
+        task = ray.remote(_work).options(max_retries=20, scheduling_strategy="SPREAD", **room)
+        # The URL as an argument, not in `runtime_env`: that one is shown on Ray's dashboard.
+        refs = [task.remote(run_worker, plan, url, str(Path.cwd()), f"worker_{n}.log") for n in range(workers)]
+        while refs and time.monotonic() < deadline:
+            ended, refs = ray.wait(refs, timeout=1)
+            for problem in filter(None, ray.get(ended)):
+                raise EmolightError(problem, f"See the logs in {plan.folder}; the same command goes on.")
+            watch()
+        return not refs
+    except ray.exceptions.RayError as error:
+        told = " ".join(str(error).split())[-300:]
+        raise EmolightError(f"A worker on Ray ended: {told}", "The same command goes on.") from None
+    finally:
+        for ref in refs:
+            ray.cancel(ref)
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=PATIENCE)
+        ray.shutdown()
+
+
+def _work(work: Callable[[Plan, str], None], plan: Plan, url: str, folder: str, log: str) -> str:
+    """A worker on a node of the cluster; returns the user's mistake, or nothing."""
+    os.chdir(folder)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with (
+        (plan.folder / log).open("a", encoding="utf-8", buffering=1) as out,
+        redirect_stdout(out),
+        redirect_stderr(out),
+    ):
+        print(f"worker {os.getpid()} on {socket.gethostname()}")
+        try:
+            work(plan, url)
+        except EmolightError as error:
+            return f"A worker on {socket.gethostname()} ended: {error}"
+    return ""

@@ -62,11 +62,10 @@ def soak_trials(trials: int, words: list[str]) -> list[tuple[int, float, int]]:
         "space: {model.learning_rate: {low: 3.0e-4, high: 5.0e-3, log: true}}\n"
     )
     from emolight.sweep import workers
-    from emolight.sweep.check import check_sweep
     from emolight.sweep.space import read_sweep
     from emolight.sweep.storage import open_storage, sqlite_url
     from emolight.sweep.study import create_study
-    from emolight.sweep.trial import run_trial
+    from emolight.sweep.trial import check_sweep, run_trial
 
     sweep = read_sweep(Path("soak.yaml"))
     plan, url = check_sweep(sweep, words), sqlite_url(Path("study.db").absolute())

@@ -129,7 +129,7 @@ def test_a_picture_a_recording_and_none_overwritten(
     (again,) = recognizer.predict_clips([clip])
     assert again == prediction
     (tmp_path / "file").write_text("")
-    with pytest.raises(EmolightError, match="--explain DIR"):
+    with pytest.raises(FileExistsError, match="file"):  # of which the command line makes two lines
         Explainer(checkpoint, tmp_path / "file").write("a", None, clip, prediction)
 
 

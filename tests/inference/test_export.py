@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -20,8 +21,8 @@ pytest.importorskip("onnxscript")
 from emolight.__main__ import run  # noqa: E402
 from emolight.errors import EmolightError  # noqa: E402
 from emolight.inference import export  # noqa: E402
+from emolight.inference.export import write_onnx  # noqa: E402
 from emolight.inference.onnx_network import load_onnx, seal  # noqa: E402
-from emolight.inference.onnx_writer import write_onnx  # noqa: E402
 from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform  # noqa: E402
@@ -53,6 +54,22 @@ def test_parity_at_any_batch_size_and_length(features: type, tmp_path: Path) -> 
     _, network = load_onnx(tmp_path / "model.onnx")
     for waves, expected in cases:
         np.testing.assert_allclose(network(waves), expected, atol=1e-5, rtol=0)
+
+
+def test_a_bundle_is_a_model_with_a_card_and_an_example(small: Path, recording: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert run(["export", str(small), "--bundle", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "example.py", "model.onnx"]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["classes"], config["sample_rate"], "hashes" in config["training"]) == (CLASSES, RATE, False)
+    head, card = (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("---\n", 1)
+    assert yaml.safe_load(head)["license_name"] == "CC BY-NC-SA 4.0: name the authors"
+    assert "calm, happy, sad" in card
+    expected = load(folder).predict_file(recording)
+    assert expected.probabilities == pytest.approx(load(small).predict_file(recording).probabilities, abs=1e-4)
+    done = subprocess.run([sys.executable, folder / "example.py", recording], capture_output=True, text=True)
+    assert f"{recording}\n  {expected}\n" in done.stdout, done.stderr
+    assert run(["predict", str(folder), str(recording)]) == 0
 
 
 def test_half_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
@@ -114,7 +131,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="has no checksum at its end"):
         load(foreign)
     foreign.write_bytes(foreign.read_bytes() + seal(foreign.read_bytes()))
-    with pytest.raises(EmolightError, match="is not a model of emolight: it lacks the properties classes"):
+    with pytest.raises(EmolightError, match="is not a model of emolight, and lacks the property 'classes'"):
         load(foreign)
     with pytest.raises(EmolightError, match="cannot be read: No such file"):
         load(tmp_path / "none.onnx")

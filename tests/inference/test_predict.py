@@ -64,7 +64,7 @@ def test_formats_that_cannot_be_read_are_named(
 
 
 def test_csv_holds_every_probability(checkpoint: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["predict", str(checkpoint), str(recordings), "--format", "csv", "--batch-size", "3"]) == 0
+    assert run(["predict", str(checkpoint), str(recordings), "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     recognizer = load(checkpoint)
     assert [Path(row["path"]).name for row in rows] == ["a.wav", "b.flac", "c.ogg", "d.mp3"]
@@ -97,14 +97,14 @@ def test_a_long_recording_has_a_summary_and_a_time_line_in_every_format(
         assert (float(row["start"]), float(row["end"])) == (line["start"], line["end"])
         assert row["prediction"] == (line["prediction"] or "")
     silent = [row for row in table if row["warnings"] == "silent"]
-    assert [row["start"] for row in silent] == ["3", "3.5", "4", "4.5"]
+    assert [float(row["start"]) for row in silent] == [3, 3.5, 4, 4.5]
     assert {row["prediction"] + row["confidence"] + row["prob_calm"] for row in silent} == {""}
-    assert "(mean of 12 windows of 1 s, 4 silent left out)" in text[0]
+    assert ", mean of 12 windows of 1 s, 4 silent left out" in text[0]
     assert [line for line in text if "silent" in line][1:] == [
         f"  {n}-{m} s  silent" for n, m in (("3.00", "4.00"), ("3.50", "4.50"), ("4.00", "5.00"), ("4.50", "5.50"))
     ]
     assert run(["predict", str(checkpoint), str(path), "--whole"]) == 0
-    assert "(the middle 1 s of" in capsys.readouterr().out
+    assert ", the middle 1 s of" in capsys.readouterr().out
 
 
 def test_the_time_line_is_drawn(checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
@@ -183,14 +183,13 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(small_onnx: Path, recordi
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (141, "", 1)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--output", "p.xlsx"], r"its suffix names no format(.|\n)*\.csv, \.jsonl, \.json, \.txt"),
-        (["--batch-size", "0"], "--batch-size is 0"),
         (["--abstain-below", "3"], "abstain_below is 3"),
         (["--window", "1", "--whole"], "--whole judges one piece"),
         (["--window", "100"], "Windows of 100 s"),

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 import emolight
 from emolight.__main__ import run
 from emolight.data.corpora import Synthetic
+from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
 
@@ -22,6 +24,12 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
     folder = here / "lightning_logs/mfcc/version_0"
     run(["test", "--ckpt_path", str(folder / "checkpoints/best.ckpt")])
     run(["export", str(folder), "--output", "model.onnx"])
+
+    run(["export", str(folder), "--bundle", "bundle"])
+    head = yaml.safe_load(Path("bundle/README.md").read_text(encoding="utf-8").split("---\n")[1])
+    (result,) = head["model-index"][0]["results"]
+    assert result["dataset"]["split"].endswith("test clips")
+    assert result["metrics"][0]["value"] == pytest.approx(Run.open(folder).metrics["uar"], abs=1e-4)
 
     def table(path: Path, key: str) -> dict[str, list[float]]:
         with path.open(newline="") as stream:

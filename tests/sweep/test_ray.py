@@ -21,9 +21,9 @@ from ray.cluster_utils import Cluster
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.sweep.ray import run_on_ray
 from emolight.sweep.storage import open_storage, sqlite_url
 from emolight.sweep.study import SlotStudy, fill, slots
+from emolight.sweep.workers import run_on_ray
 from tests.sweep import trivial
 
 
@@ -42,7 +42,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def _trivial(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "words" not in request.fixturenames:
-        monkeypatch.setattr("emolight.sweep.ray.run_worker", trivial.run_worker)
+        monkeypatch.setattr("emolight.sweep.workers.run_worker", trivial.run_worker)
 
 
 def processes(folder: Path) -> list[int]:
