@@ -26,8 +26,7 @@ DEFAULT: tuple[Spec, ...] = (
 )
 """What training clips go through unless ``model.augment`` says otherwise; an empty list is nothing."""
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
-LONGEST = 30
-"""Seconds that are read of a noise."""
+LONGEST = 30  # seconds that are read of each
 
 
 class Augmentation(Part, nn.Module):
@@ -80,11 +79,7 @@ class Augmentation(Part, nn.Module):
 
 
 class Disturbance(Augmentation):
-    """A change of waveforms by a strength, drawn for each clip between ``low`` and ``high``; write :meth:`disturb`.
-
-    Attributes:
-        valid: smallest and largest strength that makes sense.
-    """
+    """A change of waveforms by a strength, drawn for each clip from ``low`` to ``high``; write :meth:`disturb`."""
 
     hidden = True
     valid: ClassVar[tuple[float, float]] = (0.0, 100.0)
@@ -196,8 +191,7 @@ class Hiss(Disturbance):
 class Reverb(Disturbance):
     """Puts the clip into a synthetic room where sound falls by 60 dB in ``low`` to ``high`` seconds.
 
-    A direct path, and decaying noise (Polack, 1988) of the same energy behind it, which is what a listener gets at
-    the critical distance (Kuttruff, *Room Acoustics*).
+    It has a direct path, and decaying noise of the same energy (Polack, 1988), as at the critical distance.
     """
 
     valid = (0.01, 10.0)
@@ -251,10 +245,7 @@ class Band(Disturbance):
 
 
 class MuLaw(Augmentation):
-    """Codes every sample in 8 bits, within ±1, and decodes it, by the continuous curve of ITU-T G.711.
-
-    Of the 255 levels one is zero; torchaudio's 256 have none.
-    """
+    """Codes samples within ±1 in 255 levels, of which one is zero, by the continuous curve of ITU-T G.711."""
 
     def change(self, waveform: Tensor) -> Tensor:
         """The coded batch ``[B, T]``."""
@@ -279,10 +270,7 @@ class Crop(Disturbance):
 
 
 class Speed(Disturbance):
-    """Plays the clip faster or slower by at most a ``fraction``, to the same length: the end is cut, or silence follows.
-
-    Pitch and formants move along. Interpolates linearly, which also dulls the highest frequencies a little.
-    """
+    """Plays the clip faster or slower by at most a ``fraction``, to the same length; pitch and formants move along."""
 
     def __init__(self, fraction: float = 0.1, p: float = 1.0) -> None:
         self._checked("fraction", fraction, 0, 0.9)
@@ -299,10 +287,7 @@ class Speed(Disturbance):
 
 
 class SpecAugment(Augmentation):
-    """Masks bands of rows and of frames by 0, the mean after normalisation; Park et al., *SpecAugment*, 2019.
-
-    A width is the largest of a mask, as a fraction of all rows or frames; all channels are masked alike.
-    """
+    """Masks bands of rows and of frames, of widths up to a fraction of all, by 0, the mean; Park et al., 2019."""
 
     level = "image"
 

@@ -14,8 +14,7 @@ from emolight.errors import EmolightError
 LevelKind: TypeAlias = Literal["keep", "rms", "loudness"]
 TARGET = {"rms": 10**-2.0, "loudness": 10 ** ((0.691 - 23) / 10)}
 """Mean square that clips are brought to: -20 dBFS, and -23 LUFS."""
-GATE = 10 ** ((0.691 - 70) / 10)
-"""Blocks below -70 LUFS are silence."""
+GATE = 10 ** ((0.691 - 70) / 10)  # blocks below -70 LUFS are silence
 
 
 class Level(nn.Module):
@@ -39,7 +38,7 @@ class Level(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """The clips at their new level."""
         mean = self.mean_square(waveform)
-        return waveform * torch.where(mean > 0, TARGET[self.kind] / mean.clamp(min=1e-30), 1.0).sqrt()
+        return waveform * (TARGET[self.kind] / torch.where(mean > 0, mean, TARGET[self.kind])).sqrt()
 
     def mean_square(self, waveform: Tensor) -> Tensor:
         """Of each clip, ``[B, 1]``; 0 is silence."""

@@ -221,7 +221,7 @@ def test_noises_and_rooms_of_ones_own_come_from_a_tree_of_sound_files(tmp_path: 
     direct = (1 / 1.25**0.5) * wave
     torch.testing.assert_close(echoed, direct + 0.5 * torch.nn.functional.pad(direct, (200, 0))[:, :4000])
     for missing in (Noises(str(tmp_path / "nowhere"), p=1.0), Rooms(str(tmp_path / "nowhere"), p=1.0)):
-        with pytest.raises(EmolightError, match="No sound file is in the folder .*nowhere"):
+        with pytest.raises(EmolightError, match=r"No sound file is in the folder .*nowhere"):
             missing(wave)
     (rooms / "broken.wav").write_bytes(b"RIFF")
     with pytest.raises(EmolightError, match=r"broken\.wav cannot be read"):
