@@ -17,8 +17,7 @@ from torch.nn.functional import pad
 from emolight.data.audio import Waveform, sound_range
 from emolight.models.augment import Band, Clipping, Crop, Disturbance, Gain, Hiss, MuLaw, Noise, Reverb
 
-SPEECH_DB = 30.0
-"""Speech is what :func:`~emolight.data.audio.sound_range` leaves with this."""
+SPEECH_DB = 30.0  # of sound_range
 
 
 class Disturbed(NamedTuple):
@@ -60,18 +59,10 @@ def middle(wave: Tensor, rate: int, seconds: float) -> Tensor:
     return change.disturb(speech, torch.tensor([[seconds]]), torch.tensor([[0.5]]))[:, : round(seconds * rate)]
 
 
-def sampled_at(wave: Tensor, rate: int, lower: int) -> Tensor:
-    """As if recorded at ``lower`` Hz; what has no more stays as it is."""
-    return wave if rate <= lower else at(Band(), lower / 2)(wave, rate)
-
-
 DISTURBANCES: tuple[Disturbed, ...] = (
     Disturbed("clean", "clean", lambda wave, _: wave),
     *(Disturbed(f"white noise, SNR {snr} dB", "noise", partial(noisy, ratio=snr)) for snr in (30, 20, 10, 5, 0)),
-    *(
-        Disturbed(f"sampled at {k} kHz ({k // 2} kHz bandwidth)", "band", partial(sampled_at, lower=1000 * k))
-        for k in (8, 4)
-    ),
+    *(Disturbed(f"sampled at {2 * k} kHz ({k} kHz bandwidth)", "band", at(Band(), 1000 * k)) for k in (4, 2)),
     Disturbed("gain +20 dB, clipped at full scale", "level", at(Clipping(), 20)),
     Disturbed("gain -20 dB", "level", at(Gain(), -20)),
     Disturbed("1 s of near silence at both ends", "time", at(Hiss(), -80, 1, 1)),

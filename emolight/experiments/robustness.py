@@ -46,10 +46,8 @@ def spread(clips: pd.DataFrame, limit: int) -> pd.DataFrame:
 def score_disturbed(recognizer: Recognizer, clips: pd.DataFrame, groups: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """A predictions table, with the columns ``groups`` of ``clips``, by every disturbance."""
     if unknown := sorted(set(clips["emotion"]) - set(recognizer.classes)):
-        raise EmolightError(
-            f"The model does not know {', '.join(unknown)}, which clips of split.csv are.",
-            "Give a checkpoint of the run whose folder it lies in.",
-        )
+        problem = f"The model does not know {', '.join(unknown)}, which clips of split.csv are."
+        raise EmolightError(problem, "Give a checkpoint of the run whose folder it lies in.")
     rate = recognizer.contract.sample_rate
     found = np.empty((len(DISTURBANCES), len(clips), len(recognizer.classes)))
     rows = track(clips.to_dict("records"), "clips", transient=True, disable=not Console().is_terminal)
@@ -68,11 +66,7 @@ def score_disturbed(recognizer: Recognizer, clips: pd.DataFrame, groups: Sequenc
 
 
 def card(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The robustness card: a row a disturbance, as fractions; the change is against clean, its interval by speaker.
-
-    Args:
-        tables: from :func:`score_disturbed`.
-    """
+    """The robustness card: a row a disturbance, as fractions; the change is against clean, its interval by speaker."""
     clean, rows = tables[CLEAN], []
     several = clean["speaker"].nunique() > 1
     for one in DISTURBANCES:
@@ -92,11 +86,8 @@ def card_figure(rows: pd.DataFrame, classes: int, title: str) -> Figure:
     figure = style.new_figure(style.WIDTH, 1.9 + 0.27 * (places[-1] + 1), title)
     axis = figure.subplots()
     lines = [
-        axis.axvline(value, color=color, linewidth=1.8, linestyle=line, label=label)
-        for value, color, line, label in (
-            (clean, style.VERMILLION, "--", f"clean, UAR {clean:.1f} %"),
-            (chance, style.GREY, ":", f"chance {chance:.1f} %"),
-        )
+        axis.axvline(clean, color=style.VERMILLION, linewidth=1.8, linestyle="--", label=f"clean, UAR {clean:.1f} %"),
+        axis.axvline(chance, color=style.GREY, linewidth=1.8, linestyle=":", label=f"chance {chance:.1f} %"),
     ]
     low, high = (clean + 100 * rows[f"uar_change_{end}"] for end in ("low", "high"))
     bars = axis.hlines(places, low, high, color=style.INK, linewidth=1.6, label="95 % of the change, by speaker")
@@ -126,20 +117,15 @@ def print_card(rows: pd.DataFrame, title: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight robustness",
-        description="Score a model on its run's held-out clips, clean and disturbed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
-    about = "default: %(default)s; test counts as a scoring of the test set"
-    parser.add_argument("--subset", choices=tuple(SCORED), default="val", help=about)
-    parser.add_argument(
-        "--root", "--data.root", dest="root", metavar="DIR", help="the recordings; default: the run's data.root"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/robustness")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N of the clips, for a quick look")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
+    about = "Score a model on its run's held-out clips, clean and disturbed."
+    parser = argparse.ArgumentParser(prog="python -m emolight robustness", description=about, allow_abbrev=False)
+    add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
+    add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
+    add("--subset", choices=tuple(SCORED), default="val", help=scoring)
+    add("--root", "--data.root", dest="root", metavar="DIR", help="the recordings; default: the run's data.root")
+    add("--output", type=Path, metavar="DIR", help="default: RUN/robustness")
+    add("--limit", type=int, metavar="N", help="only N of the clips, for a quick look")
+    add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_args(argv)
     if options.limit is not None and options.limit < 1:
         raise EmolightError(f"--limit is {options.limit}; it must be at least 1.", "Leave it out for all clips.")

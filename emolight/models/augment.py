@@ -71,10 +71,8 @@ class Augmentation(Part, nn.Module):
 
     def _checked(self, name: str, value: float, least: float, most: float) -> float:
         if not least <= value <= most:
-            raise EmolightError(
-                f"{type(self).__name__}.{name} is {value:g}; it must be from {least:g} to {most:g}.",
-                "Change model.augment in the configuration.",
-            )
+            problem = f"{type(self).__name__}.{name} is {value:g}; it must be from {least:g} to {most:g}."
+            raise EmolightError(problem, "Change model.augment in the configuration.")
         return value
 
 
@@ -119,10 +117,11 @@ class TimeShift(Augmentation):
 class Gain(Disturbance):
     """Changes the level by at most so many decibels to either side."""
 
+    valid = (-100.0, 100.0)
+
     def __init__(self, decibels: float = 3.0, p: float = 1.0) -> None:
-        self._checked("decibels", decibels, *self.valid)
-        nn.Module.__init__(self)
-        self.low, self.high, self.p = -decibels, decibels, p
+        self._checked("decibels", decibels, 0, 100)
+        super().__init__(-decibels, decibels, p)
 
     def disturb(self, waveform: Tensor, decibels: Tensor) -> Tensor:
         """Louder or quieter."""
@@ -141,38 +140,32 @@ class Clipping(Disturbance):
 
 
 class Noise(Disturbance):
-    """Adds white noise at a signal-to-noise ratio of ``decibels`` to ``spread`` more; digital silence stays so."""
+    """Adds noise at a signal-to-noise ratio of ``decibels`` to ``spread`` more; digital silence stays so.
+
+    It is white, or by sound files anywhere in a ``folder``, such as MUSAN's; at most 30 s of each are read.
+    """
 
     valid = (-100.0, 400.0)
 
-    def __init__(self, decibels: float = 20.0, spread: float = 30.0, p: float = 1.0) -> None:
+    def __init__(self, decibels: float = 20.0, spread: float = 30.0, p: float = 1.0, folder: str | None = None) -> None:
         self._checked("decibels", decibels, -100, 200)
         super().__init__(decibels, decibels + self._checked("spread", spread, 0, 200), p)
+        self.folder = folder
 
     def noise(self, waveform: Tensor) -> Tensor:
-        """``[B, T]``."""
-        return torch.randn_like(waveform)
+        """``[B, T]``: white, or of a file for every clip, from any place in it; a short file is repeated."""
+        if self.folder is None:
+            return torch.randn_like(waveform)
+        places = torch.arange(waveform.shape[1])
+        drawn = drawn_sounds(self.folder, self.sample_rate, len(waveform))
+        pieces = [sound[(places + int(torch.randint(len(sound), ()))) % len(sound)] for sound in drawn]
+        return torch.stack(pieces).to(waveform)
 
     def disturb(self, waveform: Tensor, ratio: Tensor, lengths: Tensor | None = None) -> Tensor:
         """With noise at a ratio to the first ``lengths`` [B] samples."""
         noise = self.noise(waveform)
         noisy: Tensor = audio.add_noise(waveform, noise, ratio.squeeze(1), lengths)
         return torch.where(noise.any(dim=1, keepdim=True), noisy, waveform)
-
-
-class Noises(Noise):
-    """As :class:`Noise`, by sound files in a tree of folders, such as MUSAN's; at most 30 s of each are read."""
-
-    def __init__(self, folder: str, decibels: float = 0.0, spread: float = 30.0, p: float = 0.5) -> None:
-        super().__init__(decibels, spread, p)
-        self.folder = folder
-
-    def noise(self, waveform: Tensor) -> Tensor:
-        """A place of a file for every clip; a short file is repeated."""
-        sounds, places = read_sounds(self.folder, self.sample_rate), torch.arange(waveform.shape[1])
-        drawn = (sounds[int(torch.randint(len(sounds), ()))] for _ in waveform)
-        pieces = [sound[(places + int(torch.randint(len(sound), ()))) % len(sound)] for sound in drawn]
-        return torch.stack(pieces).to(waveform)
 
 
 class Hiss(Disturbance):
@@ -191,40 +184,31 @@ class Hiss(Disturbance):
 class Reverb(Disturbance):
     """Puts the clip into a synthetic room where sound falls by 60 dB in ``low`` to ``high`` seconds.
 
-    It has a direct path, and decaying noise of the same energy (Polack, 1988), as at the critical distance.
+    It has a direct path, and decaying noise of the same energy (Polack, 1988), as at the critical distance. With a
+    ``folder`` rooms are sound files anywhere in it, such as RIRS_NOISES; each begins at its highest peak.
     """
 
     valid = (0.01, 10.0)
 
-    def __init__(self, low: float = 0.2, high: float = 1.0, p: float = 1.0) -> None:
+    def __init__(self, low: float = 0.2, high: float = 1.0, p: float = 1.0, folder: str | None = None) -> None:
         super().__init__(low, high, p)
+        self.folder = folder
 
     def disturb(self, waveform: Tensor, rt60: Tensor) -> Tensor:
         """The clips in their rooms, as long as before."""
-        return convolved(waveform, self.rooms(rt60))
+        reverberant: Tensor = audio.fftconvolve(waveform, self.rooms(rt60).to(waveform))
+        return reverberant[:, : waveform.shape[1]]
 
     def rooms(self, rt60: Tensor) -> Tensor:
         """Responses of unit energy, ``[B, R]``."""
+        if self.folder is not None:
+            drawn = drawn_sounds(self.folder, self.sample_rate, len(rt60))
+            peaked = [room[int(room.abs().argmax()) :] for room in drawn]
+            return nn.functional.normalize(nn.utils.rnn.pad_sequence(peaked, batch_first=True), dim=1)
         samples = torch.arange(1, round(float(rt60.max()) * self.sample_rate), device=rt60.device)
         tail = torch.randn(len(rt60), len(samples), device=rt60.device, dtype=torch.float32)
         tail = nn.functional.normalize(tail * 10 ** (-3 * samples / (self.sample_rate * rt60)), dim=1)
         return nn.functional.pad(tail, (1, 0), value=1.0) / 2**0.5
-
-
-class Rooms(Augmentation):
-    """Puts the clip into a room of yours: a response of a tree of sound files, such as RIRS_NOISES."""
-
-    def __init__(self, folder: str, p: float = 0.5) -> None:
-        super().__init__(p)
-        self.folder = folder
-
-    def change(self, waveform: Tensor) -> Tensor:
-        """A room for every clip; it starts at its highest peak, and has unit energy."""
-        sounds = read_sounds(self.folder, self.sample_rate)
-        drawn = (sounds[int(torch.randint(len(sounds), ()))] for _ in waveform)
-        peaked = [room[int(room.abs().argmax()) :][: waveform.shape[1]] for room in drawn]
-        rooms = nn.functional.normalize(nn.utils.rnn.pad_sequence(peaked, batch_first=True), dim=1)
-        return convolved(waveform, rooms.to(waveform))
 
 
 class Band(Disturbance):
@@ -236,10 +220,10 @@ class Band(Disturbance):
         super().__init__(low, high, p)
 
     def disturb(self, waveform: Tensor, limit: Tensor) -> Tensor:
-        """Without what lies above the limit; the last 5 % below it fall off."""
+        """Without what lies above the limit; the last 5 % below it fall off, unless it is half the rate."""
         bins = waveform.shape[1] // 2 + 1
         hertz = torch.linspace(0, self.sample_rate / 2, bins, device=waveform.device, dtype=torch.float32)
-        left = ((limit - hertz) / (0.05 * limit)).clamp(0, 1)
+        left = ((limit - hertz) / (0.05 * limit)).clamp(0, 1).where(limit < self.sample_rate / 2, 1.0)
         cut: Tensor = torch.fft.irfft(torch.fft.rfft(waveform) * left, waveform.shape[1])
         return cut
 
@@ -267,23 +251,6 @@ class Crop(Disturbance):
         source = torch.arange(length, device=waveform.device)
         moved = (source + (place * (end - kept).clamp(min=0)).long()).clamp(max=length - 1)
         return waveform.gather(1, moved) * (source < kept)
-
-
-class Speed(Disturbance):
-    """Plays the clip faster or slower by at most a ``fraction``, to the same length; pitch and formants move along."""
-
-    def __init__(self, fraction: float = 0.1, p: float = 1.0) -> None:
-        self._checked("fraction", fraction, 0, 0.9)
-        super().__init__(1 - fraction, 1 + fraction, p)
-
-    def disturb(self, waveform: Tensor, speed: Tensor) -> Tensor:
-        """The resampled batch ``[B, T]``."""
-        length = waveform.shape[1]
-        source = torch.arange(length, device=waveform.device) * speed
-        before = source.long()
-        share = (source - before).to(waveform.dtype)
-        padded, before = nn.functional.pad(waveform, (0, 2)), before.clamp(max=length)
-        return torch.lerp(padded.gather(1, before), padded.gather(1, before + 1), share)
 
 
 class SpecAugment(Augmentation):
@@ -323,10 +290,10 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     return of_image * images + (1 - of_image) * images[other], mixed_targets
 
 
-def convolved(waveform: Tensor, rooms: Tensor) -> Tensor:
-    """``[B, T]`` in the rooms ``[B, R]``, without what sounds on behind its end."""
-    reverberant: Tensor = audio.fftconvolve(waveform, rooms)
-    return reverberant[:, : waveform.shape[1]]
+def drawn_sounds(folder: str, sample_rate: int, count: int) -> list[Tensor]:
+    """Sounds of a folder, drawn with replacement."""
+    sounds = read_sounds(folder, sample_rate)
+    return [sounds[int(place)] for place in torch.randint(len(sounds), (count,))]
 
 
 @functools.lru_cache(maxsize=8)

@@ -22,9 +22,6 @@ from emolight.errors import EmolightError
 from emolight.models.level import Level, LevelKind
 from emolight.models.parts import Part, without_cast
 
-AMIN = 1e-10
-"""Power below which decibels are cut off, as in ``librosa.power_to_db``."""
-
 
 class FeatureAxis(NamedTuple):
     """What the rows of a feature image are; ``low`` and ``high`` are where the first and the last row stand."""
@@ -98,8 +95,8 @@ class Features(Part, nn.Module):
 
     def check_length(self, length: int) -> None:
         """Raise :class:`EmolightError` where a clip of ``length`` samples has fewer than two columns."""
-        if self.image and self.hop_length > length:
-            _refuse("hop_length", self.hop_length, f"at most a clip's length, {length} samples")
+        fits = not self.image or self.hop_length <= length
+        _check(fits, "hop_length", self.hop_length, f"at most a clip's length, {length} samples")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
@@ -149,16 +146,12 @@ class Spectrogram(Features):
     ) -> None:
         super().__init__(sample_rate, level)
         length, high = n_fft if win_length is None else win_length, sample_rate / 2 if f_max is None else f_max
-        for holds, name, value, valid in (
-            (n_fft >= 16, "n_fft", n_fft, "at least 16"),
-            (hop_length >= 1, "hop_length", hop_length, "at least 1"),
-            (1 <= length <= n_fft, "win_length", length, f"from 1 to n_fft = {n_fft}"),
-            (0 <= f_min < high, "f_min", f_min, f"from 0 to below f_max = {high:g} Hz"),
-            (high <= sample_rate / 2, "f_max", high, f"at most half the sample rate, {sample_rate / 2:g} Hz"),
-            (0 < top_db < math.inf, "top_db", top_db, "above 0"),
-        ):
-            if not holds:
-                _refuse(name, value, valid)
+        _check(n_fft >= 16, "n_fft", n_fft, "at least 16")
+        _check(hop_length >= 1, "hop_length", hop_length, "at least 1")
+        _check(1 <= length <= n_fft, "win_length", length, f"from 1 to n_fft = {n_fft}")
+        _check(0 <= f_min < high, "f_min", f_min, f"from 0 to below f_max = {high:g} Hz")
+        _check(high <= sample_rate / 2, "f_max", high, f"at most half the sample rate, {sample_rate / 2:g} Hz")
+        _check(0 < top_db < math.inf, "top_db", top_db, "above 0")
         self.n_fft, self.hop_length, self.top_db = n_fft, hop_length, top_db
         self.f_min, self.f_max = f_min, high
         left = (n_fft - length) // 2
@@ -168,10 +161,8 @@ class Spectrogram(Features):
         hertz = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
         bins = np.flatnonzero((hertz >= f_min) & (hertz <= high))
         if not len(bins):
-            raise EmolightError(
-                f"No frequency bin lies between f_min {f_min:g} and f_max {high:g} Hz.",
-                "Widen the range, or raise model.features.n_fft.",
-            )
+            problem = f"No frequency bin lies between f_min {f_min:g} and f_max {high:g} Hz."
+            raise EmolightError(problem, "Widen the range, or raise model.features.n_fft.")
         self.first_bin, self.last_bin = int(bins[0]), int(bins[-1]) + 1
         self.rows = len(bins)
 
@@ -196,10 +187,9 @@ class Spectrogram(Features):
         return torch.addcmul(real * real, imaginary, imaginary)
 
     def _decibels(self, power: Tensor) -> Tensor:
-        """``librosa.power_to_db(power, amin=1e-10, top_db)`` of each clip: ``[B, N, F]`` to ``[B, 1, F, N]``."""
-        # With a channel, top_db counts from each clip's own loudest value; without one, from the batch's.
-        power = power.transpose(1, 2).unsqueeze(1)
-        decibels: Tensor = audio.amplitude_to_DB(power, 10.0, AMIN, 0.0, self.top_db)
+        """``librosa.power_to_db(power, top_db)`` of each clip: ``[B, N, F]`` to ``[B, 1, F, N]``."""
+        power = power.transpose(1, 2).unsqueeze(1)  # without a channel top_db would count from the loudest clip
+        decibels: Tensor = audio.amplitude_to_DB(power, 10.0, 1e-10, 0.0, self.top_db)
         return decibels
 
     @property
@@ -214,10 +204,7 @@ class Spectrogram(Features):
         return FeatureAxis("frequency", "Hz", "linear", self.first_bin * each, (self.last_bin - 1) * each)
 
     def exportable(self) -> nn.Module:
-        """The same features, with the Fourier transform as a convolution with windowed cosines and sines.
-
-        ONNX Runtime's DFT took 3 to 28 times as long, and PyTorch cannot export a complex spectrum whole.
-        """
+        """The same features by a convolution with windowed cosines and sines: ONNX Runtime's DFT is far slower."""
         other = copy.deepcopy(self)
         bins = torch.arange(self.first_bin, self.last_bin)[:, None]
         turns = (bins * torch.arange(self.n_fft) % self.n_fft).double() * (2 * math.pi / self.n_fft)
@@ -239,8 +226,7 @@ class MelSpectrogram(Spectrogram):
 
     def __init__(self, sample_rate: int, n_mels: int = 64, **options: Any) -> None:
         super().__init__(sample_rate, **options)
-        if n_mels < 1:
-            _refuse("n_mels", n_mels, "at least 1")
+        _check(n_mels >= 1, "n_mels", n_mels, "at least 1")
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)  # which torchaudio follows
         with warnings.catch_warnings():
@@ -249,10 +235,8 @@ class MelSpectrogram(Spectrogram):
             filters = audio.melscale_fbanks(bins, self.f_min, self.f_max, n_mels, sample_rate, "slaney", "slaney")
         torch.set_default_dtype(before)
         if empty := int((filters.amax(dim=0) == 0).sum()):
-            raise EmolightError(
-                f"{empty} of {n_mels} mel bins are empty with model.features.n_fft {self.n_fft}.",
-                "Lower model.features.n_mels, or raise model.features.n_fft.",
-            )
+            problem = f"{empty} of {n_mels} mel bins are empty with model.features.n_fft {self.n_fft}."
+            raise EmolightError(problem, "Lower model.features.n_mels, or raise model.features.n_fft.")
         used = filters.amax(dim=1).nonzero()
         self.first_bin, self.last_bin = int(used[0]), int(used[-1]) + 1
         self._constant("mel", filters[self.first_bin : self.last_bin])
@@ -290,10 +274,8 @@ class MFCC(MelSpectrogram):
 
     def __init__(self, sample_rate: int, n_mfcc: int = 40, n_mels: int = 64, deltas: int = 0, **options: Any) -> None:
         super().__init__(sample_rate, n_mels, **options)
-        if not 1 <= n_mfcc <= n_mels:
-            _refuse("n_mfcc", n_mfcc, f"from 1 to n_mels = {n_mels}")
-        if not 0 <= deltas <= 2:
-            _refuse("deltas", deltas, "0, 1 or 2")
+        _check(1 <= n_mfcc <= n_mels, "n_mfcc", n_mfcc, f"from 1 to n_mels = {n_mels}")
+        _check(0 <= deltas <= 2, "deltas", deltas, "0, 1 or 2")
         self._constant("dct", torch.from_numpy(dct(np.eye(n_mels), axis=0, norm="ortho")[:n_mfcc]))
         self.rows, self.channels = n_mfcc, 1 + deltas
 
@@ -322,5 +304,7 @@ def _slopes(image: Tensor) -> Tensor:
     return (padded[..., 3:-1] - padded[..., 1:-3] + 2 * (padded[..., 4:] - padded[..., :-4])) / 10
 
 
-def _refuse(name: str, value: float, valid: str) -> None:
-    raise EmolightError(f"model.features.{name} is {value:g}; it must be {valid}.", f"Change model.features.{name}.")
+def _check(holds: bool, name: str, value: float, valid: str) -> None:
+    if not holds:
+        name = f"model.features.{name}"
+        raise EmolightError(f"{name} is {value:g}; it must be {valid}.", f"Change {name}.")
