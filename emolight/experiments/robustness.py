@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from emolight.data.audio import AudioError, load_waveform
 from emolight.data.splits import SCORED
@@ -102,17 +101,12 @@ def card_figure(rows: pd.DataFrame, classes: int, title: str) -> Figure:
 
 
 def print_card(rows: pd.DataFrame, title: str) -> None:
-    """Print the card as a table."""
-    grid = Table("disturbance", title=title, title_justify="left")
-    for name in ("UAR %", "accuracy %", "points against clean", "95 % by speaker"):
-        grid.add_column(name, justify="right")
-    ends = rows["group"].ne(rows["group"].shift(-1))
-    for row, last in zip(rows.to_dict("records"), ends, strict=True):
-        change, low, high = (f"{100 * row[f'uar_change{end}']:+.1f}" for end in ("", "_low", "_high"))
-        changes = ("", "") if row["disturbance"] == CLEAN else (change, f"{low} to {high}".replace("+nan to +nan", "–"))
-        scored = (f"{100 * row[name]:.1f}" for name in ("uar", "accuracy"))
-        grid.add_row(row["disturbance"], *scored, *changes, end_section=bool(last))
-    Console(highlight=False, soft_wrap=True, markup=False).print(grid)
+    """Print the card, in percent and points."""
+    names = {"uar": "UAR %", "accuracy": "accuracy %", "uar_change": "change", "uar_change_low": "from"}
+    shown = 100 * rows.set_index("disturbance")[[*names, "uar_change_high"]]
+    table = shown.rename(columns={**names, "uar_change_high": "to"}).rename_axis(None)
+    print(f"{title}\n{table.to_string(float_format='{:.1f}'.format, na_rep='')}")
+    print("The change is in points of UAR against clean, with its 95 % interval by speaker.")
 
 
 def main(argv: list[str]) -> int:

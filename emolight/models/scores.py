@@ -52,6 +52,6 @@ class Scores(nn.Module):
 
     def reset(self) -> None:
         """Begin anew."""
-        for metric in (self.metrics, self.mean_loss):
-            metric.reset()
+        self.metrics.reset()
+        self.mean_loss.reset()
         self.parts.clear()
