@@ -40,7 +40,7 @@ def at(change: Disturbance, strength: float, before: float = 0, behind: float = 
 
     def changed(wave: Tensor, rate: int) -> Tensor:
         change.sample_rate = rate
-        return change.disturb(pad(wave, (round(before * rate), round(behind * rate))), torch.tensor([[strength]]))
+        return change.disturb(pad(wave, (round(before * rate), round(behind * rate))), torch.tensor([[float(strength)]]))
 
     return changed
 
@@ -48,7 +48,7 @@ def at(change: Disturbance, strength: float, before: float = 0, behind: float = 
 def noisy(wave: Tensor, rate: int, ratio: float) -> Tensor:
     """White noise over all of the recording, at a ratio to its speech: silence at the ends is not counted."""
     start, end = sound_range(wave[0].numpy(), SPEECH_DB)
-    rolled = Noise().disturb(wave.roll(-start, 1), torch.tensor([[ratio]]), torch.tensor([end - start]))
+    rolled = Noise().disturb(wave.roll(-start, 1), torch.tensor([[float(ratio)]]), torch.tensor([end - start]))
     return rolled.roll(start, 1)
 
 
@@ -56,7 +56,7 @@ def middle(wave: Tensor, rate: int, seconds: float) -> Tensor:
     """The middle of the speech; shorter speech stays whole."""
     speech, change = wave[:, slice(*sound_range(wave[0].numpy(), SPEECH_DB))], Crop()
     change.sample_rate = rate
-    return change.disturb(speech, torch.tensor([[seconds]]), torch.tensor([[0.5]]))[:, : round(seconds * rate)]
+    return change.disturb(speech, torch.tensor([[float(seconds)]]), torch.tensor([[0.5]]))[:, : round(seconds * rate)]
 
 
 DISTURBANCES: tuple[Disturbed, ...] = (
