@@ -40,7 +40,8 @@ def at(change: Disturbance, strength: float, before: float = 0, behind: float = 
 
     def changed(wave: Tensor, rate: int) -> Tensor:
         change.sample_rate = rate
-        return change.disturb(pad(wave, (round(before * rate), round(behind * rate))), torch.tensor([[float(strength)]]))
+        padded = pad(wave, (round(before * rate), round(behind * rate)))
+        return change.disturb(padded, torch.tensor([[float(strength)]]))
 
     return changed
 
