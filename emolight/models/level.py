@@ -31,9 +31,9 @@ class Level(nn.Module):
         if kind not in TARGET:
             raise EmolightError(f"model.features.level is '{kind}'.", "Valid: keep, rms, loudness.")
         self.kind, self.block = kind, round(0.4 * sample_rate)
-        impulse = nn.functional.pad(torch.ones(1, dtype=torch.float64), (0, sample_rate // 16 - 1))
+        impulse = pad(torch.tensor([0.1], dtype=torch.float64), (0, sample_rate // 16 - 1))  # filters clip at 1
         response = highpass_biquad(treble_biquad(impulse, sample_rate, 4.0, 1500.0, 0.5**0.5), sample_rate, 38.0, 0.5)
-        self.register_buffer("response", response.float(), persistent=False)
+        self.register_buffer("response", 10 * response.float(), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The clips at their new level."""
