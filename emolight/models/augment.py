@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchaudio import functional as audio
 
 from emolight.errors import EmolightError
+from emolight.models.level import convolved
 from emolight.models.parts import Part, Spec
 
 DEFAULT: tuple[Spec, ...] = (
@@ -196,8 +197,7 @@ class Reverb(Disturbance):
 
     def disturb(self, waveform: Tensor, rt60: Tensor) -> Tensor:
         """The clips in their rooms, as long as before."""
-        reverberant: Tensor = audio.fftconvolve(waveform, self.rooms(rt60).to(waveform))
-        return reverberant[:, : waveform.shape[1]]
+        return convolved(waveform, self.rooms(rt60).to(waveform))
 
     def rooms(self, rt60: Tensor) -> Tensor:
         """Responses of unit energy, ``[B, R]``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, conv1d, pad
 from torchaudio.functional import fftconvolve, highpass_biquad, treble_biquad
@@ -58,7 +59,14 @@ class Level(nn.Module):
 
     def _weighted(self, waveform: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
-            weighted: Tensor = fftconvolve(waveform, self.response[None])
-            return weighted[:, : waveform.shape[1]]
+            return convolved(waveform, self.response[None])
         before = pad(waveform, (len(self.response) - 1, 0)).unsqueeze(1)
         return conv1d(before, self.response.flip(0)[None, None]).squeeze(1)
+
+
+def convolved(waveform: Tensor, response: Tensor) -> Tensor:
+    """``[B, T]`` with ``[B, R]``, as long as before, by a Fourier transform of a length that is fast."""
+    whole = waveform.shape[1] + response.shape[1] - 1
+    response = pad(response, (0, next_fast_len(whole, real=True) - whole))
+    result: Tensor = fftconvolve(waveform, response)
+    return result[:, : waveform.shape[1]]
