@@ -1,8 +1,7 @@
 """``python -m emolight robustness``: how well a run's held-out clips are recognised when they are disturbed.
 
 Every recording is decoded and brought to the model's rate once. Each disturbance of it then goes the way of
-:mod:`emolight.inference.recognizer`: silence cut, length, front-end, network. Signal-to-noise ratios are thus those
-of the band that the model gets. Noise fills the silence at both ends, so that under it less or nothing is cut, as
+:mod:`emolight.inference.recognizer`. Noise fills the silence at both ends, so that under it less or nothing is cut, as
 it would be with such a recording.
 """
 
@@ -17,25 +16,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from emolight.data.audio import AudioError, load_waveform
 from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
+from emolight.evaluation import style
 from emolight.evaluation.predictions import predictions_table, scores
 from emolight.evaluation.statistics import few_speakers, paired_difference
-from emolight.evaluation.style import (
-    BLUE,
-    GREY,
-    INK,
-    VERMILLION,
-    WIDTH,
-    clean_axis,
-    legend_below,
-    new_figure,
-    save_figure,
-)
-from emolight.experiments.disturb import DISTURBANCES, random_of
+from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.summary import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
@@ -55,25 +43,10 @@ def spread(clips: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def score_disturbed(recognizer: Recognizer, clips: pd.DataFrame, groups: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """Predictions of every clip under every disturbance; the disturbances of a clip are one pass of the network.
-
-    Args:
-        recognizer: a trained model.
-        clips: rows of :attr:`emolight.data.datamodule.EmotionDataModule.clips`.
-        groups: their columns that the tables keep.
-
-    Returns:
-        Disturbance to predictions table, in the order of :data:`~emolight.experiments.disturb.DISTURBANCES`.
-
-    Raises:
-        EmolightError: the model does not know an emotion of the clips.
-        AudioError: a recording cannot be used.
-    """
+    """A predictions table, with the columns ``groups`` of ``clips``, by every disturbance."""
     if unknown := sorted(set(clips["emotion"]) - set(recognizer.classes)):
-        raise EmolightError(
-            f"The model does not know {', '.join(unknown)}, which clips of split.csv are.",
-            "Give a checkpoint of the run whose folder it lies in.",
-        )
+        problem = f"The model does not know {', '.join(unknown)}, which clips of split.csv are."
+        raise EmolightError(problem, "Give a checkpoint of the run whose folder it lies in.")
     rate = recognizer.contract.sample_rate
     found = np.empty((len(DISTURBANCES), len(clips), len(recognizer.classes)))
     rows = track(clips.to_dict("records"), "clips", transient=True, disable=not Console().is_terminal)
@@ -81,7 +54,7 @@ def score_disturbed(recognizer: Recognizer, clips: pd.DataFrame, groups: Sequenc
         part = {name: clip[name] for name in ("start", "end") if pd.notna(clip.get(name))}
         wave = load_waveform(clip["file"], rate, None, **part)
         # Each begins with the clip's own random numbers: the noise of all ratios is one noise.
-        waves = [one.apply(wave, rate, random_of(clip["clip_id"])) for one in DISTURBANCES]
+        waves = [one.apply(wave, rate, clip["clip_id"]) for one in DISTURBANCES]
         try:
             predictions = recognizer.predict_batch(waves, rate, whole=True)
         except AudioError as error:
@@ -92,16 +65,7 @@ def score_disturbed(recognizer: Recognizer, clips: pd.DataFrame, groups: Sequenc
 
 
 def card(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The robustness card.
-
-    Args:
-        tables: from :func:`score_disturbed`.
-
-    Returns:
-        A row a disturbance, as fractions: ``disturbance, group, uar, accuracy, uar_change, uar_change_low,
-        uar_change_high`` and ``clips``. The change is against clean, with its 95 % interval by speaker, which is
-        missing when all clips are of one speaker.
-    """
+    """The robustness card: a row a disturbance, as fractions; the change is against clean, its interval by speaker."""
     clean, rows = tables[CLEAN], []
     several = clean["speaker"].nunique() > 1
     for one in DISTURBANCES:
@@ -114,74 +78,48 @@ def card(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def card_figure(rows: pd.DataFrame, classes: int, title: str) -> Figure:
-    """The card as a picture: a dot a disturbance, with the interval of its change laid around it.
-
-    Args:
-        rows: from :func:`card`.
-        classes: emotions of the task, of which chance is one part.
-        title: above the figure.
-    """
+    """The card as a picture: a dot a disturbance, with the interval of its change laid around it."""
     groups = rows["group"].ne(rows["group"].shift()).cumsum() - 1
     places = np.arange(len(rows)) + 0.6 * groups.to_numpy()  # a gap between groups
     uar, clean, chance = 100 * rows["uar"], 100 * float(rows["uar"].iloc[0]), 100 / classes
-    figure = new_figure(WIDTH, 1.9 + 0.27 * (places[-1] + 1), title)
+    figure = style.new_figure(style.WIDTH, 1.9 + 0.27 * (places[-1] + 1), title)
     axis = figure.subplots()
     lines = [
-        axis.axvline(clean, color=VERMILLION, linewidth=1.8, linestyle="--", label=f"clean, UAR {clean:.1f} %"),
-        axis.axvline(chance, color=GREY, linewidth=1.8, linestyle=":", label=f"chance {chance:.1f} %"),
+        axis.axvline(clean, color=style.VERMILLION, linewidth=1.8, linestyle="--", label=f"clean, UAR {clean:.1f} %"),
+        axis.axvline(chance, color=style.GREY, linewidth=1.8, linestyle=":", label=f"chance {chance:.1f} %"),
     ]
     low, high = (clean + 100 * rows[f"uar_change_{end}"] for end in ("low", "high"))
-    bars = axis.hlines(places, low, high, color=INK, linewidth=1.6, label="95 % of the change, by speaker")
-    axis.plot(uar, places, "o", color=BLUE, markersize=7, zorder=3)
-    clean_axis(axis, "x")
-    axis.set_xlim(0, 100.4)
-    axis.set_ylim(places[-1] + 0.7, -1.5)
-    axis.set_yticks(places, rows["disturbance"])
+    bars = axis.hlines(places, low, high, color=style.INK, linewidth=1.6, label="95 % of the change, by speaker")
+    axis.plot(uar, places, "o", color=style.BLUE, markersize=7, zorder=3)
+    style.clean_axis(axis, "x")
+    axis.set(xlim=(0, 100.4), ylim=(places[-1] + 0.7, -0.7), xlabel="UAR (%), and its change against clean")
+    changes = ["", *(f"  {change:+.1f}" for change in 100 * rows["uar_change"].iloc[1:])]
+    axis.set_yticks(places, rows["disturbance"] + changes)
     axis.tick_params(axis="y", length=0)
-    axis.set_xlabel("UAR (%)")
-    changes = ["", *(f"{change:+.1f}" for change in 100 * rows["uar_change"].iloc[1:])]
-    numbers = [f"{value:5.1f} {change:>6}" for value, change in zip(uar, changes, strict=True)]
-    right = axis.twinx()
-    right.set_ylim(axis.get_ylim())
-    right.set_yticks([-1.1, *places], ["  UAR change", *numbers], family="monospace", color=INK)
-    right.tick_params(axis="y", length=0)
-    right.spines[:].set_visible(False)
-    legend_below(figure, [*lines, bars], 2)
+    style.legend_below(figure, [*lines, bars], 2)
     return figure
 
 
 def print_card(rows: pd.DataFrame, title: str) -> None:
-    """Print the card as a table."""
-    grid = Table("disturbance", title=title, title_justify="left")
-    for name in ("UAR %", "accuracy %", "change", "95 % by speaker"):
-        grid.add_column(name, justify="right")
-    ends = rows["group"].ne(rows["group"].shift(-1))
-    for row, last in zip(rows.to_dict("records"), ends, strict=True):
-        change, low, high = (f"{100 * row[f'uar_change{end}']:+.1f}" for end in ("", "_low", "_high"))
-        changes = ("", "") if row["disturbance"] == CLEAN else (change, f"{low} to {high}".replace("+nan to +nan", "–"))
-        scored = (f"{100 * row[name]:.1f}" for name in ("uar", "accuracy"))
-        grid.add_row(row["disturbance"], *scored, *changes, end_section=bool(last))
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(grid)
-    console.print("The change is in points of UAR against clean.")
+    """Print the card, in percent and points."""
+    names = {"uar": "UAR %", "accuracy": "accuracy %", "uar_change": "change", "uar_change_low": "from"}
+    shown = 100 * rows.set_index("disturbance")[[*names, "uar_change_high"]]
+    table = shown.rename(columns={**names, "uar_change_high": "to"}).rename_axis(None)
+    print(f"{title}\n{table.to_string(float_format='{:.1f}'.format, na_rep='')}")
+    print("The change is in points of UAR against clean, with its 95 % interval by speaker.")
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight robustness",
-        description="Score a model on its run's held-out clips, clean and disturbed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
-    about = "default: %(default)s; test counts as a scoring of the test set"
-    parser.add_argument("--subset", choices=tuple(SCORED), default="val", help=about)
-    parser.add_argument(
-        "--root", "--data.root", dest="root", metavar="DIR", help="the recordings; default: the run's data.root"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/robustness")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N of the clips, for a quick look")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
+    about = "Score a model on its run's held-out clips, clean and disturbed."
+    parser = argparse.ArgumentParser(prog="python -m emolight robustness", description=about, allow_abbrev=False)
+    add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
+    add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
+    add("--subset", choices=tuple(SCORED), default="val", help=scoring)
+    add("--root", "--data.root", dest="root", metavar="DIR", help="the recordings; default: the run's data.root")
+    add("--output", type=Path, metavar="DIR", help="default: RUN/robustness")
+    add("--limit", type=int, metavar="N", help="only N of the clips, for a quick look")
+    add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_args(argv)
     if options.limit is not None and options.limit < 1:
         raise EmolightError(f"--limit is {options.limit}; it must be at least 1.", "Leave it out for all clips.")
@@ -206,7 +144,7 @@ def main(argv: list[str]) -> int:
     folder = (options.output or run.folder / "robustness").expanduser()
     table, picture = folder / f"robustness_{subset}.csv", folder / f"robustness_{subset}.png"
     write_table(table, rows)
-    save_figure(card_figure(rows, len(recognizer.classes), f"{title}\n{note}"), picture)
+    style.save_figure(card_figure(rows, len(recognizer.classes), f"{title}\n{note}"), picture)
     print_card(rows, title)
     print(f"split: {note}")
     if few := few_speakers(clips["speaker"].nunique()):

@@ -126,6 +126,9 @@ class EmotionClassifier(pl.LightningModule):
         make_features, make_network = self._makers
         del self._makers  # what jsonargparse makes cannot be pickled
         self.classes = [str(name) for name in classes]
+        for change in self.augment:
+            assert isinstance(change, Augmentation)
+            change.sample_rate = sample_rate
         self.front_end = make_features(sample_rate)
         self.front_end.check_length(round(duration * sample_rate))
         self.normalise = Normalise(self.front_end.channels, self.front_end.rows)

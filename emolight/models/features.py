@@ -9,20 +9,18 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 import torchaudio.functional as audio
+from scipy.fft import dct
 from torch import Tensor, nn
 
 from emolight.errors import EmolightError
+from emolight.models.level import Level, LevelKind
 from emolight.models.parts import Part, without_cast
-
-AMIN = 1e-10
-"""Power below which decibels are cut off, as in ``librosa.power_to_db``."""
 
 
 class FeatureAxis(NamedTuple):
@@ -42,15 +40,13 @@ class Features(Part, nn.Module):
 
     Args:
         sample_rate: Hz of the waveforms; the classifier gives it.
+        level: of every clip: as recorded (keep), one root mean square (rms), or one loudness by ITU-R BS.1770.
 
     Attributes:
         mode: one word for tables and file names.
-        channels: of the result.
-        rows: of the result.
         image: whether the result is ``[B, channels, rows, N]``; else it is ``[B, 1, T]``.
         hop_length: samples from one column to the next; column k is centred on sample ``k * hop_length``.
-        unit: of the values in pictures.
-        normalised_in_pictures: pictures show the values after the classifier's normalisation.
+        unit: of the values in pictures, which ``normalised_in_pictures`` shows after the classifier's normalisation.
 
     Example:
         >>> class Loudness(Features):
@@ -67,9 +63,10 @@ class Features(Part, nn.Module):
     unit: ClassVar[str] = ""
     normalised_in_pictures: ClassVar[bool] = False
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, level: LevelKind = "keep") -> None:
         super().__init__()
         self.sample_rate = sample_rate
+        self.level = None if level == "keep" else Level(level, sample_rate)
 
     def compute(self, waveform: Tensor) -> Tensor:
         """The features of float32 waveforms ``[B, T]``."""
@@ -79,7 +76,8 @@ class Features(Part, nn.Module):
         """As :meth:`compute`, with autocast off; waveforms of any floating type."""
         # The mel product overflows float16, and bfloat16 has too few digits for decibels.
         with torch.autocast(waveform.device.type, enabled=False):
-            return self.compute(waveform.float())
+            waveform = waveform.float()
+            return self.compute(waveform if self.level is None else self.level(waveform))
 
     @property
     def title(self) -> str:
@@ -97,8 +95,8 @@ class Features(Part, nn.Module):
 
     def check_length(self, length: int) -> None:
         """Raise :class:`EmolightError` where a clip of ``length`` samples has fewer than two columns."""
-        if self.image and self.hop_length > length:
-            _refuse("hop_length", self.hop_length, f"at most a clip's length, {length} samples")
+        fits = not self.image or self.hop_length <= length
+        _check(fits, "hop_length", self.hop_length, f"at most a clip's length, {length} samples")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
@@ -125,9 +123,10 @@ class Spectrogram(Features):
         f_min: lowest frequency in Hz; the spectrogram drops the bins below it.
         f_max: highest frequency in Hz; null is half the sample rate.
         top_db: dynamic range: what lies more decibels below the clip's loudest value is lifted to there.
+        level: of every clip: keep, rms or loudness.
 
     Raises:
-        EmolightError: parameters that cannot work together.
+        EmolightError: parameters that cannot work together; so do the classes below.
     """
 
     mode, unit = "spectrogram", "dB"
@@ -143,40 +142,32 @@ class Spectrogram(Features):
         f_min: float = 0.0,
         f_max: float | None = None,
         top_db: float = 80.0,
+        level: LevelKind = "keep",
     ) -> None:
-        super().__init__(sample_rate)
-        length = n_fft if win_length is None else win_length
-        high = sample_rate / 2 if f_max is None else f_max
-        for holds, name, value, valid in (
-            (n_fft >= 16, "n_fft", n_fft, "at least 16"),
-            (hop_length >= 1, "hop_length", hop_length, "at least 1"),
-            (1 <= length <= n_fft, "win_length", length, f"from 1 to n_fft = {n_fft}"),
-            (0 <= f_min < high, "f_min", f_min, f"from 0 to below f_max = {high:g} Hz"),
-            (high <= sample_rate / 2, "f_max", high, f"at most half the sample rate, {sample_rate / 2:g} Hz"),
-            (0 < top_db < math.inf, "top_db", top_db, "above 0"),
-        ):
-            if not holds:
-                _refuse(name, value, valid)
+        super().__init__(sample_rate, level)
+        length, high = n_fft if win_length is None else win_length, sample_rate / 2 if f_max is None else f_max
+        _check(n_fft >= 16, "n_fft", n_fft, "at least 16")
+        _check(hop_length >= 1, "hop_length", hop_length, "at least 1")
+        _check(1 <= length <= n_fft, "win_length", length, f"from 1 to n_fft = {n_fft}")
+        _check(0 <= f_min < high, "f_min", f_min, f"from 0 to below f_max = {high:g} Hz")
+        _check(high <= sample_rate / 2, "f_max", high, f"at most half the sample rate, {sample_rate / 2:g} Hz")
+        _check(0 < top_db < math.inf, "top_db", top_db, "above 0")
         self.n_fft, self.hop_length, self.top_db = n_fft, hop_length, top_db
         self.f_min, self.f_max = f_min, high
         left = (n_fft - length) // 2
         window = torch.hann_window(length, dtype=torch.float32)
         self._constant("window", nn.functional.pad(window, (left, n_fft - length - left)))
-        self.register_buffer("basis", None, persistent=False)
+        self._constant("basis", None)
         hertz = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
-        self._use_bins(np.flatnonzero((hertz >= f_min) & (hertz <= high)))
-        self.rows = self.last_bin - self.first_bin
-
-    def _use_bins(self, bins: np.ndarray) -> None:
+        bins = np.flatnonzero((hertz >= f_min) & (hertz <= high))
         if not len(bins):
-            raise EmolightError(
-                f"No frequency bin lies between f_min {self.f_min:g} and f_max {self.f_max:g} Hz.",
-                "Widen the range, or raise model.features.n_fft.",
-            )
+            problem = f"No frequency bin lies between f_min {f_min:g} and f_max {high:g} Hz."
+            raise EmolightError(problem, "Widen the range, or raise model.features.n_fft.")
         self.first_bin, self.last_bin = int(bins[0]), int(bins[-1]) + 1
+        self.rows = len(bins)
 
-    def _constant(self, name: str, values: Tensor) -> None:
-        self.register_buffer(name, values.float().contiguous(), persistent=False)
+    def _constant(self, name: str, values: Tensor | None) -> None:
+        self.register_buffer(name, values if values is None else values.float().contiguous(), persistent=False)
 
     @torch.no_grad()
     def compute(self, waveform: Tensor) -> Tensor:
@@ -184,10 +175,7 @@ class Spectrogram(Features):
         return self._decibels(self._power(waveform))
 
     def _power(self, waveform: Tensor) -> Tensor:
-        """Power spectra ``[B, N, bins]`` of the bins in use.
-
-        The same as ``torch.stft(..., pad_mode="constant").abs().square()``, without its complex copies.
-        """
+        """Power spectra ``[B, N, bins]`` of the bins in use, as ``torch.stft`` without its complex copies."""
         padded = nn.functional.pad(waveform, (self.n_fft // 2, self.n_fft // 2))
         if self.basis is not None:
             spectrum = nn.functional.conv1d(padded.unsqueeze(1), self.basis, stride=self.hop_length)
@@ -199,10 +187,9 @@ class Spectrogram(Features):
         return torch.addcmul(real * real, imaginary, imaginary)
 
     def _decibels(self, power: Tensor) -> Tensor:
-        """``librosa.power_to_db(power, amin=1e-10, top_db)`` of each clip: ``[B, N, F]`` to ``[B, 1, F, N]``."""
-        # With a channel, top_db counts from each clip's own loudest value; without one, from the batch's.
-        power = power.transpose(1, 2).unsqueeze(1)
-        decibels: Tensor = audio.amplitude_to_DB(power, 10.0, AMIN, 0.0, self.top_db)
+        """``librosa.power_to_db(power, top_db)`` of each clip: ``[B, N, F]`` to ``[B, 1, F, N]``."""
+        power = power.transpose(1, 2).unsqueeze(1)  # without a channel top_db would count from the loudest clip
+        decibels: Tensor = audio.amplitude_to_DB(power, 10.0, 1e-10, 0.0, self.top_db)
         return decibels
 
     @property
@@ -217,11 +204,7 @@ class Spectrogram(Features):
         return FeatureAxis("frequency", "Hz", "linear", self.first_bin * each, (self.last_bin - 1) * each)
 
     def exportable(self) -> nn.Module:
-        """The same features, with the Fourier transform as a convolution.
-
-        ONNX Runtime's DFT took 3 to 28 times as long, and PyTorch cannot export a complex spectrum of which all
-        bins are kept. A strided convolution with the windowed cosines and sines computes the bins in use only.
-        """
+        """The same features by a convolution with windowed cosines and sines: ONNX Runtime's DFT is far slower."""
         other = copy.deepcopy(self)
         bins = torch.arange(self.first_bin, self.last_bin)[:, None]
         turns = (bins * torch.arange(self.n_fft) % self.n_fft).double() * (2 * math.pi / self.n_fft)
@@ -234,14 +217,8 @@ class MelSpectrogram(Spectrogram):
     """Mel spectrogram in decibels, ``[B, T]`` to ``[B, 1, n_mels, 1 + T // hop_length]``.
 
     Args:
-        n_mels: mel bins.
+        n_mels: mel bins on the scale of Slaney's *Auditory Toolbox*, 1998, by filters of equal area.
         options: as of :class:`Spectrogram`.
-
-    Raises:
-        EmolightError: parameters that cannot work together, or mel bins that no frequency falls into.
-
-    Source:
-        Slaney, *Auditory Toolbox*, 1998: linear below 1 kHz, logarithmic above, filters of equal area.
     """
 
     mode = "mel"
@@ -249,19 +226,19 @@ class MelSpectrogram(Spectrogram):
 
     def __init__(self, sample_rate: int, n_mels: int = 64, **options: Any) -> None:
         super().__init__(sample_rate, **options)
-        if n_mels < 1:
-            _refuse("n_mels", n_mels, "at least 1")
-        with _float64(), warnings.catch_warnings():
+        _check(n_mels >= 1, "n_mels", n_mels, "at least 1")
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # which torchaudio follows
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of empty filters, which are an error here
-            filters: Tensor = audio.melscale_fbanks(
-                self.n_fft // 2 + 1, self.f_min, self.f_max, n_mels, sample_rate, "slaney", "slaney"
-            )
+            bins = self.n_fft // 2 + 1
+            filters = audio.melscale_fbanks(bins, self.f_min, self.f_max, n_mels, sample_rate, "slaney", "slaney")
+        torch.set_default_dtype(before)
         if empty := int((filters.amax(dim=0) == 0).sum()):
-            raise EmolightError(
-                f"{empty} of {n_mels} mel bins are empty with model.features.n_fft {self.n_fft}.",
-                "Lower model.features.n_mels, or raise model.features.n_fft.",
-            )
-        self._use_bins(filters.amax(dim=1).nonzero().squeeze(1).numpy())
+            problem = f"{empty} of {n_mels} mel bins are empty with model.features.n_fft {self.n_fft}."
+            raise EmolightError(problem, "Lower model.features.n_mels, or raise model.features.n_fft.")
+        used = filters.amax(dim=1).nonzero()
+        self.first_bin, self.last_bin = int(used[0]), int(used[-1]) + 1
         self._constant("mel", filters[self.first_bin : self.last_bin])
         self.rows = n_mels
 
@@ -289,9 +266,6 @@ class MFCC(MelSpectrogram):
         n_mels: mel bins of which they are the cosine transform.
         deltas: further channels: 1 adds the slopes over 5 frames, 2 the slopes of these too.
         options: as of :class:`Spectrogram`.
-
-    Raises:
-        EmolightError: parameters that cannot work together, or mel bins that no frequency falls into.
     """
 
     mode, unit = "mfcc", "standard deviations"
@@ -300,12 +274,9 @@ class MFCC(MelSpectrogram):
 
     def __init__(self, sample_rate: int, n_mfcc: int = 40, n_mels: int = 64, deltas: int = 0, **options: Any) -> None:
         super().__init__(sample_rate, n_mels, **options)
-        if not 1 <= n_mfcc <= n_mels:
-            _refuse("n_mfcc", n_mfcc, f"from 1 to n_mels = {n_mels}")
-        if not 0 <= deltas <= 2:
-            _refuse("deltas", deltas, "0, 1 or 2")
-        with _float64():
-            self._constant("dct", audio.create_dct(n_mfcc, n_mels, "ortho").T)
+        _check(1 <= n_mfcc <= n_mels, "n_mfcc", n_mfcc, f"from 1 to n_mels = {n_mels}")
+        _check(0 <= deltas <= 2, "deltas", deltas, "0, 1 or 2")
+        self._constant("dct", torch.from_numpy(dct(np.eye(n_mels), axis=0, norm="ortho")[:n_mfcc]))
         self.rows, self.channels = n_mfcc, 1 + deltas
 
     @torch.no_grad()
@@ -333,16 +304,7 @@ def _slopes(image: Tensor) -> Tensor:
     return (padded[..., 3:-1] - padded[..., 1:-3] + 2 * (padded[..., 4:] - padded[..., :-4])) / 10
 
 
-@contextmanager
-def _float64() -> Iterator[None]:
-    """Let torchaudio, which follows the default type, compute constants in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _refuse(name: str, value: float, valid: str) -> None:
-    raise EmolightError(f"model.features.{name} is {value:g}; it must be {valid}.", f"Change model.features.{name}.")
+def _check(holds: bool, name: str, value: float, valid: str) -> None:
+    if not holds:
+        name = f"model.features.{name}"
+        raise EmolightError(f"{name} is {value:g}; it must be {valid}.", f"Change {name}.")

@@ -12,14 +12,7 @@ from emolight.models.parts import without_cast
 
 
 class Normalise(nn.Module):
-    """Zero mean and unit deviation of every feature row.
-
-    The statistics are float32 buffers, so a checkpoint carries them.
-
-    Args:
-        channels: of the features.
-        rows: of the features.
-    """
+    """Zero mean and unit deviation of every feature row; a checkpoint carries the statistics, in float32."""
 
     mean: Tensor
     std: Tensor
@@ -33,26 +26,21 @@ class Normalise(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise ``[B, channels, rows, N]``, or ``[B, 1, T]``."""
-        if features.dim() == 3:
-            return (features - self.mean[0]) / self.std[0]
-        return (features - self.mean) / self.std
+        mean, std = (self.mean, self.std) if features.dim() == 4 else (self.mean[0], self.std[0])
+        return (features - mean) / std
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Set mean and standard deviation from batches of features."""
-        channels, rows, _ = self.mean.shape
-        total = square = torch.zeros(channels, rows, dtype=torch.float64)
-        count = 0
+        count, sums = 0, torch.zeros(2, *self.mean.shape, dtype=torch.float64)
         for features in batches:
-            values = features.cpu().double().reshape(len(features), channels, rows, -1)
-            total = total + values.sum(dim=(0, 3))
-            square = square + values.square().sum(dim=(0, 3))
+            values = features.cpu().double().reshape(len(features), *self.mean.shape[:2], -1)
+            sums += torch.stack([values, values.square()]).sum(dim=(1, 4)).unsqueeze(-1)
             count += values.shape[0] * values.shape[3]
-        mean = total / count
-        std = (square / count - mean.square()).clamp(min=0).sqrt()
-        self.mean.copy_(mean[..., None])
-        # A row that never changes carries nothing: leave it at zero instead of dividing by nothing.
-        self.std.copy_(torch.where(std > 1e-5, std, 1.0)[..., None])
+        mean, square = sums / count
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-5, std, 1.0))  # a row that never changes stays at zero
         self.fitted.fill_(True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -30,7 +30,7 @@ class Part:
 
     Example:
         >>> Gain(6.0).spec
-        {'class_path': 'emolight.models.augment.Gain', 'init_args': {'decibels': 6.0}}
+        {'class_path': 'emolight.models.augment.Gain', 'init_args': {'decibels': 6.0, 'p': 1.0}}
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -16,21 +16,10 @@ from emolight.errors import EmolightError
 def one_cycle(
     weights: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, warmup: float, steps: float, fused: bool
 ) -> OptimizerLRSchedulerConfig:
-    """AdamW under a one-cycle schedule, stepped by batch.
+    """AdamW (Loshchilov and Hutter, 2019) under a one-cycle schedule (Smith and Topin, 2018), stepped by batch.
 
-    Args:
-        weights: what is trained.
-        learning_rate: the highest.
-        weight_decay: AdamW's.
-        warmup: share of the steps in which the learning rate rises.
-        steps: optimiser steps of the whole training.
-        fused: one call for all weights: on a CPU a fifth of a training step less.
-
-    Raises:
-        EmolightError: the training has no end.
-
-    Source:
-        Smith and Topin, *Super-Convergence*, 2018; Loshchilov and Hutter, *Decoupled Weight Decay*, 2019.
+    ``warmup`` is the share of the ``steps`` in which the learning rate rises to its highest, ``learning_rate``.
+    ``fused`` computes all weights by one call: on a CPU a fifth of a training step less.
     """
     if not 0 <= steps < math.inf:
         raise EmolightError("The learning rate's cycle needs an end.", "Set trainer.max_epochs or trainer.max_steps.")

@@ -18,12 +18,7 @@ Batch = dict[str, Tensor]
 
 
 class Scores(nn.Module):
-    """Collects an evaluation, batch by batch.
-
-    Args:
-        classes: names of the classes.
-        subset: ``val`` or ``test``, the first word of the metrics' names.
-    """
+    """Collects an evaluation of ``subset``, the first word of the metrics' names, batch by batch."""
 
     def __init__(self, classes: Sequence[str], subset: str) -> None:
         super().__init__()

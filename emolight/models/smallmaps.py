@@ -16,11 +16,7 @@ class SmallMapConv2d(nn.Conv2d):
     Where the output has at most :data:`CELLS` cells, or one row or column, the neighbours of each cell are laid
     side by side and multiplied with the kernel at once. oneDNN's convolution is slow there. In bfloat16 it is also
     wrong for kernels above 1x1 of stride 2 whose output is one column wide: its weight gradient, and on CPUs with
-    AMX its result too, reads memory that was never written (torch 2.14.1). Grouped convolutions have that fault
-    too; they run in float32 there.
-
-    Shape:
-        ``[B, in_channels, H, W]`` to ``[B, out_channels, H', W']``, as ``nn.Conv2d``.
+    AMX its result too, reads memory that was never written (torch 2.14.1). Grouped ones run in float32 there.
     """
 
     def forward(self, image: Tensor) -> Tensor:

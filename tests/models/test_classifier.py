@@ -166,7 +166,8 @@ def test_parts_may_be_names_specifications_classes_and_plain_modules(tmp_path: P
         model = classifier(mfcc, network, augment=[{"class_path": "Gain"}, TimeShift(0.2)], **known)
         assert model.hparams["features"]["init_args"]["n_mfcc"] == 13
         assert model.hparams["network"] == {"class_path": f"{__name__}.Small", "init_args": {"width": 8}}
-        assert [one["init_args"] for one in model.hparams["augment"]] == [{"decibels": 3.0}, {"fraction": 0.2}]
+        gain, shift = (one["init_args"] for one in model.hparams["augment"])
+        assert (gain, shift) == ({"decibels": 3.0, "p": 1.0}, {"fraction": 0.2, "p": 1.0})
     model = classifier(MEL, functools.partial(Plain, size=2), **known)
     assert model(torch.randn(2, 4000)).shape == (2, 3)
     assert model.embed(torch.randn(2, 4000)).shape == (2, 4)

@@ -7,10 +7,12 @@ import librosa
 import numpy as np
 import pytest
 import torch
+import torchaudio
 
 from emolight.data.audio import load_waveform
 from emolight.errors import EmolightError
 from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram, Waveform
+from emolight.models.level import Level
 
 KINDS: list[type[Features]] = [Spectrogram, MelSpectrogram, MFCC]
 SETTINGS: list[dict[str, Any]] = [
@@ -151,6 +153,7 @@ def test_rows_know_what_they_are() -> None:
         ({"top_db": -1.0}, "top_db is -1"),
         ({"top_db": float("nan")}, "top_db is nan"),
         ({"deltas": 3}, "deltas is 3"),
+        ({"level": "loud"}, "model.features.level is 'loud'.\nValid: keep, rms, loudness."),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
@@ -176,4 +179,61 @@ def test_a_front_end_of_ones_own_needs_rows_and_compute_only() -> None:
     mine = Loudness(16000)
     assert mine(torch.ones(2, 1600).half()).dtype == torch.float32
     assert (mine.axis, mine.title, mine.exportable()) == (("row", "", None, 0, 0), "features", mine)
-    assert mine.spec["init_args"] == {}
+    assert mine.spec["init_args"] == {"level": "keep"}
+
+
+def speech(clips: int, length: int, zeros: int = 0) -> torch.Tensor:
+    """Noise that swells as syllables do, from -66 to -26 dBFS, with silence behind it."""
+    swell = (torch.sin(torch.arange(length) / 1500) + 0.3).clamp(min=0.01)
+    noise = torch.randn(clips, length, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.pad(noise * swell * torch.logspace(-3, -1, clips)[:, None], (0, zeros))
+
+
+@pytest.mark.parametrize("kind", ["rms", "loudness"])
+def test_a_level_does_not_depend_on_the_gain_or_on_the_silence_behind(kind: str) -> None:
+    level, wave = Level(kind, 16000), speech(4, 36000)
+    found = level(wave)
+    torch.testing.assert_close(level(0.1 * wave[3:]), found[3:], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(level(speech(4, 36000, 9000))[:, :36000], found, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(level(wave[1:2]), found[1:2])
+    silence = torch.zeros(2, 4000)
+    assert torch.equal(level(silence), silence)
+    short = level(wave[:, 3000:3800])
+    assert short.isfinite().all()
+    if kind == "rms":
+        torch.testing.assert_close(found.square().mean(1), torch.full((4,), 0.01))
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+def test_loudness_is_that_of_torchaudio(rate: int) -> None:
+    wave = speech(3, 4 * rate)
+    expected = torchaudio.functional.loudness(wave[:, None], rate)
+    found = 10 * Level("loudness", rate).mean_square(wave)[:, 0].log10() - 0.691
+    torch.testing.assert_close(found, expected, atol=0.3, rtol=0)
+    levelled = torchaudio.functional.loudness(Level("loudness", rate)(wave)[:, None], rate)
+    torch.testing.assert_close(levelled, torch.full((3,), -23.0), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("level", ["rms", "loudness"])
+@pytest.mark.parametrize("kind", [MFCC, Waveform])
+def test_front_ends_and_their_exports_have_the_level(kind: type[Features], level: Any, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    features = kind(16000, level=level)
+    assert features.spec["init_args"]["level"] == level
+    torch.testing.assert_close(features(speech(3, 20000)), kind(16000)(Level(level, 16000)(speech(3, 20000))))
+    program = torch.onnx.export(
+        features.exportable().eval(),
+        (torch.zeros(2, 36000),),
+        input_names=["waveform"],
+        dynamic_shapes={"waveform": {0: "batch", 1: "time"}},
+        opset_version=18,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(tmp_path / "level.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "level.onnx"))
+    for clips, length, zeros in ((1, 36000, 0), (3, 20000, 16000), (2, 800, 0), (1, 80000, 5000)):
+        wave = speech(clips, length, zeros)
+        found = torch.from_numpy(session.run(None, {"waveform": wave.numpy()})[0])
+        torch.testing.assert_close(found, features(wave), rtol=1e-4, atol=2e-2 if kind is MFCC else 1e-4)
