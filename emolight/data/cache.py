@@ -5,33 +5,58 @@ There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from emolight.data.audio import AudioError, Waveform, content_hash
-from emolight.data.decoding import STEP, Part, decode, look
-from emolight.data.shards import STAMP, TEXT, Maps, Shards, Span, Stamp, Values, Writer, lock, read
+from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
+from emolight.data.shards import STAMP, Maps, Shards, Span, Stamp, Values, Writer, lock, read
 from emolight.errors import EmolightError
 
-VERSION = 3
+VERSION = 4
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
 SETTLED_NS = 2_000_000_000
 """A file changed so recently is read again next time: a second change in the same tick of its clock stays unseen."""
 THREADS = min(16, os.cpu_count() or 1)
 USED_SECONDS = 3600
 """When a file was used last is noted no more often."""
+AT_ONCE = 2**26
+"""Bytes; larger recordings are not read into memory, but hashed first and then decoded in blocks."""
+STEP = np.float32(2**-15)
+"""Of 16 bits, with full scale ±1."""
+
+
+class Part(NamedTuple):
+    """A recording, or its part from ``start`` to ``end`` in seconds."""
+
+    path: str
+    start: float | None
+    end: float | None
+
+
+def _hash(size: int, *values: object) -> bytes:
+    return hashlib.blake2b(os.fsencode("\0".join(map(str, values))), digest_size=size).digest()
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    """Size, time of change and of creation or renaming of a file in ns; a size of -1 when there is none."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - of a hundred thousand
+    except (OSError, ValueError):
+        return -1, 0, 0
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 class WaveformCache:
@@ -39,13 +64,8 @@ class WaveformCache:
 
     A clip's checksum is looked at when a process first reads it; a damaged clip is decoded again.
 
-    Attributes:
-        folder: where the waveforms lie.
-        sample_rate: Hz.
-        trim_db: see :func:`open_cache`.
-        hashes: clip id → content hash of its recording (an empty string where it could not be read).
-        problems: clip id → path and reason, for recordings that could not be used.
-        durations: clip id → seconds, for those that could.
+    By clip id: content ``hashes`` of the recordings (an empty string where one cannot be used), ``problems`` of those
+    that cannot be used, ``durations`` in seconds of those that can.
     """
 
     def __init__(self, folder: Path, sample_rate: int, trim_db: float | None) -> None:
@@ -74,18 +94,13 @@ class WaveformCache:
         return values
 
     def _mend(self, clip_id: str) -> Values:
-        """Drop what is damaged in a clip's file, and decode the clip again; once."""
-        with refusals(self.folder), lock(self.folder):
-            shards = Shards(self.folder, suspect=self._spans[clip_id][0])
-            if shards.damaged:
-                print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
-                Writer(shards).commit()
+        """Decode a damaged clip again; once."""
+        print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
         clips = pd.DataFrame([(clip_id, *self._parts[clip_id])], columns=["clip_id", "file", "start", "end"])
-        fresh = open_cache(clips, self.folder.parent, self.sample_rate, self.trim_db, progress=False)
+        fresh = open_cache(clips, self.folder.parent, self.sample_rate, self.trim_db, False, self._spans[clip_id])
         self._maps.clear()
         span = fresh._spans.get(clip_id) if fresh.hashes[clip_id] == self.hashes[clip_id] else None
-        values = read(self.folder, span, self._maps) if span else None
-        if span is None or values is None:
+        if span is None or (values := read(self.folder, span, self._maps)) is None:
             path = self._parts[clip_id].path
             raise EmolightError(
                 f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed.",
@@ -111,6 +126,7 @@ def open_cache(
     sample_rate: int,
     trim_db: float | None,
     progress: bool = True,
+    suspect: Span | None = None,
 ) -> WaveformCache:
     """Open the waveforms of clips, decoding those that are not there yet.
 
@@ -120,19 +136,16 @@ def open_cache(
     Args:
         clips: columns ``clip_id``, ``file`` (absolute path), and for parts of recordings ``start`` and ``end`` (s).
         cache_dir: folder of all caches; None is the user's cache folder.
-        sample_rate: Hz.
-        trim_db: see :func:`emolight.data.audio.load_waveform`.
+        sample_rate, trim_db: see :func:`emolight.data.audio.load_waveform`.
         progress: say what is decoded, and show a bar on a terminal.
-
-    Raises:
-        EmolightError: the folder cannot be written, or a recording changes while it is read.
+        suspect: where damaged samples were read.
     """
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_folder()
     trim = "untrimmed" if trim_db is None else f"trimmed{float(trim_db)!r}dB"
     folder = cache_dir / f"waveforms-v{VERSION}-{int(sample_rate)}Hz-{trim}"
     with refusals(cache_dir):
         folder.mkdir(parents=True, exist_ok=True)
-        opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db))
+        opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db), suspect)
         if opening.missing:
             with lock(folder):
                 opening.look()  # another process may have decoded them meanwhile
@@ -141,46 +154,36 @@ def open_cache(
 
 
 class _Opening:
-    """The clips that are asked for, and which of them are there."""
+    """The clips that are asked for, by their numbers, and which of them are there."""
 
-    def __init__(self, clips: pd.DataFrame, cache: WaveformCache) -> None:
-        self.cache, self.clip_ids, nothing = cache, clips["clip_id"].astype(str).tolist(), [None] * len(clips)
-        times = [
-            clips[name].astype(object).where(clips[name].notna(), None).tolist() if name in clips else nothing
-            for name in ("start", "end")
-        ]
-        self.parts = list(map(Part, clips["file"].astype(str).tolist(), *times))
-        files = list({part.path: None for part in self.parts})
+    def __init__(self, clips: pd.DataFrame, cache: WaveformCache, suspect: Span | None) -> None:
+        self.cache, self.suspect, self.clip_ids = cache, suspect, clips["clip_id"].astype(str).tolist()
+        times = clips.reindex(columns=["start", "end"]).astype(object)
+        times = times.where(times.notna(), None)
+        self.parts = list(map(Part, clips["file"].astype(str), times["start"], times["end"]))
+        self.clips_of = Counter(part.path for part in self.parts)
+        files = list(self.clips_of)
         some = [files[start : start + 1000] for start in range(0, len(files), 1000)]
         with ThreadPoolExecutor(THREADS) as pool:
-            stats = [stat for stats in pool.map(lambda paths: list(map(look, paths)), some) for stat in stats]
-        stat_of = dict(zip(files, stats, strict=True))
-        self.stamps: list[Stamp] = [(part.where(), *stat_of[part.path]) for part in self.parts]
-        self.keys: dict[int, bytes] = {}
-        """Number of a clip → its key, for those whose recording was read just now."""
-        self.refused: dict[int, str] = {}
-        """Number of a clip → why its recording cannot even be read."""
+            stats = [stat for stats in pool.map(lambda paths: list(map(_stat, paths)), some) for stat in stats]
+        self.stats = dict(zip(files, stats, strict=True))
+        where = (int.from_bytes(_hash(8, *part), "little") for part in self.parts)
+        self.stamps: list[Stamp] = [(at, *self.stats[part.path]) for at, part in zip(where, self.parts, strict=True)]
+        self.digests, self.keys, self.refused = dict[str, bytes](), dict[int, bytes](), dict[int, AudioError]()
+        """By path and by number, of what was read just now: content hashes, keys of clips, what cannot be used."""
         self.look()
 
     def look(self) -> None:
         """Find the rows of the clips: by place, size and times of their files, or by content when that was read."""
-        self.shards = Shards(self.cache.folder)
+        self.shards = Shards(self.cache.folder, self.suspect)
         stamps = np.array(self.stamps, dtype=[(name, self.shards.rows.dtype[name]) for name in STAMP])
-        rows = self.shards.find("where", stamps["where"])
+        self.rows = self.shards.find("where", stamps["where"])
         for name in STAMP[1:] if len(self.shards.rows) else ():
-            rows[self.shards.rows[name][rows] != stamps[name]] = -1
+            self.rows[self.shards.rows[name][self.rows] != stamps[name]] = -1
         if self.keys:
             keys = np.frombuffer(b"".join(self.keys.values()), dtype="<u8").reshape(-1, 2)
-            rows[list(self.keys)] = self.shards.find("key", keys)
-        self.spans = dict(zip(np.flatnonzero(rows >= 0).tolist(), self.shards.spans(rows[rows >= 0]), strict=True))
-        self.reasons = dict(self.refused)
-        for number in [number for number, span in self.spans.items() if span[-1] == TEXT]:
-            if (text := read(self.cache.folder, self.spans.pop(number), {})) is None:
-                rows[number] = -1
-            else:
-                self.reasons[number] = text.tobytes().decode()
-        self.rows = rows
-        self.missing = [number for number in np.flatnonzero(rows < 0).tolist() if number not in self.refused]
+            self.rows[list(self.keys)] = self.shards.find("key", keys)
+        self.missing = [number for number in np.flatnonzero(self.rows < 0).tolist() if number not in self.refused]
 
     def decode(self, progress: bool) -> None:
         """Decode what is missing and add it to the folder, whose lock is held."""
@@ -191,56 +194,67 @@ class _Opening:
             print(f"The waveform cache '{folder}' is damaged: what is lost is read again.", file=sys.stderr)
         if progress:
             print(f"Reading {len(self.missing)} clips, once, into '{folder}'.", file=sys.stderr)
+        keys = np.ascontiguousarray(self.shards.rows["key"]).view("V16").ravel().tolist()
+        self.known = dict(zip(keys, self.shards.spans(slice(None)), strict=True))
         shown = progress and console.is_terminal
-        raw = np.ascontiguousarray(self.shards.rows["key"]).tobytes()
-        spans = self.shards.spans(np.arange(len(self.shards.rows)))
-        known = {raw[16 * row : 16 * row + 16]: span for row, span in enumerate(spans) if span[-1] != TEXT}
         clips = track(self.missing, "Decoding", console=console, transient=True, disable=not shown)
         with Writer(self.shards) as writer, ThreadPoolExecutor(THREADS) as pool:
-            for number, (digest, values) in zip(clips, self._decoded(pool, known), strict=True):
-                if not digest:
-                    self.refused[number] = str(values)
+            some = (self.missing[start : start + 4 * THREADS] for start in range(0, len(self.missing), 4 * THREADS))
+            found = (one for numbers in some for one in pool.map(self._decoded, numbers))
+            for number, values in zip(clips, found, strict=True):
+                if isinstance(values, AudioError):
+                    self.refused[number] = values
                     continue
-                self.keys[number] = key = self.parts[number].key(digest)
-                where, size, changed, created = self.stamps[number]
+                (where, size, changed, created), path = self.stamps[number], self.parts[number].path
+                self.keys[number] = key = self._key(number)
                 settled = now - max(changed, created) > SETTLED_NS
                 if settled or not isinstance(values, tuple):
                     stamp = (where, size if settled else -1, changed, created)
-                    known[key] = writer.add(stamp, digest, key, known.get(key, values))
+                    self.known[key] = writer.add(stamp, self.digests[path], key, self.known.get(key, values))
         self.look()
         if self.missing:
             raise OSError("what was written is not what is read back")
 
-    def _decoded(
-        self, pool: ThreadPoolExecutor, known: dict[bytes, Span]
-    ) -> Iterator[tuple[bytes, Values | str | Span]]:
-        """What :func:`decode` finds for the missing clips, a few of them ahead of the reader."""
-        clips_of, digests = Counter(self.parts[number].path for number in self.missing), dict[str, bytes]()
-        waiting: deque[Future[tuple[bytes, Values | str | Span]]] = deque()
-        for number in self.missing:
-            part = self.parts[number]
-            if clips_of[part.path] > 1 and part.path not in digests:
-                with suppress(AudioError):  # the clip itself will say so
-                    digests[part.path] = bytes.fromhex(content_hash(part.path))
-            words = (part, self.cache.sample_rate, self.cache.trim_db, self.stamps[number][1:], digests.get(part.path))
-            waiting.append(pool.submit(decode, *words, known))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def _key(self, number: int) -> bytes:
+        path, *times = self.parts[number]
+        return _hash(16, self.digests[path].hex(), *times)
+
+    def _decoded(self, number: int) -> Values | Span | AudioError:
+        """The samples of a clip, where they are, or why there are none.
+
+        They are 16-bit integers where these are exact, as for a mono recording of 16 bits at its own sample rate.
+        After resampling they are floats: in 16 bits the MFCC of a quiet voice would be up to 9 off (RAVDESS).
+        """
+        (path, start, end), content = self.parts[number], None
+        try:
+            if path not in self.digests:
+                content = read_bytes(path) if 0 <= self.stats[path][0] <= AT_ONCE else None
+                self.digests[path] = bytes.fromhex(content_hash(path, content))
+            known: Span | None = self.known.get(self._key(number))
+            if known is not None:
+                return known
+            wave = load_waveform(path, self.cache.sample_rate, self.cache.trim_db, content, start, end)
+        except AudioError as error:
+            return error
+        if _stat(path) != self.stats[path]:
+            problem = f"'{path}' changed while the waveform cache was built."
+            raise EmolightError(problem, "Start again when nothing writes there.")
+        whole: Values = np.rint(wave / STEP)
+        exact = np.abs(whole).max() <= 32767 and np.array_equal(whole * STEP, wave)
+        return whole.astype("<i2") if exact else wave.astype("<f4", copy=False)
 
     def result(self) -> WaveformCache:
         """The cache, with what is known of each clip."""
-        cache, numbers = self.cache, np.flatnonzero(self.rows >= 0).tolist()
-        digests = np.ascontiguousarray(self.shards.rows["digest"][self.rows[numbers]]).tobytes().hex()
+        cache, numbers = self.cache, np.flatnonzero(self.rows >= 0)
+        there, rows = [self.clip_ids[number] for number in numbers], self.rows[numbers]
+        digests = np.ascontiguousarray(self.shards.rows["digest"][rows]).tobytes().hex()
         cache.hashes = dict.fromkeys(self.clip_ids, "")
-        cache.hashes |= {self.clip_ids[number]: digests[32 * at : 32 * at + 32] for at, number in enumerate(numbers)}
-        for number, reason in sorted(self.reasons.items()):
-            cache.problems[self.clip_ids[number]] = str(AudioError(self.parts[number].path, reason))
+        cache.hashes |= {clip_id: digests[32 * at : 32 * at + 32] for at, clip_id in enumerate(there)}
+        cache.problems = {self.clip_ids[number]: str(error) for number, error in self.refused.items()}
         cache._parts = dict(zip(self.clip_ids, self.parts, strict=True))
-        cache._spans = {self.clip_ids[number]: span for number, span in self.spans.items()}
+        cache._spans = dict(zip(there, self.shards.spans(rows), strict=True))
         cache.durations = {clip_id: span[2] / cache.sample_rate for clip_id, span in cache._spans.items()}
-        for shard in {span[0] for span in self.spans.values()}:
+        for shard in {span[0] for span in cache._spans.values()}:
             path = cache.folder / f"{shard:04}.bin"
             with suppress(OSError):  # who may not write may still read
                 if time.time() - path.stat().st_mtime > USED_SECONDS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from emolight.data.audio import fix_length
 from emolight.data.cache import WaveformCache
@@ -19,13 +19,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     A longer clip is cropped, at random in training and in the middle otherwise; a shorter one gets zeros behind.
 
-    Args:
-        cache: the decoded waveforms.
-        clip_ids: ids of all clips of the task.
-        labels: class number of each.
-        rows: which of them belong to the subset.
-        length: samples of a waveform.
-        seed: base of the random crops; None crops in the middle. A crop follows from seed, epoch and clip alone.
+    ``clip_ids`` and ``labels`` (class numbers) are of all clips, ``rows`` those of the subset, ``length`` the samples
+    of a waveform. Random crops follow from seed, epoch and clip alone; without a seed all are of the middle.
     """
 
     def __init__(
@@ -62,27 +57,17 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         }
 
 
-class ShardSampler(Sampler[int]):
-    """This process's share of a subset, never padded: no clip is counted twice in a metric.
+def share(size: int, rank: int, processes: int, seed: int | None = None, epoch: int = 0) -> list[int]:
+    """A process's share of so many clips, never padded: no clip is counted twice in a metric.
 
-    Training shuffles by (seed, epoch) and gives every process the same number of clips; evaluation keeps the
-    order and gives every clip to one process.
+    Training shuffles by (seed, epoch) and gives every process the same number of clips; evaluation, without a seed,
+    keeps the order and gives every clip to one process.
     """
-
-    def __init__(self, size: int, rank: int, world_size: int, seed: int | None = None, epoch: int = 0) -> None:
-        self.size, self.rank, self.world_size, self.seed, self.epoch = size, rank, world_size, seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.arange(self.size)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-            order = order[: self.size - self.size % self.world_size]
-        return iter(order[self.rank :: self.world_size].tolist())
-
-    def __len__(self) -> int:
-        if self.seed is not None:
-            return self.size // self.world_size
-        return len(range(self.rank, self.size, self.world_size))
+    order = np.arange(size)
+    if seed is not None:
+        order = np.random.default_rng((seed, epoch)).permutation(size)[: size - size % processes]
+    some: list[int] = order[rank::processes].tolist()
+    return some
 
 
 def as_it_is(batch: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from emolight.data.audio import profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.clips import ClipDataset, ShardSampler, as_it_is
+from emolight.data.clips import ClipDataset, as_it_is, share
 from emolight.data.corpus import UNKNOWN, Corpus
 from emolight.data.protocols import check_label, make_split
 from emolight.data.selection import Choice, Selection, corpora_of, select
@@ -89,12 +89,13 @@ class EmotionDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 1000 <= sample_rate <= 192_000:
-            raise EmolightError(f"data.sample_rate is {sample_rate}; take 1000 to 192000.", "16000 is usual.")
-        if not 0.05 <= duration <= 60:
-            raise EmolightError(f"data.duration is {duration:g} s; it must be from 0.05 to 60.", "2.25 is usual.")
-        if trim_db is not None and not trim_db > 0:
-            raise EmolightError(f"data.trim_db is {trim_db:g}; it must be above 0.", "30 is usual; null cuts nothing.")
+        for name, value, least, most, usual in (
+            ("sample_rate", sample_rate, 1000, 192_000, "16000 Hz is usual."),
+            ("duration", duration, 0.05, 60, "2.25 s is usual."),
+            ("trim_db", 30 if trim_db is None else trim_db, 1, 1000, "30 dB is usual; null cuts nothing."),
+        ):
+            if not least <= value <= most:
+                raise EmolightError(f"data.{name} is {value:g}; take {least:g} to {most:g}.", usual)
         self.places = corpora_of(corpus, root)
         self.choice = Choice(task, emotions, label_map, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
@@ -151,12 +152,8 @@ class EmotionDataModule(pl.LightningDataModule):
     @property
     def contract(self) -> dict[str, Any]:
         """What a model must know of the data: ``classes``, ``sample_rate``, ``duration``, ``trim_db``."""
-        return {
-            "classes": list(self.classes),
-            "sample_rate": self.sample_rate,
-            "duration": self.duration,
-            "trim_db": self.trim_db,
-        }
+        audio = {"sample_rate": self.sample_rate, "duration": self.duration, "trim_db": self.trim_db}
+        return {"classes": list(self.classes), **audio}
 
     def setup(self, stage: str | None = None) -> None:
         """Find the clips, read or make the split, open the cache."""
@@ -172,19 +169,22 @@ class EmotionDataModule(pl.LightningDataModule):
             self.selection.notes.append(f"{unused} clips of the task are not in the split")
         cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
         bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
+        if bad and self.on_bad_clip == "error":
+            raise EmolightError(
+                f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}",
+                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
+            )
         if bad:
-            self._report_bad([cache.problems[clip_id] for clip_id in bad])
-            used = used[~used["clip_id"].isin(bad)]
-            split = split.without(bad)
+            self.left_out["clips that cannot be read"] = len(bad)
+            self.selection.notes.append(f"{len(bad)} clips cannot be read and are left out (data.on_bad_clip skip)")
+            for clip_id in bad[:MOST_WARNINGS]:
+                rank_zero_warn(f"left out: {cache.problems[clip_id]}")
+            used, split = used[~used["clip_id"].isin(bad)], split.without(bad)
         self.clips = used.sort_values("clip_id", ignore_index=True)
         self.split, self.cache = split, cache
 
     def make_split(self) -> Split:
-        """The split that is asked for; no recording is decoded for it.
-
-        Raises:
-            EmolightError: see :mod:`emolight.data.splits`.
-        """
+        """The split that is asked for; no recording is decoded for it."""
         clips, corpus = self.selection.clips, self.selection.corpus
         if self.split_csv is not None:
             split = Split.read(self.split_csv, clips)
@@ -206,28 +206,13 @@ class EmotionDataModule(pl.LightningDataModule):
 
     def _check_memory(self) -> None:
         """Loading processes hand their batches over in shared memory; where it is small they would wait for ever."""
-        shared = Path("/dev/shm")
-        if not self.num_workers or not shared.is_dir():
-            return
-        needed = 4 * self.num_workers * self.batch_size * self.length * 4
-        free = shutil.disk_usage(shared).free
-        if free < needed:
+        shared, needed = Path("/dev/shm"), 16 * self.num_workers * self.batch_size * self.length
+        if needed and shared.is_dir() and (free := shutil.disk_usage(shared).free) < needed:
             raise EmolightError(
                 f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
                 f"{free / 2**20:.0f} MB are free.",
                 "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
             )
-
-    def _report_bad(self, reasons: list[str]) -> None:
-        if self.on_bad_clip == "error":
-            raise EmolightError(
-                f"{len(reasons)} of the clips cannot be used, the first: {reasons[0]}",
-                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
-            )
-        self.left_out["clips that cannot be read"] = len(reasons)
-        self.selection.notes.append(f"{len(reasons)} clips cannot be read and are left out (data.on_bad_clip skip)")
-        for reason in reasons[:MOST_WARNINGS]:
-            rank_zero_warn(f"left out: {reason}")
 
     def subset(self, name: str) -> np.ndarray:
         """Rows of ``clips`` in the subset ``train``, ``val`` or ``test``."""
@@ -239,64 +224,54 @@ class EmotionDataModule(pl.LightningDataModule):
         labels = self.clips["emotion"].map(codes).to_numpy(dtype=np.int64)
         return ClipDataset(self.cache, self.clips["clip_id"].tolist(), labels, rows, self.length, seed)
 
-    def _dataset(self, subset: str, seed: int | None = None) -> ClipDataset:
-        rows = self.subset(subset)
+    def _loader(self, subset: str = "", seed: int | None = None, sharded: bool = True) -> DataLoader[Any]:
+        """Batches of a subset, or of all clips; the share of this process."""
+        rows = self.subset(subset) if subset else np.arange(len(self.clips))
         if not len(rows):
             raise EmolightError(
                 f"Split '{self.split.label}' has no {subset} clips.",
                 "Use `validate` for the validation clips, or a protocol that holds speakers out.",
             )
-        return self.dataset(rows, seed)
-
-    def _loader(self, dataset: ClipDataset, sampler: ShardSampler) -> DataLoader[Any]:
-        pin = self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
+        dataset, trainer = self.dataset(rows, seed), self.trainer
+        dataset.epoch = trainer.current_epoch if trainer else 0
+        rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)
+        order = share(len(dataset), rank, processes, seed, dataset.epoch)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=order,
             # One clip alone has no variance for batch norm: in training the last, short batch goes.
-            drop_last=sampler.seed is not None and len(sampler) > self.batch_size,
+            drop_last=seed is not None and len(order) > self.batch_size,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
-            pin_memory=pin,
+            pin_memory=trainer is not None and trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
-
-    def _shard(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches; called anew each epoch, so that epoch and seed alone fix order and crops."""
-        dataset = self._dataset("train", self.seed)
-        dataset.epoch = self.trainer.current_epoch if self.trainer else 0
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard(), self.seed, dataset.epoch))
+        return self._loader("train", self.seed)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches, every clip once over all processes."""
-        dataset = self._dataset("val")
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches, every clip once over all processes."""
-        dataset = self._dataset("test")
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Every clip, whatever its subset, in the order of ``clips``."""
-        dataset = self.dataset(np.arange(len(self.clips)))
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader()
 
     def statistics_dataloader(self) -> DataLoader[Any]:
         """The training clips in order and not augmented, whole in every process, for the normalisation."""
-        dataset = self._dataset("train")
-        return self._loader(dataset, ShardSampler(len(dataset), 0, 1))
+        return self._loader("train", sharded=False)
 
     def training_facts(self) -> dict[str, Any]:
         """What a checkpoint tells its users of the clips that it was trained on, in plain values.
 
-        Returns:
-            ``corpus``, ``about``, ``licence``, ``citation``, ``task`` and ``label`` of the split; ``speakers`` and
-            ``val_speakers``; ``hashes`` and ``val_hashes`` of the recordings' content; ``speaker_independent``; and
-            ``ranges``: lowest and highest of each value of :func:`emolight.data.audio.profile` in training.
+        ``hashes`` are of the recordings' content; ``ranges`` are lowest and highest of each value of
+        :func:`emolight.data.audio.profile` in training.
         """
         corpus, train, val = self.selection.corpus, self.subset("train"), self.subset("val")
         of_train, of_val = (list(self.clips["clip_id"].iloc[rows]) for rows in (train, val))
