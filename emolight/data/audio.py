@@ -1,7 +1,4 @@
-"""From a sound file or an array to a mono waveform: refusals, resampling, trimming. Knows no corpus.
-
-Everything works in blocks: beside the result there is never a second copy of a long recording.
-"""
+"""From a sound file or an array to a mono waveform, in blocks: there is never a second copy of a recording."""
 
 from __future__ import annotations
 
@@ -42,11 +39,7 @@ def read_audio(
 
     Channels are averaged; where they cancel each other (opposite phase) the loudest stands in, with a warning.
     ``content``: the bytes of the file, when they have been read already. ``sample_rate``: Hz of the result, by soxr HQ.
-
-    Raises:
-        AudioError: not readable, not audio, cut short, several recordings in one file, no such part, shorter than
-            50 ms or longer than 4 h, silent (peak below -90 dBFS, a constant offset aside; or so at the new rate),
-            with NaN or infinity, or with a rate, peak or number of channels of no recording.
+    An :class:`AudioError` names the path and why the file is no recording.
     """
     with open_sound(path, content, start, end) as sound:
         channel = _channel(sound.blocks(), sound.rate, path)
@@ -189,9 +182,8 @@ def _collect(some: Iterable[Waveform], samples: int | None) -> Waveform:
 def sound_range(wave: Waveform, trim_db: float) -> tuple[int, int]:
     """First sample, and last but one, of a waveform [T] without the silence at both ends.
 
-    The rule of ``librosa.effects.trim`` with its defaults: frames of 2048 samples every 512, centred, with zeros
-    outside the signal. A frame is sound when its mean square, floored at 1e-10, is less than ``trim_db`` below the
-    loudest frame's. What stays runs from the centre of the first such frame to one hop past that of the last.
+    The rule of ``librosa.effects.trim`` with its defaults: frames of 2048 samples every 512, centred, zeros outside. A
+    frame is sound when its mean square, floored at 1e-10, is less than ``trim_db`` below the loudest's.
     """
     energy = np.zeros((len(wave) + FRAME) // HOP)
     for start in range(0, len(wave), BLOCK):

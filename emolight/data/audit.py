@@ -1,8 +1,7 @@
-"""``python -m emolight audit``: are these the recordings that papers report on?
+"""``python -m emolight audit``: are these the recordings that papers report on? Exit code 1 where :data:`ERRORS` are.
 
-Exit code 1 for what spoils results, :data:`ERRORS`. *Unreadable* and *silent* is what
-:func:`emolight.data.audio.read_audio` refuses, and so does training; *clipped* is a file with three consecutive samples
-of a channel at 1 - 1/32768 of full scale or above.
+*Unreadable* and *silent* is what training refuses, too; *clipped* is a file with three consecutive samples of a channel
+at 1 - 1/32768 of full scale or above.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table as Grid
 
 from emolight.data.audio import AudioError, read_audio
 from emolight.data.corpora import CORPORA, Synthetic, Table, corpus_of
@@ -34,10 +32,9 @@ from emolight.errors import EmolightError, check_choice
 ERRORS = {
     "missing": "missing clips",
     "too_few": "emotions with fewer clips than published",
-    "conflicts": "same name, different samples",
+    "conflicts": "same name, different content",
     "unreadable": "unreadable files",
     "silent": "silent clips",
-    "misplaced": "files in a folder that contradicts their name",
 }
 WARNINGS = {
     "duplicates": "duplicates, counted once",
@@ -45,8 +42,6 @@ WARNINGS = {
     "clipped": "clipped clips",
     "unpublished": "clips that are not in the published set",
 }
-ALL = "all"
-"""The group of every clip."""
 LISTED = 20
 """Entries of a list that are printed; the JSON has all."""
 
@@ -104,142 +99,96 @@ def corpus_in(root: str | Path) -> Corpus:
 
 
 def audit(
-    root: str | Path,
-    corpus: Corpus | None = None,
-    only: Mapping[str, Sequence[str]] | None = None,
-    by: str | None = None,
+    root: str | Path, corpus: Corpus | None = None, only: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, Any]:
-    """Compare a folder with what its corpus published, and decode every clip in it.
+    """Compare a folder, or a CSV that lists recordings, with what its corpus published, and decode every clip in it.
 
-    Args:
-        root: folder with the recordings, or a CSV that lists them.
-        corpus: which one it is; None: :func:`corpus_in`.
-        only: column to values: which part of the corpus is meant to be there.
-        by: column that counts and sound are tabled by; None: what the tasks choose by, or the first group.
-
-    Returns:
-        Plain values, ready for JSON: a list for each key of ``ERRORS`` and ``WARNINGS``; counts as [found, published]
-        by group and emotion, and by speaker; measurements; ``ok``.
+    ``only``: column to values, the part that is meant to be there. Returns plain values: a list for each key of
+    ``ERRORS`` and ``WARNINGS``; counts as [found, published] by emotion and speaker; measurements; ``ok``.
     """
     root = Path(root).expanduser()
     corpus, only = corpus or corpus_in(root), only or {}
     root = root.parent if root.is_file() else root
-    found = corpus.find(root, strict=False)
-    for column in (*only, *([by] if by else [])):
-        check_choice("column of the clips", column, found.table.columns)
-    table = _part(found.table, only)
-    published = None if (whole := corpus.expected()) is None else _part(whole, only)
-    if not len(table) + len(published if published is not None else ()):
+    found, published = corpus.find(root, strict=False), corpus.expected()
+    table, known = found.table, {} if only or published is not None else corpus.counts
+    for column, values in only.items():
+        check_choice("column of the clips", column, table.columns)
+        table = table[table[column].astype(str).isin(list(values))]
+        published = None if published is None else published[published[column].astype(str).isin(list(values))]
+    names = set(table["clip_id"])
+    wanted = names if published is None else set(published["clip_id"])
+    if not names | wanted:
         raise EmolightError(f"{corpus.name} has no clip with {dict(only)}.", "Check the values of --filter.")
-    chosen = (name for task in corpus.tasks.values() for name in task.filter)
-    by = by or next((name for name in (*chosen, *corpus.groups) if name in table), None)
 
     paths, console = sorted(set(table["path"])), Console(stderr=True)
     how: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         some = track(pool.map(probe, [root / path for path in paths]), "Reading", len(paths), **how)
-        probes = pd.DataFrame(some, index=pd.Index(paths, dtype=object), columns=list(Probe._fields))
-    good = probes[probes["error"] == ""]
-    same = good[~good["silent"].astype(bool)].groupby("digest", sort=False).groups.values()
-    clips = dict(zip(found.table["path"], found.table.to_dict("records"), strict=True))
-    copies = [(other, clips[kept]) for kept, other in found.duplicates + found.conflicts]
-    placed = [(path, corpus.misplaced(path, clip)) for path, clip in [*((p, clips[p]) for p in paths), *copies]]
-    parts: dict[str, Mapping[str, Sequence[str]]] = {}
-    if by:
-        parts = {value: {by: [value]} for value in dict.fromkeys(table[by].astype(str))}
-    parts[ALL] = {}
-    known = {} if only or published is not None else corpus.counts
-    counts = {name: _pairs(table, published, "emotion", part, {} if part else known) for name, part in parts.items()}
-    order = [*corpus.emotions, *counts[ALL]]
-    counts[ALL] = {name: counts[ALL][name] for name in order if name in counts[ALL]}
-    names = set(table["clip_id"])
-    wanted = names if published is None else set(published["clip_id"])
-    few = {name: (counts[ALL][name][0], number) for name, number in known.items() if counts[ALL][name][0] < number}
+        probes = dict(zip(paths, some, strict=True))
+    good = {path: sound for path, sound in probes.items() if not sound.error}
+    same: dict[str, list[str]] = {}
+    for path, sound in good.items():
+        if not sound.silent:
+            same.setdefault(sound.digest, []).append(path)
+
+    def pairs(column: str, of: Mapping[str, int], order: Sequence[str] = ()) -> dict[str, list[int | None]]:
+        """Value of a column to its clips found and published; None where nobody knows how many were published."""
+        has, of = Counter(table[column]), of if published is None else Counter(published[column])
+        unknown = None if published is None else 0
+        return {name: [has[name], of.get(name, unknown)] for name in [*order, *sorted({*has, *of} - {*order})]}
+
+    emotions = pairs("emotion", known, [name for name in corpus.emotions if name in {*table["emotion"], *known}])
+    has = Counter(table["emotion"])
+    rates, channels = Counter(sound.rate for sound in good.values()), Counter(sound.channels for sound in good.values())
+    seconds = [sound.seconds for sound in good.values()] or [0.0]
     report: dict[str, Any] = {
         "root": str(root),
         "corpus": corpus.name,
         "missing": sorted(wanted - names),
-        "too_few": [[name, f"{there} of {number}"] for name, (there, number) in few.items()],
+        "too_few": [[name, f"{has[name]} of {count}"] for name, count in known.items() if has[name] < count],
         "conflicts": [list(pair) for pair in found.conflicts],
-        "unreadable": [[path, error] for path, error in probes["error"].items() if error],
-        "silent": list(good.index[good["silent"].astype(bool)]),
-        "misplaced": [[path, why] for path, why in placed if why],
+        "unreadable": [[path, sound.error] for path, sound in probes.items() if sound.error],
+        "silent": [path for path, sound in good.items() if sound.silent],
         "duplicates": [list(pair) for pair in found.duplicates],
-        "same_samples": [list(paths) for paths in same if len(paths) > 1],
-        "clipped": list(good.index[good["clipped"].astype(bool)]),
+        "same_samples": [paths for paths in same.values() if len(paths) > 1],
+        "clipped": [path for path, sound in good.items() if sound.clipped],
         "unpublished": sorted(names - wanted),
         "passed_over": found.passed_over,
-        "by": by,
-        "counts": counts,
-        "speakers": _pairs(table, published, "speaker", {}, {}),
-        "sound": {name: _sound(good.reindex(_part(table, part)["path"]).dropna()) for name, part in parts.items()},
+        "emotions": emotions,
+        "speakers": pairs("speaker", {}),
+        "sample_rates": {str(value): rates[value] for value in sorted(rates)},
+        "channel_counts": {str(value): channels[value] for value in sorted(channels)},
+        "seconds": {how.__name__: round(how(seconds), 3) for how in (min, median, max)},
     }
-    report["ok"] = not any(report[name] for name in ERRORS)
-    return report
-
-
-def _part(table: pd.DataFrame, only: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    for column, values in only.items():
-        table = table[table[column].astype(str).isin(list(values))]
-    return table.reset_index(drop=True)
-
-
-def _pairs(
-    table: pd.DataFrame,
-    published: pd.DataFrame | None,
-    column: str,
-    part: Mapping[str, Sequence[str]],
-    known: Mapping[str, int],
-) -> dict[str, list[Any]]:
-    """Value of a column to its clips found and published; None where nobody knows how many were published."""
-    has = Counter(_part(table, part)[column])
-    of: Mapping[str, int] = known if published is None else Counter(_part(published, part)[column])
-    unknown = None if published is None else 0
-    return {name: [has[name], of.get(name, unknown)] for name in sorted({*has, *of})}
-
-
-def _sound(good: pd.DataFrame) -> dict[str, Any]:
-    tallies = {name: good[name].astype(int).value_counts().sort_index() for name in ("rate", "channels")}
-    rates, channels = ({str(value): int(count) for value, count in some.items()} for some in tallies.values())
-    seconds = {how: round(float(good["seconds"].agg(how)), 3) if len(good) else 0.0 for how in ("min", "median", "max")}
-    return {"sample_rates": rates, "channel_counts": channels, "seconds": seconds}
+    return {**report, "ok": not any(report[name] for name in ERRORS)}
 
 
 def _show(report: Mapping[str, Any]) -> None:
     """Print a report of :func:`audit`."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
 
-    def shown(pair: Sequence[int | None]) -> str:
-        return f"{pair[0]}" if pair[1] is None else f"{pair[0]} / {pair[1]}"
-
-    def listed(lines: Sequence[str]) -> None:
+    def listed(title: str, lines: Sequence[str]) -> None:
         more = [f"… and {len(lines) - LISTED} more (--json lists all)"] if len(lines) > LISTED else []
-        for line in [*lines[:LISTED], *more]:
-            console.print(f"    {line}")
+        print("\n    ".join([title, *lines[:LISTED], *more]))
 
-    counts = report["counts"]
-    grid = Grid("emotion", *counts, title=f"{report['corpus']}: clips found / published", title_justify="left")
-    for name in counts[ALL]:
-        grid.add_row(name, *(shown(of.get(name, (0, 0))) for of in counts.values()))
-    console.print(grid)
-    short = [f"{name}: {shown(pair)}" for name, pair in report["speakers"].items() if pair[1] not in (None, pair[0])]
-    console.print(f"{len(report['speakers'])} speakers" + (f", {len(short)} of them not complete:" if short else ""))
-    listed(short)
-    grid = Grid(report["by"] or "", "sample rates (Hz)", "audio channels", "seconds: min / median / max")
-    for group, sound in report["sound"].items():
-        parts = (sound["sample_rates"], sound["channel_counts"])
-        tallies = (", ".join(f"{value} × {count}" for value, count in part.items()) for part in parts)
-        grid.add_row(group, *tallies, " / ".join(f"{second:.2f}" for second in sound["seconds"].values()))
-    console.print(grid)
+    def shown(pairs: Mapping[str, Sequence[int | None]]) -> list[str]:
+        return [f"{name}: {has}" + ("" if of is None else f" / {of}") for name, (has, of) in pairs.items()]
+
+    listed(f"{report['corpus']}: clips found / published", shown(report["emotions"]))
+    short = {name: pair for name, pair in report["speakers"].items() if pair[1] not in (None, pair[0])}
+    speakers = f"{len(report['speakers'])} speakers"
+    listed(f"{speakers}, {len(short)} of them not complete:" if short else speakers, shown(short))
+    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "audio channels")):
+        print(", ".join(f"{count} clips of {value} {unit}" for value, count in report[name].items()))
+    print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in report["seconds"].items()))
     for name, title in {**ERRORS, **WARNINGS}.items():
         if entries := report[name]:
-            console.print(f"{'ERROR' if name in ERRORS else 'warning'}: {len(entries)} {title}")
-            listed([entry if isinstance(entry, str) else "  |  ".join(entry) for entry in entries])
+            lines = [entry if isinstance(entry, str) else "  |  ".join(entry) for entry in entries]
+            listed(f"{'ERROR' if name in ERRORS else 'warning'}: {len(entries)} {title}", lines)
     for reason, count in report["passed_over"].items():
-        console.print(f"passed over: {count} × {reason}")
-    known = any(pair[1] is not None for pair in counts[ALL].values())
+        print(f"passed over: {count} × {reason}")
+    known = any(pair[1] is not None for pair in report["emotions"].values())
     fine = "The set is complete and sound." if known else "The recordings are sound; what was published is not known."
-    console.print(fine if report["ok"] else "Something is wrong: see ERROR above.")
+    print(fine if report["ok"] else "Something is wrong: see ERROR above.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -252,7 +201,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, a CSV, or module.Class; default: by file names")
     part = "the part that is meant to be there, such as channel=speech"
     parser.add_argument("--filter", nargs="+", default=[], metavar="COLUMN=VALUE", help=part)
-    parser.add_argument("--by", metavar="COLUMN", help="column to table by, such as sex")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     options = parser.parse_args(argv)
     only: dict[str, list[str]] = {}
@@ -261,7 +209,7 @@ def main(argv: Sequence[str]) -> int:
         if not equal:
             raise EmolightError(f"--filter {text} has no '='.", "Write COLUMN=VALUE, such as channel=speech.")
         only.setdefault(column, []).append(value)
-    report = audit(options.root, corpus_of(options.corpus) if options.corpus else None, only, options.by)
+    report = audit(options.root, corpus_of(options.corpus) if options.corpus else None, only)
     if options.json:
         print(json.dumps(report, indent=1))
     else:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
-from emolight.data.shards import STAMP, Maps, Shards, Span, Stamp, Values, Writer, lock, read
+from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
 from emolight.errors import EmolightError
 
 VERSION = 4
@@ -62,10 +62,9 @@ def _stat(path: str) -> tuple[int, int, int]:
 class WaveformCache:
     """Waveforms by clip id; only their place travels to another process, never the samples.
 
-    A clip's checksum is looked at when a process first reads it; a damaged clip is decoded again.
-
-    By clip id: content ``hashes`` of the recordings (an empty string where one cannot be used), ``problems`` of those
-    that cannot be used, ``durations`` in seconds of those that can.
+    A clip's checksum is looked at when a process first reads it; a damaged clip is decoded again. By clip id, too:
+    content ``hashes`` of the recordings (an empty string where one cannot be used), ``problems`` of those that
+    cannot be used, ``durations`` in seconds of those that can.
     """
 
     def __init__(self, folder: Path, sample_rate: int, trim_db: float | None) -> None:
@@ -77,11 +76,7 @@ class WaveformCache:
         self._checked: set[str] = set()
 
     def waveform(self, clip_id: str) -> Waveform:
-        """Samples [T] of a clip, read-only.
-
-        Raises:
-            EmolightError: the clip has no waveform, or it is damaged and its recording is gone or changed.
-        """
+        """Samples [T] of a clip, read-only; an error where there are none, or they and their recording are gone."""
         if (span := self._spans.get(clip_id)) is None:
             raise EmolightError(self.problems.get(clip_id, f"There is no clip {clip_id} in the waveform cache."))
         values = read(self.folder, span, self._maps, check=clip_id not in self._checked)
@@ -128,17 +123,11 @@ def open_cache(
     progress: bool = True,
     suspect: Span | None = None,
 ) -> WaveformCache:
-    """Open the waveforms of clips, decoding those that are not there yet.
+    """Open the waveforms of clips, decoding those that are not there yet; what cannot be decoded goes to ``problems``.
 
-    A recording that cannot be decoded goes to ``problems``. Several processes may call this at once: one decodes, the
-    others wait. What a killed process had decoded stays.
-
-    Args:
-        clips: columns ``clip_id``, ``file`` (absolute path), and for parts of recordings ``start`` and ``end`` (s).
-        cache_dir: folder of all caches; None is the user's cache folder.
-        sample_rate, trim_db: see :func:`emolight.data.audio.load_waveform`.
-        progress: say what is decoded, and show a bar on a terminal.
-        suspect: where damaged samples were read.
+    ``clips`` has ``clip_id``, ``file`` (absolute path), and for parts of recordings ``start`` and ``end`` in seconds.
+    Several processes may call this at once: one decodes, the others wait. What a killed process had decoded stays.
+    ``suspect``: where damaged samples were read.
     """
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_folder()
     trim = "untrimmed" if trim_db is None else f"trimmed{float(trim_db)!r}dB"
@@ -167,8 +156,7 @@ class _Opening:
         with ThreadPoolExecutor(THREADS) as pool:
             stats = [stat for stats in pool.map(lambda paths: list(map(_stat, paths)), some) for stat in stats]
         self.stats = dict(zip(files, stats, strict=True))
-        where = (int.from_bytes(_hash(8, *part), "little") for part in self.parts)
-        self.stamps: list[Stamp] = [(at, *self.stats[part.path]) for at, part in zip(where, self.parts, strict=True)]
+        self.stamps = [int.from_bytes(_hash(8, *part, *self.stats[part.path]), "little") for part in self.parts]
         self.digests, self.keys, self.refused = dict[str, bytes](), dict[int, bytes](), dict[int, AudioError]()
         """By path and by number, of what was read just now: content hashes, keys of clips, what cannot be used."""
         self.look()
@@ -176,10 +164,7 @@ class _Opening:
     def look(self) -> None:
         """Find the rows of the clips: by place, size and times of their files, or by content when that was read."""
         self.shards = Shards(self.cache.folder, self.suspect)
-        stamps = np.array(self.stamps, dtype=[(name, self.shards.rows.dtype[name]) for name in STAMP])
-        self.rows = self.shards.find("where", stamps["where"])
-        for name in STAMP[1:] if len(self.shards.rows) else ():
-            self.rows[self.shards.rows[name][self.rows] != stamps[name]] = -1
+        self.rows = self.shards.find("stamp", np.array(self.stamps, dtype="<u8").reshape(-1, 1))
         if self.keys:
             keys = np.frombuffer(b"".join(self.keys.values()), dtype="<u8").reshape(-1, 2)
             self.rows[list(self.keys)] = self.shards.find("key", keys)
@@ -205,12 +190,12 @@ class _Opening:
                 if isinstance(values, AudioError):
                     self.refused[number] = values
                     continue
-                (where, size, changed, created), path = self.stamps[number], self.parts[number].path
+                path = self.parts[number].path
                 self.keys[number] = key = self._key(number)
-                settled = now - max(changed, created) > SETTLED_NS
+                settled = now - max(self.stats[path][1:]) > SETTLED_NS
                 if settled or not isinstance(values, tuple):
-                    stamp = (where, size if settled else -1, changed, created)
-                    self.known[key] = writer.add(stamp, self.digests[path], key, self.known.get(key, values))
+                    values = self.known.get(key, values)
+                    self.known[key] = writer.add(self.stamps[number] if settled else 0, self.digests[path], key, values)
         self.look()
         if self.missing:
             raise OSError("what was written is not what is read back")

@@ -15,9 +15,7 @@ from emolight.data.cache import WaveformCache
 
 
 class ClipDataset(Dataset[dict[str, Tensor]]):
-    """Clips as fixed-length waveforms, a batch at a time.
-
-    A longer clip is cropped, at random in training and in the middle otherwise; a shorter one gets zeros behind.
+    """Clips as fixed-length waveforms, a batch at a time: longer ones are cropped, shorter ones get zeros behind.
 
     ``clip_ids`` and ``labels`` (class numbers) are of all clips, ``rows`` those of the subset, ``length`` the samples
     of a waveform. Random crops follow from seed, epoch and clip alone; without a seed all are of the middle.

@@ -13,9 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from emolight.errors import EmolightError
 
@@ -58,10 +56,8 @@ class Archive(NamedTuple):
 
 @dataclass(frozen=True)
 class Discovery:
-    """What :meth:`Corpus.find` came upon; every path is relative to the root, with forward slashes.
-
-    ``passed_over``: reason to number of files. ``duplicates``: (kept, dropped) paths of one clip with the same samples;
-    ``conflicts``: those of one clip whose samples differ, unless ``strict``.
+    """What :meth:`Corpus.find` came upon, with relative paths: why files were passed over, and how many; (kept, other)
+    paths of one clip with the same bytes, and with different ones.
     """
 
     table: pd.DataFrame
@@ -123,8 +119,7 @@ class Corpus:
     def parse(self, stem: str) -> dict[str, object] | None:
         """Columns of a clip, from its file name without suffix; None when no clip is called so.
 
-        It needs an ``emotion``. Without a ``speaker`` nobody knows who speaks; ``clip_id`` is the name itself if it
-        is not given.
+        It needs an ``emotion``. Without a ``speaker`` nobody knows who speaks; ``clip_id`` is the name, if not given.
         """
         if not self.grammar or not (match := re.fullmatch(self.grammar, stem)):
             return None
@@ -150,10 +145,6 @@ class Corpus:
     def prepare(self, root: str | Path) -> None:
         """Make what can be made unasked; recordings are never downloaded unasked."""
 
-    def misplaced(self, path: str, clip: Mapping[Any, Any]) -> str:
-        """How the folders of a relative path contradict the clip's name, or an empty string."""
-        return ""
-
     def passed_over(self, path: Path) -> str:
         """Why a sound file that :meth:`parse` does not know is left out."""
         return "foreign name"
@@ -161,17 +152,9 @@ class Corpus:
     def find(self, root: str | Path, strict: bool = True) -> Discovery:
         """Find the clips below ``root``, in whatever folders they lie: the file name decides.
 
-        A clip that is there twice with the same samples (also as WAV and FLAC) counts once: the path that sorts
-        first is kept. A lossy copy (MP3, Ogg) is taken where there is no other. Linked folders are followed, each
-        real folder once.
-
-        Args:
-            root: folder with the recordings.
-            strict: refuse a clip that is there twice with different samples; otherwise list it in ``conflicts``.
-
-        Raises:
-            EmolightError: no such folder, no clip in it, the same clip with different samples, or a clip without
-                emotion.
+        A clip that is there twice with the same bytes counts once: the path that sorts first is kept. A lossy copy
+        (MP3, Ogg) is taken where there is no other. Linked folders are followed, each real folder once.
+        ``strict`` refuses a clip that is there twice with different bytes; otherwise it is listed in ``conflicts``.
         """
         root = Path(root).expanduser()
         fetch = f"Fetch them: python -m emolight download {shlex.quote(str(root))} --corpus {self.name}; or say"
@@ -202,11 +185,11 @@ class Corpus:
             row, *others = sorted(lossless, key=lambda clip: str(clip["path"]))
             rows.append(row)
             for kept, other in ((str(row["path"]), str(clip["path"])) for clip in others):
-                same = _same_samples(root / kept, root / other)
+                same = (root / other).is_file() and filecmp.cmp(root / kept, root / other, shallow=False)
                 (duplicates if same else conflicts).append((kept, other))
                 if strict and not same:
                     raise EmolightError(
-                        f"Clip {clip_id} is there twice with different samples: '{kept}' and '{other}'.",
+                        f"Clip {clip_id} is there twice with different content: '{kept}' and '{other}'.",
                         f"Keep one of them; python -m emolight audit {shlex.quote(str(root))} lists all.",
                     )
         return Discovery(clip_table(rows), dict(sorted(passed_over.items())), duplicates, conflicts)
@@ -237,19 +220,3 @@ def walk(root: Path, passed_over: Counter[str]) -> Iterator[Path]:
         walked.add(real)
         subfolders.sort()
         yield from (Path(folder).relative_to(root) / name for name in names)
-
-
-def _same_samples(one: Path, other: Path) -> bool:
-    """Whether two files hold the same samples; float32 is exact for 16 and 24 bits."""
-    import soundfile
-
-    if not (one.is_file() and other.is_file()):  # to open a named pipe would wait for ever
-        return False
-    try:
-        if filecmp.cmp(one, other, shallow=False):
-            return True
-        sounds = [soundfile.read(path, dtype="float32", always_2d=True) for path in (one, other)]
-    except (OSError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError):
-        return False  # damaged: soundfile raises all of these
-    (first, first_rate), (second, second_rate) = sounds
-    return bool(first_rate == second_rate and np.array_equal(first, second))

@@ -1,7 +1,7 @@
 """``python -m emolight download``: the archives of a corpus, checked and unpacked.
 
 An archive that already lies in the folder is used when its checksum is right. One that this command fetched is
-deleted once it is unpacked, unless ``--keep-archives``; one that was there before stays.
+deleted once it is unpacked; one that was there before stays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def download(
     root: str | Path,
     corpus: Corpus,
     only: str = "",
-    keep_archives: bool = False,
     allow_http: bool = False,
     retries: int = 2,
     timeout: tuple[float, float] = TIMEOUT,
@@ -45,6 +44,9 @@ def download(
     is at hand, clips of the wrong size are unpacked anew. ``only``: those whose name contains it. ``allow_http``: for a
     server on this machine; a redirect to http never passes. ``retries``: after a broken connection or wrong checksum.
     """
+    import requests
+    from pooch.hashes import hash_matches
+
     root = Path(root).expanduser()
     if not corpus.archives:
         raise EmolightError(
@@ -65,19 +67,24 @@ def download(
         try:
             remove_left_overs(folder)
             if not before and _clips(folder, corpus) >= archive.clips:
-                _say(f"{folder}: all {archive.clips} clips are there already")
+                print(f"{folder}: all {archive.clips} clips are there already", file=sys.stderr)
                 continue
-            if not before or not _intact(path, archive):
+            if not before or not hash_matches(str(path), archive.checksum):
                 _fetch(path, archive, retries, timeout)
             written = extract(path, folder)
         except (OSError, ValueError) as error:  # the former of requests, too; the latter is pooch's wrong checksum
+            reason = f"the server gave other bytes than the published archive ({archive.checksum})"
+            if isinstance(error, requests.Timeout):
+                reason = f"nothing came for {timeout[1]:g} s"
+            elif isinstance(error, OSError):
+                reason = error.strerror or "the connection was refused or broke"
             raise EmolightError(
-                f"Cannot fetch or unpack {archive.name}: {_reason(error, archive, timeout[1])}.",
+                f"Cannot fetch or unpack {archive.name}: {reason}.",
                 "Check connection and disk and run again, which goes on from there. "
                 f"Or get it from {archive.url}, place it at {path} and run again.",
             ) from None
-        _say(f"{folder}: {written} files unpacked, {_clips(folder, corpus)} clips are there")
-        if not before and not keep_archives:
+        print(f"{folder}: {written} files unpacked, {_clips(folder, corpus)} clips are there", file=sys.stderr)
+        if not before:
             path.unlink(missing_ok=True)
 
 
@@ -85,9 +92,7 @@ def extract(path: Path, folder: Path) -> int:
     """Unpack a zip file below ``folder``, each file under its final name only when it is whole; returns their number.
 
     A leading folder of the same name as ``folder`` is dropped; a file that is there with the right size is kept.
-
-    Raises:
-        EmolightError: no zip file, or a member that would land outside ``folder``; nothing is written then.
+    Nothing is written when a member would land outside.
     """
     written = 0
     try:
@@ -122,15 +127,15 @@ def _fetch(path: Path, archive: Archive, retries: int, timeout: tuple[float, flo
     def check(response: Any, **_: object) -> None:
         """Of every answer, before requests follows a redirect."""
         target = urljoin(response.url, response.headers.get("location", ""))
-        wrong = f"sends on to '{target}', which is not https" if not target.startswith("https://") else ""
-        if response.status_code >= 400:
-            wrong = f"answers {response.status_code} {response.reason}"
-        if wrong and (response.is_redirect or response.status_code >= 400):
+        wrong = f"answers {response.status_code} {response.reason}" if response.status_code >= 400 else ""
+        if response.is_redirect and not target.startswith("https://"):
+            wrong = f"sends on to '{target}', which is not https"
+        if wrong:
             fix = f"Run again later. Or get it from {archive.url}, place it at {path} and run again."
             raise EmolightError(f"{response.url} {wrong}.", fix)
 
     work = path.parent / WORK
-    _say(f"Fetching {archive.url} ({archive.size / 1e6:.0f} MB)")
+    print(f"Fetching {archive.url} ({archive.size / 1e6:.0f} MB)", file=sys.stderr)
     pooch.get_logger().setLevel("WARNING")
     try:
         shutil.rmtree(work, ignore_errors=True)
@@ -143,31 +148,8 @@ def _fetch(path: Path, archive: Archive, retries: int, timeout: tuple[float, flo
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _reason(error: Exception, archive: Archive, patience: float) -> str:
-    import requests
-
-    if isinstance(error, requests.RequestException):
-        late = isinstance(error, requests.Timeout)
-        return f"nothing came for {patience:g} s" if late else "the connection was refused or broke"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"the server gave other bytes than the published archive ({archive.checksum})"
-
-
-def _intact(path: Path, archive: Archive) -> bool:
-    from pooch.hashes import hash_matches
-
-    right = path.stat().st_size == archive.size and bool(hash_matches(str(path), archive.checksum))
-    _say(f"{path}: archive found, checksum {'right' if right else 'or size wrong: it will be replaced'}")
-    return right
-
-
 def _clips(folder: Path, corpus: Corpus) -> int:
     return sum(corpus.parse_path(path) is not None for path in walk(folder, Counter()))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -179,10 +161,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("root", type=Path, help="folder for the recordings; archives found there are used")
     parser.add_argument("--corpus", default="RAVDESS", help=f"default: RAVDESS; of {', '.join(CORPORA)}")
     parser.add_argument("--only", default="", metavar="WORD", help="archives with this in their name, such as speech")
-    parser.add_argument("--keep-archives", action="store_true", help="keep fetched archives after unpacking")
     options = parser.parse_args(argv)
     corpus, root = corpus_of(options.corpus), options.root.expanduser()
-    download(root, corpus, options.only, options.keep_archives)
+    download(root, corpus, options.only)
     print(f"{root}: {len(corpus.find(root, strict=False).table)} clips; licence: {corpus.licence}")
     print(f"Next: python -m emolight audit {shlex.quote(str(root))} --corpus {options.corpus}")
     return 0

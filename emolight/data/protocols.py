@@ -85,11 +85,7 @@ def folds_of(corpus: Corpus, protocol: str, clips: pd.DataFrame, seed: int = 0) 
 
 
 def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | None = None, seed: int = 0) -> Split:
-    """Assign every clip of a clip table to ``train``, ``val`` or ``test``.
-
-    ``protocol`` is one of :func:`protocols_of`; a ``fold`` of None takes its first; ``seed`` says which random split,
-    and which five folds by speaker.
-    """
+    """Assign every clip to ``train``, ``val`` or ``test``, by a protocol; by default its first fold."""
     folds = all_folds(corpus, protocol, clips, seed)
     clips = clips.sort_values("clip_id", ignore_index=True)
     subset = np.full(len(clips), "train", dtype=object)

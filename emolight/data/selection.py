@@ -43,16 +43,10 @@ class Choice:
 
 @dataclass
 class Selection:
-    """The clips that are meant.
+    """The clips that are meant, their classes in the order of the network's outputs, and what is to be told of them.
 
-    Attributes:
-        clips: clip table with ``file``, the absolute path; of several corpora ids and speakers begin with their names.
-        classes: emotions in the order of the network's outputs.
-        corpus: the one corpus, or a stand-in for several.
-        corpora: each of them.
-        task: name for tables and files.
-        left_out: reason to number of files or clips.
-        notes: what a reader of the figures must know, a sentence each.
+    ``clips`` has ``file``, the absolute path; of several corpora ids and speakers begin with their names, and
+    ``corpus`` stands in for them. ``left_out``: reason to number of files or clips. ``notes``: sentences for readers.
     """
 
     clips: pd.DataFrame
@@ -89,6 +83,8 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     """Find the clips of the corpora and keep those that are meant."""
+    import pandas as pd
+
     found: list[Discovery] = []
     for corpus, root in places:
         corpus.prepare(root)
@@ -105,8 +101,28 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         _check(f"data.filter: no clip of {what} has {name} '{{}}'", values, sorted(there))
     if choice.emotions is not None and len(set(choice.emotions)) < len(choice.emotions):
         raise EmolightError(f"data.emotions names one twice: {', '.join(choice.emotions)}.", "Name each once.")
+    corpora = [corpus for corpus, _ in places]
+    names = [corpus.name for corpus in corpora]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file, or list all clips in one CSV.")
     parts = [_one(corpus, root, one, choice) for (corpus, root), one in zip(places, found, strict=True)]
-    whole = parts[0] if len(parts) == 1 else _together(parts)
+    clips = parts[0].clips
+    if len(parts) > 1:
+        clips = pd.concat([part.clips.assign(corpus=part.corpus.name) for part in parts])
+        clips["clip_id"] = clips["corpus"] + "/" + clips["clip_id"]
+        clips["speaker"] = clips["speaker"].where(clips["speaker"] == UNKNOWN, clips["corpus"] + "/" + clips["speaker"])
+        clips = clips.sort_values("clip_id", ignore_index=True)
+        texts = clips.select_dtypes(exclude="number").columns
+        clips[texts] = clips[texts].fillna("")  # columns that not all of them have
+    whole = Selection(
+        clips,
+        list(dict.fromkeys(name for part in parts for name in part.classes)),
+        corpora[0] if len(corpora) == 1 else Several(corpora),
+        corpora,
+        " + ".join(dict.fromkeys(part.task for part in parts)),
+        dict(sum((Counter(part.left_out) for part in parts), Counter())),
+        [note for part in parts for note in part.notes],
+    )
     if choice.emotions is not None:
         whole.classes = list(choice.emotions)
         here = set(whole.clips["emotion"])
@@ -208,29 +224,3 @@ def _notes(corpus: Corpus, root: Path, found: Discovery, task: Task, choice: Cho
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())
         notes.append(f"some files of {corpus.name} are compressed with loss and others are not: {mixed}")
     return notes
-
-
-def _together(parts: Sequence[Selection]) -> Selection:
-    """Several corpora as one: ids and speakers begin with the corpus' name."""
-    import pandas as pd
-
-    names = [part.corpus.name for part in parts]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file, or list all clips in one CSV.")
-    tables = []
-    for name, part in zip(names, parts, strict=True):
-        speakers = part.clips["speaker"].where(part.clips["speaker"] == UNKNOWN, f"{name}/" + part.clips["speaker"])
-        tables.append(part.clips.assign(corpus=name, clip_id=f"{name}/" + part.clips["clip_id"], speaker=speakers))
-    clips = pd.concat(tables, ignore_index=True).sort_values("clip_id", ignore_index=True)
-    texts = clips.select_dtypes(exclude="number").columns
-    clips[texts] = clips[texts].fillna("")  # columns that not all of them have
-    corpora = [part.corpus for part in parts]
-    return Selection(
-        clips,
-        list(dict.fromkeys(name for part in parts for name in part.classes)),
-        Several(corpora),
-        corpora,
-        " + ".join(dict.fromkeys(part.task for part in parts)),
-        dict(sum((Counter(part.left_out) for part in parts), Counter())),
-        [note for part in parts for note in part.notes],
-    )

@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from emolight.files import atomic_write, remove_left_overs
 
 INDEX = "index"
-STAMP, SPAN = ("where", "size", "mtime", "ctime"), ("shard", "start", "length", "crc", "kind")
+SPAN = ("shard", "start", "length", "crc", "kind")
 ROW = np.dtype(
     [
-        *(("where", "<u8"), ("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8")),
-        *(("digest", "<u8", 2), ("key", "<u8", 2)),
+        *(("stamp", "<u8"), ("digest", "<u8", 2), ("key", "<u8", 2)),
         *(("shard", "<i4"), ("start", "<i8"), ("length", "<i8"), ("crc", "<u4"), ("kind", "u1"), ("check", "<u4")),
     ]
 )
-"""Hash of a path and part, size and times that the file had, hash of its content, of content and part; number of the
+"""Hashes of a path, part, and the size and times that the file had; of its content; of content and part. Number of the
 file with the samples, their first byte, how many there are, checksum of their bytes, which of :data:`TYPES`; and
 checksum of the row."""
 TYPES = (np.dtype("<i2"), np.dtype("<f4"))
@@ -38,9 +37,8 @@ STEP_CLIPS, STEP_BYTES = 256, 2**26
 """So many are lost, at most, when a writer is killed."""
 
 Values: TypeAlias = NDArray[Any]
-Stamp: TypeAlias = tuple[int, int, int, int]
 Span: TypeAlias = tuple[int, int, int, int, int]
-"""What :data:`STAMP` and :data:`SPAN` name of a row."""
+"""What :data:`SPAN` names of a row."""
 Maps: TypeAlias = dict[int, NDArray[np.uint8]]
 
 
@@ -86,15 +84,13 @@ class Shards:
         self.rows = rows if suspect is None else rows[[span != suspect for span in rows[list(SPAN)].tolist()]]
 
     def find(self, column: str, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The last row with each of the values ``[N]`` or ``[N, 2]`` of a column, or -1."""
-        if not len(self.rows):
-            return np.full(len(wanted), -1)
-        have, wanted = self.rows[column].reshape(len(self.rows), -1), wanted.reshape(len(wanted), -1)
-        order = np.argsort(have[:, 0], kind="stable")
+        """The last row with each of the values ``[N, 1 or 2]`` of a column, or -1."""
+        have = self.rows[column].reshape(-1, wanted.shape[1])
+        have = np.append(have, np.zeros_like(have, shape=(1, have.shape[1])), axis=0)
+        order = np.argsort(have[:-1, 0], kind="stable")
         place = np.searchsorted(have[order, 0], wanted[:, 0], side="right") - 1
-        row = order[place]
-        found: NDArray[np.int64] = np.where((place >= 0) & (have[row] == wanted).all(axis=1), row, -1)
-        return found
+        row = np.append(order, -1)[place]
+        return np.where((row >= 0) & (have[row] == wanted).all(axis=1), row, -1)
 
     def spans(self, rows: NDArray[np.int64] | slice) -> list[Span]:
         """Where the values of some rows lie."""
@@ -125,14 +121,14 @@ class Writer:
             self.number += 1
             self._open()
 
-    def add(self, stamp: Stamp, digest: bytes, key: bytes, values: Values | Span) -> Span:
+    def add(self, stamp: int, digest: bytes, key: bytes, values: Values | Span) -> Span:
         """Write the values of a clip, or where they are already; returns where."""
         if not isinstance(values, tuple):
             self.stream.write(bytes(-self.stream.tell() % 8))  # values lie where a processor likes them
             start = self.stream.tell()
             self.stream.write(values.data)
             values = (self.number, start, len(values), zlib.crc32(values.data), TYPES.index(values.dtype))
-        self.fresh.append((*stamp, struct.unpack("<2Q", digest), struct.unpack("<2Q", key), *values, 0))
+        self.fresh.append((stamp, struct.unpack("<2Q", digest), struct.unpack("<2Q", key), *values, 0))
         if len(self.fresh) >= STEP_CLIPS or self.stream.tell() - self.begin >= STEP_BYTES:
             self.commit()
             self._open()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -25,13 +26,9 @@ TOLERANCE = 0.01
 INEXACT = ("OGG", "MP3")
 """Formats that are decoded from their start: libsndfile 1.2.2 seeks to wrong samples in the last page of Vorbis."""
 
-Order: TypeAlias = Literal["big", "little"]
-CHUNKS: dict[bytes, tuple[int, int, int, Order]] = {
-    **dict.fromkeys((b"RIFF", b"RF64"), (12, 4, 4, "little")),
-    **dict.fromkeys((b"RIFX", b"FORM"), (12, 4, 4, "big")),
-    b"riff": (40, 16, 8, "little"),
-}
-"""How WAV, AIFF and Wave64 start → place of the first chunk, bytes of a chunk's name and of its size, their order."""
+SIZES = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) +: (\d+) \(should be (\d+)\)")
+"""What libsndfile's log says of WAV, AIFF, AU, Wave64 and RF64 where the bytes of a header and of the file differ."""
+NO_CHUNK = re.compile(r"Unknown chunk marker .* at position (\d+)")
 ONCE = {
     b"RIFF": b"WAVEfmt ",
     b"RF64": b"WAVEds64",
@@ -109,60 +106,27 @@ class _Source:
         self.seek(place)
         return self.raw.read(count)
 
-    def number(self, place: int, width: int, order: Order) -> int:
-        return int.from_bytes(self.at(place, width), order)
-
     def count(self, name: bytes) -> int:
         return sum(self.at(start, 2**20 + len(name) - 1).count(name) for start in range(0, self.size, 2**20))
 
 
-def _fault(source: _Source) -> tuple[str, int]:
-    """Why libsndfile would read less than there is, or an empty string; and ``endless`` of the source."""
+def _fault(source: _Source) -> str:
+    """Why libsndfile would read less than there is, where it does not know; or an empty string."""
     magic = source.at(0, 4)
     mp3 = magic[:3] == b"ID3" or magic[:1] == b"\xff"
     if sum(map(source.count, ONCE_IN_MP3 if mp3 else [name for start, name in ONCE.items() if start == magic])) > 1:
-        return "holds several recordings: cut it into one file each", -9
+        return "holds several recordings: cut it into one file each"
     if magic == b"OggS":  # the last page must be whole (RFC 3533, section 6)
         tail = max(0, source.size - 2**17)
-        last = tail + source.at(tail, 2**17).rfind(magic)
-        sizes = source.at(last + 27, source.number(last + 26, 1, "little"))
-        cut = last >= tail and last + 27 + len(sizes) + sum(sizes) > source.size
-        return "cut short: its last page is not whole" if cut else "", -9
-    at, size = _promise(source, magic)
-    there = max(0, source.size - at)
-    # ffmpeg, sox and arecord write these where they do not know the length; GStreamer writes 0.
-    if 0xFFFFFF00 <= size <= 0xFFFFFFFF or 0x7FFFF000 <= size <= 0x80000000:
-        return "", -9
-    if size > there:
-        return f"cut short: {there} of the {size} bytes of samples that its header promises", -9
-    behind = (source.at(at + size + size % 2, 4), source.at(at + size, 4))
-    if magic != b"RIFF" or any(not four.strip(b"\0") or all(32 <= byte < 127 for byte in four) for four in behind):
-        return "", -9  # another chunk, the end, or padding
-    return (f"its header promises {size} bytes of samples, but {there} are there", -9) if size else ("", at - 4)
-
-
-def _promise(source: _Source, magic: bytes) -> tuple[int, int]:
-    """Where the samples start, and of how many bytes they are by the header; 0, 0 where that is not looked for."""
-    if magic in (b".snd", b"dns."):
-        byte_order: Order = "big" if magic == b".snd" else "little"
-        return source.number(4, 4, byte_order), source.number(8, 4, byte_order)
-    at, name, width, order = CHUNKS.get(magic, (source.size, 4, 4, "big"))
-    wide = 0
-    for _ in range(1000):
-        head = source.at(at, name + width)
-        if len(head) < name + width:
-            break
-        at, size = at + len(head), int.from_bytes(head[name:], order) - (len(head) if magic == b"riff" else 0)
-        if head[:4] in (b"data", b"SSND"):
-            return at, wide or size
-        if head[:4] == b"ds64":
-            wide = source.number(at + 8, 8, "little")
-        at += size + -size % (8 if magic == b"riff" else 2)
-    return 0, 0
+        page = source.at(tail, 2**17)
+        page = page[max(0, page.rfind(magic)) :]
+        sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return "cut short: its last page is not whole" if 27 + len(sizes) + sum(sizes) > len(page) else ""
+    return ""
 
 
 @lru_cache(256)
-def _fault_of_file(path: str | Path, size: int, changed: int) -> tuple[str, int]:
+def _fault_of_file(path: str | Path, size: int, changed: int) -> str:
     """Remembered, for recordings of which many parts are read."""
     with _opened(path) as raw:
         return _fault(_Source(raw))
@@ -181,7 +145,19 @@ class SoundFile:
     def __init__(self, path: str | Path, source: _Source, start: float | None, end: float | None) -> None:
         self.path, self._source, self._first = path, source, 0
         with self._open() as stream:
-            self.rate, self.channels, frames = stream.samplerate, stream.channels, stream.frames
+            self.rate, self.channels, frames, log = stream.samplerate, stream.channels, stream.frames, stream.extra_info
+        for size, there in (map(int, sizes) for sizes in SIZES.findall(log)):
+            # ffmpeg, sox and arecord write these where they do not know the length; GStreamer writes 0.
+            open_end = 0xFFFFFF00 <= size <= 0xFFFFFFFF or 0x7FFFF000 <= size <= 0x80000000
+            if size > there and not open_end:
+                raise AudioError(path, f"cut short: {there} of the {size} bytes that its header promises")
+        place = int(match[1]) if (match := NO_CHUNK.search(log)) else 0
+        if place and not re.match(rb"[ -~]{4}", source.at(place - 1, 4)):  # a chunk behind an odd number of bytes
+            if frames:
+                raise AudioError(path, f"its header promises {frames} samples, but there are more")
+            source.endless = place - 4
+            with self._open() as stream:
+                frames = stream.frames
         self.frames: int | None = None if frames == 2**63 - 1 else frames
         if start is not None or end is not None:
             there = 2**62 if self.frames is None else self.frames
@@ -237,10 +213,8 @@ def open_sound(
         source = _Source(raw)
         if not source.size:
             raise AudioError(path, "the file is empty")
-        if content is None:
-            reason, source.endless = _fault_of_file(path, source.size, Path(path).stat().st_mtime_ns)
-        else:
-            reason, source.endless = _fault(source)
+        whole = content is not None
+        reason = _fault(source) if whole else _fault_of_file(path, source.size, Path(path).stat().st_mtime_ns)
         if reason:
             raise AudioError(path, reason)
         yield SoundFile(path, source, start, end)

@@ -66,11 +66,8 @@ class Split:
         return {"val": (val & train, train), "test": (test & (train | val), train)}
 
     def speaker_independent(self, subset: str | None = None) -> bool:
-        """Whether no speaker is in two subsets, computed from the speakers.
-
-        Args:
-            subset: of which clips; ``val``: not in training; ``test``: neither in training nor in validation; None:
-                both.
+        """Whether no speaker is in two subsets, computed from the speakers: those of ``val`` not in training, those of
+        ``test`` neither in training nor in validation, or (None) both.
         """
         apart = {name: not shared for name, (shared, _) in self._shared().items()}
         return not (self.table["speaker"] == UNKNOWN).any() and (apart[subset] if subset else all(apart.values()))
@@ -124,16 +121,12 @@ class Split:
 
     @classmethod
     def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Split:
-        """Read a split that this project, a spreadsheet or a script wrote.
+        """Read a split that this project, a spreadsheet or a script wrote; what is wrong is told with its line.
 
         Args:
             path: CSV with ``clip_id``, ``emotion``, ``speaker`` and ``subset``; ``protocol`` may be missing.
             clips: the clip table that the task selected, which the rows are held to; None trusts them.
             complete: also refuse a file that leaves out clips, as one written by a protocol never does.
-
-        Raises:
-            EmolightError: with the line number, for a clip that is unknown or stands twice, a label or speaker that
-                contradicts the corpus, an unknown subset, or a second protocol.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -171,10 +164,7 @@ class Split:
 
 
 def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
-    """Read the split at ``path``, or write ``made`` there when there is none; a file is never rewritten.
-
-    Several processes may call this at once: one writes, the others read.
-    """
+    """Read the split at ``path``, or write ``made`` there; it is never rewritten; of several processes one writes."""
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

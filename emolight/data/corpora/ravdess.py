@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import product
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emolight.data.corpus import Archive, Corpus, Fold, Task, clip_table
 
@@ -102,17 +102,6 @@ class RAVDESS(Corpus):
                 folder = FOLDERS[str(clip["channel"])]
                 rows.append({**clip, "path": f"{folder}/Actor_{clip['speaker']}/{clip['clip_id']}.wav"})
         return clip_table(rows)
-
-    def misplaced(self, path: str, clip: Mapping[Any, Any]) -> str:
-        """How folders named after an actor or a channel contradict the name."""
-        for folder in PurePosixPath(path).parts[:-1]:
-            actor = re.fullmatch(r"actor[ _-]?([0-9]{1,2})", folder.lower())
-            if actor and int(actor[1]) != int(clip["speaker"]):
-                return f"is by actor {clip['speaker']}"
-            named = [name for name in FOLDERS if name in folder.lower()]
-            if len(named) == 1 and named[0] != clip["channel"]:
-                return f"is {clip['channel']}"
-        return ""
 
     def passed_over(self, path: Path) -> str:
         """Sound of the video recordings has names of its own."""
