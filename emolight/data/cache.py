@@ -9,12 +9,11 @@ import hashlib
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -37,13 +36,8 @@ AT_ONCE = 2**26
 STEP = np.float32(2**-15)
 """Of 16 bits, with full scale ±1."""
 
-
-class Part(NamedTuple):
-    """A recording, or its part from ``start`` to ``end`` in seconds."""
-
-    path: str
-    start: float | None
-    end: float | None
+Part: TypeAlias = tuple[str, float | None, float | None]
+"""Path of a recording, and start and end of its part in seconds."""
 
 
 def _hash(size: int, *values: object) -> bytes:
@@ -96,7 +90,7 @@ class WaveformCache:
         self._maps.clear()
         span = fresh._spans.get(clip_id) if fresh.hashes[clip_id] == self.hashes[clip_id] else None
         if span is None or (values := read(self.folder, span, self._maps)) is None:
-            path = self._parts[clip_id].path
+            path = self._parts[clip_id][0]
             raise EmolightError(
                 f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed.",
                 "Restore it, or start again with the recordings as they are now.",
@@ -149,14 +143,13 @@ class _Opening:
         self.cache, self.suspect, self.clip_ids = cache, suspect, clips["clip_id"].astype(str).tolist()
         times = clips.reindex(columns=["start", "end"]).astype(object)
         times = times.where(times.notna(), None)
-        self.parts = list(map(Part, clips["file"].astype(str), times["start"], times["end"]))
-        self.clips_of = Counter(part.path for part in self.parts)
-        files = list(self.clips_of)
+        self.parts = list(zip(clips["file"].astype(str), times["start"], times["end"], strict=True))
+        files = list(dict.fromkeys(path for path, *_ in self.parts))
         some = [files[start : start + 1000] for start in range(0, len(files), 1000)]
         with ThreadPoolExecutor(THREADS) as pool:
             stats = [stat for stats in pool.map(lambda paths: list(map(_stat, paths)), some) for stat in stats]
         self.stats = dict(zip(files, stats, strict=True))
-        self.stamps = [int.from_bytes(_hash(8, *part, *self.stats[part.path]), "little") for part in self.parts]
+        self.stamps = [int.from_bytes(_hash(8, *part, *self.stats[part[0]]), "little") for part in self.parts]
         self.digests, self.keys, self.refused = dict[str, bytes](), dict[int, bytes](), dict[int, AudioError]()
         """By path and by number, of what was read just now: content hashes, keys of clips, what cannot be used."""
         self.look()
@@ -190,7 +183,7 @@ class _Opening:
                 if isinstance(values, AudioError):
                     self.refused[number] = values
                     continue
-                path = self.parts[number].path
+                path = self.parts[number][0]
                 self.keys[number] = key = self._key(number)
                 settled = now - max(self.stats[path][1:]) > SETTLED_NS
                 if settled or not isinstance(values, tuple):

@@ -159,9 +159,15 @@ class EmotionDataModule(pl.LightningDataModule):
         """Find the clips, read or make the split, open the cache."""
         if hasattr(self, "cache"):
             return
-        self._check_memory()
-        clips = self.selection.clips
-        split = self.make_split()
+        # Loading processes hand their batches over in shared memory; where it is small they would wait for ever.
+        shared, needed = Path("/dev/shm"), 16 * self.num_workers * self.batch_size * self.length
+        if needed and shared.is_dir() and (free := shutil.disk_usage(shared).free) < needed:
+            raise EmolightError(
+                f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
+                f"{free / 2**20:.0f} MB are free.",
+                "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
+            )
+        clips, split = self.selection.clips, self.make_split()
         used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
         used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
         if unused := len(clips) - len(used):
@@ -203,16 +209,6 @@ class EmotionDataModule(pl.LightningDataModule):
             split = load_or_make(folder / f"{name}.csv", made, clips)
         check_label(split, corpus)
         return split
-
-    def _check_memory(self) -> None:
-        """Loading processes hand their batches over in shared memory; where it is small they would wait for ever."""
-        shared, needed = Path("/dev/shm"), 16 * self.num_workers * self.batch_size * self.length
-        if needed and shared.is_dir() and (free := shutil.disk_usage(shared).free) < needed:
-            raise EmolightError(
-                f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
-                f"{free / 2**20:.0f} MB are free.",
-                "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
-            )
 
     def subset(self, name: str) -> np.ndarray:
         """Rows of ``clips`` in the subset ``train``, ``val`` or ``test``."""

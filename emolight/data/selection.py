@@ -180,32 +180,6 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
     for known, (of, values) in corpus.tasks.items() if not choice.label_map else ():
         title = known if set(of) == set(emotions) and dict(values) == dict(task.filter) else title
-    return Selection(
-        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
-        [name for name in emotions if name in set(clips["emotion"])],
-        corpus,
-        [corpus],
-        title,
-        {reason: count for reason, count in left_out.items() if count},
-        _notes(corpus, root, found, task, choice, clips),
-    )
-
-
-def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:
-    """The rows of a clip table that are meant, their labels renamed: the task's, unless emotions are named."""
-    meant = table if choice.emotions is not None else table[table["emotion"].isin(task.emotions)]
-    if choice.label_map:
-        meant = meant.assign(emotion=choice.renamed(meant["emotion"]))
-    if choice.emotions is not None:
-        meant = meant[meant["emotion"].isin(choice.emotions)]
-    for name, values in task.filter.items():
-        if name in meant:
-            meant = meant[meant[name].astype(str).isin(values)]
-    return meant
-
-
-def _notes(corpus: Corpus, root: Path, found: Discovery, task: Task, choice: Choice, clips: pd.DataFrame) -> list[str]:
-    """What is missing, was passed over, or was compressed."""
     notes = []
     if (expected := corpus.expected()) is not None:
         lacking = len(set(_meant(expected, task, choice)["clip_id"]) - set(clips["clip_id"]))
@@ -223,4 +197,25 @@ def _notes(corpus: Corpus, root: Path, found: Discovery, task: Task, choice: Cho
     if LOSSY & set(suffixes) and set(suffixes) - LOSSY:
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())
         notes.append(f"some files of {corpus.name} are compressed with loss and others are not: {mixed}")
-    return notes
+    return Selection(
+        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
+        [name for name in emotions if name in set(clips["emotion"])],
+        corpus,
+        [corpus],
+        title,
+        {reason: count for reason, count in left_out.items() if count},
+        notes,
+    )
+
+
+def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:
+    """The rows of a clip table that are meant, their labels renamed: the task's, unless emotions are named."""
+    meant = table if choice.emotions is not None else table[table["emotion"].isin(task.emotions)]
+    if choice.label_map:
+        meant = meant.assign(emotion=choice.renamed(meant["emotion"]))
+    if choice.emotions is not None:
+        meant = meant[meant["emotion"].isin(choice.emotions)]
+    for name, values in task.filter.items():
+        if name in meant:
+            meant = meant[meant[name].astype(str).isin(values)]
+    return meant
