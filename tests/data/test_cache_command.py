@@ -12,8 +12,7 @@ import soundfile
 
 from emolight.data import shards
 from emolight.data.audio import load_waveform
-from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.cache_command import main
+from emolight.data.cache import WaveformCache, main, open_cache
 from emolight.errors import EmolightError
 
 LONG_AGO = (1e9, 1e9)
