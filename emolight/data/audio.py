@@ -20,10 +20,8 @@ __all__ += ["prepare", "profile", "read_audio", "read_bytes", "sound_range", "to
 Waveform: TypeAlias = NDArray[np.float32]
 
 MIN_SECONDS = 0.05
-MAX_PEAK = 100.0
-"""Float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units."""
-SILENCE = 10 ** (-90 / 20)
-"""Peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither."""
+MAX_PEAK = 100.0  # float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units
+SILENCE = 10 ** (-90 / 20)  # peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither
 CANCELLED = 0.05
 FRAME, HOP = 2048, 512
 

@@ -42,8 +42,7 @@ WARNINGS = {
     "clipped": "clipped clips",
     "unpublished": "clips that are not in the published set",
 }
-LISTED = 20
-"""Entries of a list that are printed; the JSON has all."""
+LISTED = 20  # entries of a list that are printed; the JSON has all
 
 
 class Probe(NamedTuple):

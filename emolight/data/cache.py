@@ -31,12 +31,9 @@ VERSION = 4
 SETTLED_NS = 2_000_000_000
 """A file changed so recently is read again next time: a second change in the same tick of its clock stays unseen."""
 THREADS = min(16, os.cpu_count() or 1)
-USED_SECONDS = 3600
-"""When a file was used last is noted no more often."""
-AT_ONCE = 2**26
-"""Bytes; larger recordings are not read into memory, but hashed first and then decoded in blocks."""
-STEP = np.float32(2**-15)
-"""Of 16 bits, with full scale ±1."""
+USED_SECONDS = 3600  # when a file was used last is noted no more often
+AT_ONCE = 2**26  # bytes; larger recordings are not read into memory, but hashed first and then decoded in blocks
+STEP = np.float32(2**-15)  # of 16 bits, with full scale ±1
 
 Part: TypeAlias = tuple[str, float | None, float | None]
 """Path of a recording, and start and end of its part in seconds."""

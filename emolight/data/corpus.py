@@ -20,10 +20,8 @@ from emolight.errors import EmolightError
 if TYPE_CHECKING:
     import pandas as pd
 
-REQUIRED = ("clip_id", "path", "emotion", "speaker")
-"""Columns of every clip table; all of them texts."""
-UNKNOWN = "unknown"
-"""The speaker of clips whose speakers nobody knows."""
+REQUIRED = ("clip_id", "path", "emotion", "speaker")  # columns of every clip table; all of them texts
+UNKNOWN = "unknown"  # the speaker of clips whose speakers nobody knows
 LOSSY = {".mp3", ".oga", ".ogg", ".opus"}
 READ = {".aif", ".aiff", ".au", ".caf", ".flac", ".rf64", ".w64", ".wav", *LOSSY}
 OTHER_MEDIA = {".3gp", ".aac", ".amr", ".avi", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma"}

@@ -26,8 +26,7 @@ from emolight.data.splits import ALL_TEST, Split, load_or_make
 from emolight.errors import EmolightError
 
 SPLITS = Path("configs/splits")
-EVERY_CLIP = "test"
-"""A protocol that only scores: another corpus under a trained model."""
+EVERY_CLIP = "test"  # a protocol that only scores: another corpus under a trained model
 MOST_WARNINGS, LONGEST_NAME = 20, 200
 
 

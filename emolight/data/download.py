@@ -24,10 +24,8 @@ from emolight.data.corpus import Archive, Corpus, walk
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, remove_left_overs
 
-TIMEOUT = (15.0, 60.0)
-"""Seconds to connect, and seconds without a byte, until a server counts as dead."""
-WORK = ".download"
-"""Folder, below the root, of a download on its way; what a killed one left there goes with the next."""
+TIMEOUT = (15.0, 60.0)  # seconds to connect, and seconds without a byte, until a server counts as dead
+WORK = ".download"  # folder, below the root, of a download on its way; what a killed one left there goes with the next
 
 
 def download(

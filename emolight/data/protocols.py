@@ -15,11 +15,9 @@ from emolight.errors import EmolightError, check_choice
 if TYPE_CHECKING:
     import pandas as pd
 
-BY_SPEAKER = {"speakers5": 5, "loso": 3}
-"""Protocols of any corpus that need so many speakers."""
+BY_SPEAKER = {"speakers5": 5, "loso": 3}  # protocols of any corpus that need so many speakers
 WITHOUT_FOLDS = ("random", "subset")
-RANDOM_VALIDATION_CLIPS = 320
-"""The article's validation set; corpora of fewer than 640 clips give a fifth instead."""
+RANDOM_VALIDATION_CLIPS = 320  # the article's validation set; corpora of fewer than 640 clips give a fifth instead
 DEALS = 20
 
 

@@ -25,8 +25,7 @@ class Choice:
     label_map: Mapping[str, str] | None = None
     filter: Mapping[str, Sequence[str | int | float]] | None = None
     speakers: str = "known"
-    scored: bool = False
-    """The emotions are those of a trained model: others are left out, and some may have no clip."""
+    scored: bool = False  # the emotions are those of a trained model: others are left out, and some may have no clip
 
     def asked(self) -> dict[str, tuple[str, ...]]:
         """The filter; one value may stand without a list."""

@@ -31,14 +31,11 @@ ROW = np.dtype(
 file with the samples, their first byte, how many there are, checksum of their bytes, which of :data:`TYPES`; and
 checksum of the row."""
 TYPES = (np.dtype("<i2"), np.dtype("<f4"))
-MAX_BYTES = 2**30
-"""A file with so many is not added to."""
-STEP_CLIPS, STEP_BYTES = 256, 2**26
-"""So many are lost, at most, when a writer is killed."""
+MAX_BYTES = 2**30  # a file with so many is not added to
+STEP_CLIPS, STEP_BYTES = 256, 2**26  # so many are lost, at most, when a writer is killed
 
 Values: TypeAlias = NDArray[Any]
-Span: TypeAlias = tuple[int, int, int, int, int]
-"""What :data:`SPAN` names of a row."""
+Span: TypeAlias = tuple[int, int, int, int, int]  # what :data:`SPAN` names of a row
 Maps: TypeAlias = dict[int, NDArray[np.uint8]]
 
 

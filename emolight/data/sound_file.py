@@ -19,10 +19,8 @@ from emolight.errors import EmolightError
 
 RATES, MAX_CHANNELS, MAX_SECONDS = (1_000, 768_000), 32, 4 * 3600
 MAX_BYTES = 2**30
-BLOCK = 2**16
-"""Samples of a channel that are decoded at once."""
-TOLERANCE = 0.01
-"""Seconds by which a part may end after its recording: labels are rounded."""
+BLOCK = 2**16  # samples of a channel that are decoded at once
+TOLERANCE = 0.01  # seconds by which a part may end after its recording: labels are rounded
 INEXACT = ("OGG", "MP3")
 """Formats that are decoded from their start: libsndfile 1.2.2 seeks to wrong samples in the last page of Vorbis."""
 

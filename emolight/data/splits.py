@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 SUBSETS = ("train", "val", "test")
 COLUMNS = ("clip_id", "emotion", "speaker", "subset", "protocol")
-ALL_TEST = "every clip tests"
-"""Label of a split that only scores: another corpus under a trained model."""
+ALL_TEST = "every clip tests"  # label of a split that only scores: another corpus under a trained model
 CUSTOM = "custom"
 BEST_EPOCH, LAST_EPOCH = "best epoch by validation UAR", "last epoch, nothing selected"
 INDEPENDENT = "speaker-independent: no speaker is in two subsets"

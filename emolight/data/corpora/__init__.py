@@ -27,8 +27,7 @@ CORPORA: dict[str, type[Corpus]] = {one.__name__: one for one in (RAVDESS, EMODB
 """By the name that ``--data.corpus`` takes."""
 SHEETS = {".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet", ".pkl"}
 
-Spec = str | Path | Mapping[str, Any] | Corpus
-"""How a configuration names a corpus."""
+Spec = str | Path | Mapping[str, Any] | Corpus  # how a configuration names a corpus
 
 
 def corpus_of(spec: Spec) -> Corpus:

@@ -13,8 +13,7 @@ EMOTIONS = {
     **{"anger": "angry", "fear": "fearful", "surprised": "surprised"},
 }
 WOMEN = {"EB0": 27, "IC0": 28, "KD0": 28, "MK0": 23}
-MEN = {"KS0": 23, "MP0": 24, "SM0": 24, "TP0": 26, "WR0": 23}
-"""Their ages, from the published table."""
+MEN = {"KS0": 23, "MP0": 24, "SM0": 24, "TP0": 26, "WR0": 23}  # their ages, from the published table
 
 
 class NEMO(Corpus):

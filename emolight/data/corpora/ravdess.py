@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ARTICLE = ("calm", "happy", "sad", "angry", "fearful")
 """The five emotions of the article's task, which has them in speech and song."""
-FOLDERS = {"speech": "Audio_Speech_Actors_01-24", "song": "Audio_Song_Actors_01-24"}
-"""The two published folders."""
+FOLDERS = {"speech": "Audio_Speech_Actors_01-24", "song": "Audio_Song_Actors_01-24"}  # the two published folders
 ZENODO = "https://zenodo.org/records/1188976/files/"
 
 

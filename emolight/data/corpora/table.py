@@ -29,8 +29,7 @@ NAMES = {
 SUBSETS = {"train": "train", "training": "train", "val": "val", "dev": "val", "devel": "val", "valid": "val"}
 SUBSETS |= {"validation": "val", "test": "test", "testing": "test"}
 SEXES = {"f": "female", "m": "male", "w": "female"}
-MOST_GROUPS = 12
-"""A column with more values than these is no group by which results are tabled."""
+MOST_GROUPS = 12  # a column with more values than these is no group by which results are tabled
 NO_GROUPS = {*REQUIRED, "file", "corpus", "start", "end", "subset", "label", "prediction", "fold", "seed"}
 """Nor are these, which mean something else in a table of predictions."""
 

@@ -27,8 +27,7 @@ class TESS(Corpus):
         "https://doi.org/10.5683/SP2/E8H2MF"
     )
     grammar = rf"(?P<speaker>OAF?|YAF)_(?P<text>[a-z]+)_(?P<emotion>{'|'.join(EMOTIONS)})"
-    codes = {"emotion": EMOTIONS, "speaker": {"OA": "OAF"}}
-    """One published clip, OA_bite_neutral, lacks the F."""
+    codes = {"emotion": EMOTIONS, "speaker": {"OA": "OAF"}}  # one published clip, OA_bite_neutral, lacks the F
     voices = {"OAF": {"sex": "female", "age": 64}, "YAF": {"sex": "female", "age": 26}}
     groups = ("speaker",)
     default_protocol = "random"
