@@ -139,11 +139,6 @@ class EmotionDataModule(pl.LightningDataModule):
         return tuple(name for name in self.selection.corpus.groups if name in self.selection.clips)
 
     @property
-    def left_out(self) -> dict[str, int]:
-        """Why files or clips are left out, and how many."""
-        return self.selection.left_out
-
-    @property
     def length(self) -> int:
         """Samples of a waveform in a batch."""
         return round(self.duration * self.sample_rate)
@@ -170,7 +165,7 @@ class EmotionDataModule(pl.LightningDataModule):
         used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
         used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
         if unused := len(clips) - len(used):
-            self.left_out["clips that are not in the split"] = unused
+            self.selection.left_out["clips that are not in the split"] = unused
             self.selection.notes.append(f"{unused} clips of the task are not in the split")
         cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
         bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
@@ -180,7 +175,7 @@ class EmotionDataModule(pl.LightningDataModule):
                 "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
             )
         if bad:
-            self.left_out["clips that cannot be read"] = len(bad)
+            self.selection.left_out["clips that cannot be read"] = len(bad)
             self.selection.notes.append(f"{len(bad)} clips cannot be read and are left out (data.on_bad_clip skip)")
             for clip_id in bad[:MOST_WARNINGS]:
                 rank_zero_warn(f"left out: {cache.problems[clip_id]}")

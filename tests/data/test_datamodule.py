@@ -144,7 +144,7 @@ def test_bad_clips_are_refused_or_left_out_of_clips_and_split_alike(corpus: Path
     assert list(data.clips["clip_id"]) == list(data.split.table["clip_id"])
     assert list(data.clips["subset"]) == list(data.split.table["subset"])
     assert (len(data.clips), data.split.label) == (479, "emobox6 fold 1")
-    assert data.left_out["clips that cannot be read"] == 1
+    assert data.selection.left_out["clips that cannot be read"] == 1
     assert any("1 clips cannot be read" in note for note in data.selection.notes)
     data.split.write(tmp_path / "split.csv")  # as a run does
     again = module(**settings, split_csv=str(tmp_path / "split.csv"))

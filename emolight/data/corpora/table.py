@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,22 +122,16 @@ class Table(Corpus):
         codes, unique = pd.factorize(sheet.table["path"])
         paths = [posixpath.normpath(path.replace("\\", "/")) for path in unique]
         paths = [Path(path).expanduser().as_posix() if path.startswith("~/") else path for path in paths]
-        absent = np.array([not _is_file(root / path) for path in paths])
+        # Path.is_file raises for a name that is too long, and for a folder that may not be entered.
+        absent = np.array([not isfile(root / path) for path in paths])  # noqa: PTH113
         if absent.any():
             first = Path(paths[int(absent.argmax())])
             more = f", and {absent.sum() - 1} more are missing" if absent.sum() > 1 else ""
             fix = f"Paths are relative to '{root}'; another folder: --data.root DIR."
-            if _is_file(first) and not first.is_absolute():
+            if isfile(first) and not first.is_absolute():  # noqa: PTH113
                 fix = "The paths start from the working folder: --data.root ."
             sheet.refuse(absent[codes], f"there is no recording '{root / first}'{more}", fix)
         return np.array(paths, dtype=object)[codes]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a folder that may not be entered, a name that is too long
-        return False
 
 
 def _clip_ids(table: pd.DataFrame) -> pd.Series[str]:
