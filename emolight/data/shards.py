@@ -66,7 +66,7 @@ def _checks(rows: Values) -> list[int]:
 class Shards:
     """The rows of a folder as they stand now, without those of the ``suspect`` span; of equal ones the last counts.
 
-    ``damaged``: some rows cannot be read, or their samples are not there.
+    ``damaged``: some rows cannot be read, or their samples are not there. ``numbers``: of the files that rows name.
     """
 
     def __init__(self, folder: Path, suspect: Span | None = None) -> None:
@@ -77,7 +77,7 @@ class Shards:
         sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.bin")}
         ends = rows["start"] + rows["length"] * np.array([2, 4])[rows["kind"] % 2]
         rows = rows[ends <= np.array([sizes.get(shard, -1) for shard in rows["shard"].tolist()])]
-        self.damaged = len(rows) * ROW.itemsize < len(content)
+        self.damaged, self.numbers = len(rows) * ROW.itemsize < len(content), set(rows["shard"].tolist())
         self.rows = rows if suspect is None else rows[[span != suspect for span in rows[list(SPAN)].tolist()]]
 
     def find(self, column: str, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -99,15 +99,15 @@ class Writer:
     """Adds to a folder whose lock is held; first removes rows that are damaged, and files that no row names."""
 
     def __init__(self, shards: Shards) -> None:
-        self.folder, kept = shards.folder, set(shards.rows["shard"].tolist())
+        self.folder = shards.folder
         remove_left_overs(self.folder, ".*.part")
         if shards.damaged:
             with atomic_write(self.folder / INDEX) as part:
                 part.write_bytes(shards.rows.tobytes())
         for path in self.folder.glob("*.bin"):
-            if int(path.stem) not in kept:
+            if int(path.stem) not in shards.numbers:
                 path.unlink()
-        self.number, self.fresh = max(kept, default=0), list[tuple[Any, ...]]()
+        self.number, self.fresh = max(shards.numbers, default=0), list[tuple[Any, ...]]()
         self._open()
 
     def _open(self) -> None:
