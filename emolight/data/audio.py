@@ -1,12 +1,8 @@
-"""From a sound file or an array to a mono waveform: refusals, resampling, trimming. Knows no corpus.
-
-Everything works in blocks: beside the result there is never a second copy of a long recording.
-"""
+"""From a sound file or an array to a mono waveform, in blocks: there is never a second copy of a recording."""
 
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -18,18 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from emolight.data.sound_file import BLOCK, AudioError, check_shape, content_hash, open_sound, read_bytes
 from emolight.errors import EmolightError
 
-__all__ = ["AudioError", "Waveform", "blocks", "content_hash", "fix_length", "from_array", "load_waveform"]
+__all__ = ["AudioError", "Waveform", "content_hash", "fix_length", "from_array", "load_waveform"]
 __all__ += ["prepare", "profile", "read_audio", "read_bytes", "sound_range", "to_mono", "trim_silence"]
 
 Waveform: TypeAlias = NDArray[np.float32]
 
 MIN_SECONDS = 0.05
-MAX_PEAK = 100.0
-"""Float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units."""
-SILENCE = 10 ** (-90 / 20)
-"""Peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither."""
+MAX_PEAK = 100.0  # float files may pass full scale (1.0); a peak beyond 40 dB above it is no sound in these units
+SILENCE = 10 ** (-90 / 20)  # peak below which a recording counts as silent: -90 dBFS, the last bit of 16-bit dither
 CANCELLED = 0.05
-
 FRAME, HOP = 2048, 512
 
 
@@ -40,65 +33,15 @@ def read_audio(
     start: float | None = None,
     end: float | None = None,
 ) -> tuple[Waveform, int]:
-    """Decode a sound file to mono, by content and not by suffix.
+    """A sound file, or its part from ``start`` to ``end`` (s), as samples [T] of full scale ±1, and its own rate in Hz.
 
     Channels are averaged; where they cancel each other (opposite phase) the loudest stands in, with a warning.
-
-    Args:
-        path: WAV, FLAC or anything else that libsndfile reads.
-        content: the bytes of the file, when they have been read already.
-        sample_rate: Hz of the result, by soxr HQ; None leaves the recording's own.
-        start, end: seconds; None are those of the recording. Only that part is decoded.
-
-    Returns:
-        Samples [T], full scale ±1, and the sample rate of the recording in Hz.
-
-    Raises:
-        AudioError: not readable, not audio, cut short, several recordings in one file, no such part, shorter than
-            50 ms or longer than 4 h, silent (peak below -90 dBFS, a constant offset aside; or so at the new rate),
-            with NaN or infinity, or with a rate, peak or number of channels of no recording.
+    ``content``: the bytes of the file, when they have been read already. ``sample_rate``: Hz of the result, by soxr HQ.
+    An :class:`AudioError` names the path and why the file is no recording.
     """
     with open_sound(path, content, start, end) as sound:
-        rate = sample_rate or sound.rate
-        samples = None if sound.frames is None else -(-sound.frames * rate // sound.rate)
-        levels = _Levels()
-        wave = _collect(_resampled(_mono(levels.of(sound.blocks())), sound.rate, rate), samples)
-        if (channel := levels.verdict(sound.rate, path)) is not None:
-            wave = _collect(_resampled(_mono(sound.blocks(), channel), sound.rate, rate), samples)
-        if rate != sound.rate:
-            _check_sound(wave, rate, path)
-        return wave, sound.rate
-
-
-def blocks(source: str | Path | bytes, sample_rate: int, seconds: float) -> Iterator[Waveform]:
-    """A recording of up to 4 h in blocks, of which one is in memory; its samples are those of :func:`read_audio`.
-
-    The file is decoded twice: all of it is checked before the first block comes.
-
-    Args:
-        source: sound file, or its bytes.
-        sample_rate: Hz of the blocks.
-        seconds: of a block.
-
-    Yields:
-        Samples [round(seconds * sample_rate)], mono; the last block is shorter.
-
-    Raises:
-        AudioError: see :func:`read_audio`.
-    """
-    path, content = ("recording", source) if isinstance(source, bytes) else (source, None)
-    length, held, count = round(seconds * sample_rate), list[Waveform](), 0
-    with open_sound(path, content) as sound:
         channel = _channel(sound.blocks(), sound.rate, path)
-        for block in _resampled(_mono(sound.blocks(), channel), sound.rate, sample_rate):
-            held.append(block)
-            count += len(block)
-            while count >= length:
-                whole = np.concatenate(held)
-                yield whole[:length]
-                held, count = [whole[length:]], count - length
-        if count:
-            yield np.concatenate(held)
+        return _at_rate(_mono(sound.blocks(), channel), sound.frames, sound.rate, sample_rate, path), sound.rate
 
 
 def load_waveform(
@@ -117,13 +60,9 @@ def load_waveform(
 def from_array(samples: ArrayLike) -> Waveform:
     """What soundfile, scipy, gradio or a list hold of a recording, as float32 ``[T, channels]`` of full scale ±1.
 
-    Args:
-        samples: ``[T]``, ``[T, channels]`` or ``[channels, T]``: the short axis is the channels. Floats stay as
-            they are; integers count by the range of their type, unsigned ones around its middle. Those of 64 bits,
-            such as Python's, and of 32 that stay within 16 bits, are PCM of 16, 24 or 32 bits.
-
-    Raises:
-        EmolightError: no numbers, no samples, or more than two axes.
+    Of ``[T]``, ``[T, channels]`` or ``[channels, T]`` the short axis is the channels. Floats stay as they are; integers
+    count by the range of their type, unsigned ones around its middle. Those of 64 bits, such as Python's, and of 32
+    that stay within 16 bits, are PCM of 16, 24 or 32 bits.
     """
     try:
         array = np.asarray(samples)
@@ -134,17 +73,13 @@ def from_array(samples: ArrayLike) -> Waveform:
             f"A waveform is [T], [T, channels] or [channels, T] of numbers, received {array.dtype} {array.shape}.",
             "Pass one recording; predict_batch takes several.",
         )
-    if array.ndim == 1:
-        array = array[:, None]
-    elif array.shape[0] < array.shape[1]:
-        array = array.T
+    array = array[:, None] if array.ndim == 1 else array.T if array.shape[0] < array.shape[1] else array
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
-    if array.dtype.kind == "u" and array.dtype.itemsize <= 4:
-        middle = 2.0 ** (8 * array.dtype.itemsize - 1)
-        return ((array - middle) / middle).astype(np.float32)
-    peak = max(int(array.max()), -int(array.min()))
     scale = 2.0 ** (8 * array.dtype.itemsize - 1)
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 4:
+        return ((array - scale) / scale).astype(np.float32)
+    peak = max(int(array.max()), -int(array.min()))
     if array.dtype.itemsize >= 4 and peak <= 2**15:
         scale = 2.0**15 if peak > 1 else 1.0
     elif array.dtype.itemsize == 8:
@@ -153,14 +88,7 @@ def from_array(samples: ArrayLike) -> Waveform:
 
 
 def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
-    """Check decoded samples ``[T, channels]`` of full scale ±1, and average their channels as :func:`read_audio` does.
-
-    Returns:
-        Samples [T]; a view where there is one channel.
-
-    Raises:
-        AudioError: see :func:`read_audio`; ``path`` names the recording.
-    """
+    """Check samples ``[T, channels]`` of full scale ±1 and average their channels [T] as :func:`read_audio` does."""
     check_shape(path, rate, samples.shape[1], len(samples))
     channel = _channel(_pieces(samples), rate, path)
     return samples[:, 0] if samples.shape[1] == 1 else _collect(_mono(_pieces(samples), channel), len(samples))
@@ -168,76 +96,51 @@ def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
 
 def prepare(wave: Waveform, rate: int, sample_rate: int, trim_db: float | None, path: str | Path) -> Waveform:
     """Resample a decoded recording and trim it; see :func:`load_waveform`. ``path`` names it in errors."""
-    if rate != sample_rate:
-        wave = _collect(_resampled(_pieces(wave), rate, sample_rate), -(-len(wave) * sample_rate // rate))
-        _check_sound(wave, sample_rate, path)
+    wave = _at_rate(_pieces(wave), len(wave), rate, sample_rate, path) if rate != sample_rate else wave
     return wave if trim_db is None else trim_silence(wave, trim_db)
 
 
-class _Levels:
-    """Peak, offset and loudness of the channels of blocks ``[N, channels]``."""
-
-    def __init__(self) -> None:
-        self.frames, self.mono_energy = 0, 0.0
-        self.low = self.high = self.energy = np.zeros(1)
-
-    def of(self, some: Iterable[Waveform]) -> Iterator[Waveform]:
-        """The same blocks, when each was measured."""
+def _channel(some: Iterable[Waveform], rate: int, path: str | Path) -> int | None:
+    """The one channel of blocks ``[N, channels]`` that stands in for all, or None for their mean; refusals."""
+    frames, mono, measured = 0, 0.0, []
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused in the end
         for block in some:
             channels = np.ascontiguousarray(block.T)  # many times faster to measure
-            low, high = channels.min(axis=1), channels.max(axis=1)
-            self.low = np.minimum(self.low, low) if self.frames else low
-            self.high = np.maximum(self.high, high) if self.frames else high
-            self.frames += len(block)
-            if len(channels) > 1:
-                with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused in the end
-                    self.energy = self.energy + np.einsum("ct,ct->c", channels, channels)
-                    self.mono_energy += float(np.square(channels.mean(axis=0)).sum())
-            yield block
-
-    def verdict(self, rate: int, path: str | Path) -> int | None:
-        """The one channel that stands in for all, or None for their mean; raises :class:`AudioError`."""
-        if not self.frames:
+            frames += len(block)
+            mono += float(np.square(channels.mean(axis=0)).sum())
+            measured.append((channels.min(axis=1), channels.max(axis=1), np.einsum("ct,ct->c", channels, channels)))
+        if not frames:
             raise AudioError(path, "has no samples")
-        if self.frames < MIN_SECONDS * rate:
-            raise AudioError(path, f"shorter than {1000 * MIN_SECONDS:.0f} ms ({self.frames} samples at {rate} Hz)")
-        peak = float(np.maximum(self.high, -self.low).max())
-        if not np.isfinite(peak):
-            raise AudioError(path, "has samples that are NaN or infinite")
-        if peak > MAX_PEAK:
-            raise AudioError(path, f"has a peak of {peak:.3g} times full scale")
-        if peak < SILENCE:
-            raise AudioError(path, "is silent (peak below -90 dBFS)")
-        if float((self.high - self.low).max()) < 2 * SILENCE:
-            raise AudioError(path, f"is silent (a constant offset of {peak:.3g} and nothing else)")
-        if len(self.low) == 1 or self.mono_energy >= CANCELLED**2 * self.energy.max():
-            return None
-        loudest = int(self.energy.argmax())
-        warnings.warn(f"{path}: the channels cancel each other; only channel {loudest + 1} is used", stacklevel=4)
-        return loudest
-
-
-def _channel(some: Iterable[Waveform], rate: int, path: str | Path) -> int | None:
-    """The verdict on blocks."""
-    levels = _Levels()
-    deque(levels.of(some), maxlen=0)
-    return levels.verdict(rate, path)
+        lows, highs, energies = map(np.stack, zip(*measured, strict=True))
+        low, high, energy = lows.min(axis=0), highs.max(axis=0), energies.sum(axis=0, dtype=np.float64)
+        peak = float(np.maximum(high, -low).max())
+        offset = float((high - low).max()) < 2 * SILENCE
+    reasons = {
+        f"shorter than {1000 * MIN_SECONDS:.0f} ms ({frames} samples at {rate} Hz)": frames < MIN_SECONDS * rate,
+        "has samples that are NaN or infinite": not np.isfinite(peak),
+        f"has a peak of {peak:.3g} times full scale": peak > MAX_PEAK,
+        "is silent (peak below -90 dBFS)": peak < SILENCE,
+        f"is silent (a constant offset of {peak:.3g} and nothing else)": offset,
+    }
+    for reason, true in reasons.items():
+        if true:
+            raise AudioError(path, reason)
+    if len(low) == 1 or mono >= CANCELLED**2 * energy.max():
+        return None
+    loudest = int(energy.argmax())
+    warnings.warn(f"{path}: the channels cancel each other; only channel {loudest + 1} is used", stacklevel=4)
+    return loudest
 
 
 def _pieces(samples: Waveform) -> Iterator[Waveform]:
     return (samples[start : start + BLOCK] for start in range(0, len(samples), BLOCK))
 
 
-def _mono(some: Iterable[Waveform], channel: int | None = None) -> Iterator[Waveform]:
+def _mono(some: Iterable[Waveform], channel: int | None) -> Iterator[Waveform]:
     """The mean of the channels of each block, or one of them."""
     for block in some:
         channels = np.ascontiguousarray(block.T)
-        if channel is not None or len(channels) == 1:
-            yield channels[channel or 0]
-            continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            mono: Waveform = channels.mean(axis=0)
-        yield mono
+        yield channels[channel or 0] if channel is not None or len(channels) == 1 else channels.mean(axis=0)
 
 
 def _resampled(some: Iterable[Waveform], rate: int, sample_rate: int) -> Iterator[Waveform]:
@@ -249,6 +152,16 @@ def _resampled(some: Iterable[Waveform], rate: int, sample_rate: int) -> Iterato
     for block in some:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
+def _at_rate(
+    some: Iterable[Waveform], frames: int | None, rate: int, sample_rate: int | None, path: str | Path
+) -> Waveform:
+    new = sample_rate or rate
+    wave = _collect(_resampled(some, rate, new), None if frames is None else -(-frames * new // rate))
+    if not len(wave) or max(float(wave.max()), -float(wave.min())) < SILENCE:
+        raise AudioError(path, f"is silent at {new} Hz")
+    return wave
 
 
 def _collect(some: Iterable[Waveform], samples: int | None) -> Waveform:
@@ -264,33 +177,17 @@ def _collect(some: Iterable[Waveform], samples: int | None) -> Waveform:
     return wave
 
 
-def _check_sound(wave: Waveform, rate: int, path: str | Path) -> None:
-    if not len(wave) or max(float(wave.max()), -float(wave.min())) < SILENCE:
-        raise AudioError(path, f"is silent at {rate} Hz")
-
-
 def sound_range(wave: Waveform, trim_db: float) -> tuple[int, int]:
-    """First sample, and last but one, of a waveform without the silence at both ends.
+    """First sample, and last but one, of a waveform [T] without the silence at both ends.
 
-    The rule of ``librosa.effects.trim`` with its defaults: frames of 2048 samples every 512, centred, with zeros
-    outside the signal. A frame is sound when its mean square, floored at 1e-10, is less than ``trim_db`` below the
-    loudest frame's. What stays runs from the centre of the first such frame to one hop past that of the last.
-
-    Args:
-        wave: samples [T].
-        trim_db: decibels, above 0.
-
-    Raises:
-        EmolightError: ``trim_db`` is not a positive number.
+    The rule of ``librosa.effects.trim`` with its defaults: frames of 2048 samples every 512, centred, zeros outside. A
+    frame is sound when its mean square, floored at 1e-10, is less than ``trim_db`` below the loudest's.
     """
-    if not 0 < trim_db < np.inf:
-        raise EmolightError(f"data.trim_db is {trim_db}; it must be above 0.", "Use 30, or null to cut nothing.")
     energy = np.zeros((len(wave) + FRAME) // HOP)
-    before = FRAME // 2 // HOP
     for start in range(0, len(wave), BLOCK):
         piece = wave[start : start + BLOCK].astype(np.float64)
         piece = np.pad(piece, (0, -len(piece) % HOP)).reshape(-1, HOP)
-        place = before + start // HOP
+        place = (FRAME // 2 + start) // HOP
         energy[place : place + len(piece)] = np.einsum("bh,bh->b", piece, piece)
     power = np.convolve(energy, np.ones(FRAME // HOP), mode="valid") / FRAME
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
@@ -304,32 +201,19 @@ def trim_silence(wave: Waveform, trim_db: float) -> Waveform:
 
 
 def fix_length(wave: Waveform, length: int, start: int | None = None) -> Waveform:
-    """A waveform [T] of ``length`` samples: zeros behind a shorter one, a piece of a longer one.
-
-    Args:
-        wave: samples [T].
-        length: samples of the result.
-        start: first sample of the piece; None takes the middle.
-    """
+    """A waveform [T] of ``length`` samples: zeros behind a shorter one; a piece from ``start``, or else the middle."""
     spare = len(wave) - length
-    if spare == 0:
-        return wave
-    if spare < 0:
-        return np.pad(wave, (0, -spare))
+    if spare <= 0:
+        return np.pad(wave, (0, -spare)) if spare else wave
     start = spare // 2 if start is None else start
     return wave[start : start + length]
 
 
 def profile(wave: Waveform, sample_rate: int) -> dict[str, float]:
-    """What tells one kind of recording from another, whoever speaks.
+    """What tells one kind of recording from another, whoever speaks, of a trimmed waveform [T].
 
-    Args:
-        wave: samples [T], trimmed.
-        sample_rate: Hz.
-
-    Returns:
-        ``duration`` in seconds, ``level`` (root mean square) in dBFS, and ``bandwidth`` in Hz: the highest
-        frequency at which the mean power spectrum (512 samples, Hann) lies less than 60 dB below its highest value.
+    ``duration`` in seconds, ``level`` (root mean square) in dBFS, and ``bandwidth`` in Hz: the highest frequency at
+    which the mean power spectrum (512 samples, Hann) lies less than 60 dB below its highest value.
     """
     frames = np.lib.stride_tricks.sliding_window_view(fix_length(wave, max(len(wave), 512)), 512)[::256]
     power = np.zeros(257)
@@ -338,8 +222,5 @@ def profile(wave: Waveform, sample_rate: int) -> dict[str, float]:
         power += np.square(np.abs(spectra)).sum(axis=0)
     highest = int(np.flatnonzero(power > power.max() * 1e-6)[-1])
     energy = float(np.einsum("t,t->", wave, wave, dtype=np.float64))
-    return {
-        "duration": len(wave) / sample_rate,
-        "level": 10 * float(np.log10(energy / len(wave))),
-        "bandwidth": highest * sample_rate / 512,
-    }
+    level = 10 * float(np.log10(energy / len(wave)))
+    return {"duration": len(wave) / sample_rate, "level": level, "bandwidth": highest * sample_rate / 512}

@@ -5,47 +5,59 @@ There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of 
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import os
+import shutil
 import sys
 import time
-from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from emolight.data.audio import AudioError, Waveform, content_hash
-from emolight.data.decoding import STEP, Part, decode, look
-from emolight.data.shards import STAMP, TEXT, Maps, Shards, Span, Stamp, Values, Writer, lock, read
+from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
+from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
 from emolight.errors import EmolightError
 
-VERSION = 3
+VERSION = 4
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
 SETTLED_NS = 2_000_000_000
 """A file changed so recently is read again next time: a second change in the same tick of its clock stays unseen."""
 THREADS = min(16, os.cpu_count() or 1)
-USED_SECONDS = 3600
-"""When a file was used last is noted no more often."""
+USED_SECONDS = 3600  # when a file was used last is noted no more often
+AT_ONCE = 2**26  # bytes; larger recordings are not read into memory, but hashed first and then decoded in blocks
+STEP = np.float32(2**-15)  # of 16 bits, with full scale ±1
+
+Part: TypeAlias = tuple[str, float | None, float | None]
+"""Path of a recording, and start and end of its part in seconds."""
+
+
+def _hash(size: int, *values: object) -> bytes:
+    return hashlib.blake2b(os.fsencode("\0".join(map(str, values))), digest_size=size).digest()
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    """Size, time of change and of creation or renaming of a file in ns; a size of -1 when there is none."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - of a hundred thousand
+    except (OSError, ValueError):
+        return -1, 0, 0
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 class WaveformCache:
     """Waveforms by clip id; only their place travels to another process, never the samples.
 
-    A clip's checksum is looked at when a process first reads it; a damaged clip is decoded again.
-
-    Attributes:
-        folder: where the waveforms lie.
-        sample_rate: Hz.
-        trim_db: see :func:`open_cache`.
-        hashes: clip id → content hash of its recording (an empty string where it could not be read).
-        problems: clip id → path and reason, for recordings that could not be used.
-        durations: clip id → seconds, for those that could.
+    A clip's checksum is looked at when a process first reads it; a damaged clip is decoded again. By clip id, too:
+    content ``hashes`` of the recordings (an empty string where one cannot be used), ``problems`` of those that
+    cannot be used, ``durations`` in seconds of those that can.
     """
 
     def __init__(self, folder: Path, sample_rate: int, trim_db: float | None) -> None:
@@ -57,11 +69,7 @@ class WaveformCache:
         self._checked: set[str] = set()
 
     def waveform(self, clip_id: str) -> Waveform:
-        """Samples [T] of a clip, read-only.
-
-        Raises:
-            EmolightError: the clip has no waveform, or it is damaged and its recording is gone or changed.
-        """
+        """Samples [T] of a clip, read-only; an error where there are none, or they and their recording are gone."""
         if (span := self._spans.get(clip_id)) is None:
             raise EmolightError(self.problems.get(clip_id, f"There is no clip {clip_id} in the waveform cache."))
         values = read(self.folder, span, self._maps, check=clip_id not in self._checked)
@@ -74,19 +82,14 @@ class WaveformCache:
         return values
 
     def _mend(self, clip_id: str) -> Values:
-        """Drop what is damaged in a clip's file, and decode the clip again; once."""
-        with refusals(self.folder), lock(self.folder):
-            shards = Shards(self.folder, suspect=self._spans[clip_id][0])
-            if shards.damaged:
-                print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
-                Writer(shards).commit()
+        """Decode a damaged clip again; once."""
+        print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
         clips = pd.DataFrame([(clip_id, *self._parts[clip_id])], columns=["clip_id", "file", "start", "end"])
-        fresh = open_cache(clips, self.folder.parent, self.sample_rate, self.trim_db, progress=False)
+        fresh = open_cache(clips, self.folder.parent, self.sample_rate, self.trim_db, False, self._spans[clip_id])
         self._maps.clear()
         span = fresh._spans.get(clip_id) if fresh.hashes[clip_id] == self.hashes[clip_id] else None
-        values = read(self.folder, span, self._maps) if span else None
-        if span is None or values is None:
-            path = self._parts[clip_id].path
+        if span is None or (values := read(self.folder, span, self._maps)) is None:
+            path = self._parts[clip_id][0]
             raise EmolightError(
                 f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed.",
                 "Restore it, or start again with the recordings as they are now.",
@@ -111,28 +114,20 @@ def open_cache(
     sample_rate: int,
     trim_db: float | None,
     progress: bool = True,
+    suspect: Span | None = None,
 ) -> WaveformCache:
-    """Open the waveforms of clips, decoding those that are not there yet.
+    """Open the waveforms of clips, decoding those that are not there yet; what cannot be decoded goes to ``problems``.
 
-    A recording that cannot be decoded goes to ``problems``. Several processes may call this at once: one decodes, the
-    others wait. What a killed process had decoded stays.
-
-    Args:
-        clips: columns ``clip_id``, ``file`` (absolute path), and for parts of recordings ``start`` and ``end`` (s).
-        cache_dir: folder of all caches; None is the user's cache folder.
-        sample_rate: Hz.
-        trim_db: see :func:`emolight.data.audio.load_waveform`.
-        progress: say what is decoded, and show a bar on a terminal.
-
-    Raises:
-        EmolightError: the folder cannot be written, or a recording changes while it is read.
+    ``clips`` has ``clip_id``, ``file`` (absolute path), and for parts of recordings ``start`` and ``end`` in seconds.
+    Several processes may call this at once: one decodes, the others wait. What a killed process had decoded stays.
+    ``suspect``: where damaged samples were read.
     """
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_folder()
     trim = "untrimmed" if trim_db is None else f"trimmed{float(trim_db)!r}dB"
     folder = cache_dir / f"waveforms-v{VERSION}-{int(sample_rate)}Hz-{trim}"
     with refusals(cache_dir):
         folder.mkdir(parents=True, exist_ok=True)
-        opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db))
+        opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db), suspect)
         if opening.missing:
             with lock(folder):
                 opening.look()  # another process may have decoded them meanwhile
@@ -141,46 +136,31 @@ def open_cache(
 
 
 class _Opening:
-    """The clips that are asked for, and which of them are there."""
+    """The clips that are asked for, by their numbers, and which of them are there."""
 
-    def __init__(self, clips: pd.DataFrame, cache: WaveformCache) -> None:
-        self.cache, self.clip_ids, nothing = cache, clips["clip_id"].astype(str).tolist(), [None] * len(clips)
-        times = [
-            clips[name].astype(object).where(clips[name].notna(), None).tolist() if name in clips else nothing
-            for name in ("start", "end")
-        ]
-        self.parts = list(map(Part, clips["file"].astype(str).tolist(), *times))
-        files = list({part.path: None for part in self.parts})
+    def __init__(self, clips: pd.DataFrame, cache: WaveformCache, suspect: Span | None) -> None:
+        self.cache, self.suspect, self.clip_ids = cache, suspect, clips["clip_id"].astype(str).tolist()
+        times = clips.reindex(columns=["start", "end"]).astype(object)
+        times = times.where(times.notna(), None)
+        self.parts = list(zip(clips["file"].astype(str), times["start"], times["end"], strict=True))
+        files = list(dict.fromkeys(path for path, *_ in self.parts))
         some = [files[start : start + 1000] for start in range(0, len(files), 1000)]
         with ThreadPoolExecutor(THREADS) as pool:
-            stats = [stat for stats in pool.map(lambda paths: list(map(look, paths)), some) for stat in stats]
-        stat_of = dict(zip(files, stats, strict=True))
-        self.stamps: list[Stamp] = [(part.where(), *stat_of[part.path]) for part in self.parts]
-        self.keys: dict[int, bytes] = {}
-        """Number of a clip → its key, for those whose recording was read just now."""
-        self.refused: dict[int, str] = {}
-        """Number of a clip → why its recording cannot even be read."""
+            stats = [stat for stats in pool.map(lambda paths: list(map(_stat, paths)), some) for stat in stats]
+        self.stats = dict(zip(files, stats, strict=True))
+        self.stamps = [int.from_bytes(_hash(8, *part, *self.stats[part[0]]), "little") for part in self.parts]
+        self.digests, self.keys, self.refused = dict[str, bytes](), dict[int, bytes](), dict[int, AudioError]()
+        """By path and by number, of what was read just now: content hashes, keys of clips, what cannot be used."""
         self.look()
 
     def look(self) -> None:
         """Find the rows of the clips: by place, size and times of their files, or by content when that was read."""
-        self.shards = Shards(self.cache.folder)
-        stamps = np.array(self.stamps, dtype=[(name, self.shards.rows.dtype[name]) for name in STAMP])
-        rows = self.shards.find("where", stamps["where"])
-        for name in STAMP[1:] if len(self.shards.rows) else ():
-            rows[self.shards.rows[name][rows] != stamps[name]] = -1
+        self.shards = Shards(self.cache.folder, self.suspect)
+        self.rows = self.shards.find("stamp", np.array(self.stamps, dtype="<u8").reshape(-1, 1))
         if self.keys:
             keys = np.frombuffer(b"".join(self.keys.values()), dtype="<u8").reshape(-1, 2)
-            rows[list(self.keys)] = self.shards.find("key", keys)
-        self.spans = dict(zip(np.flatnonzero(rows >= 0).tolist(), self.shards.spans(rows[rows >= 0]), strict=True))
-        self.reasons = dict(self.refused)
-        for number in [number for number, span in self.spans.items() if span[-1] == TEXT]:
-            if (text := read(self.cache.folder, self.spans.pop(number), {})) is None:
-                rows[number] = -1
-            else:
-                self.reasons[number] = text.tobytes().decode()
-        self.rows = rows
-        self.missing = [number for number in np.flatnonzero(rows < 0).tolist() if number not in self.refused]
+            self.rows[list(self.keys)] = self.shards.find("key", keys)
+        self.missing = [number for number in np.flatnonzero(self.rows < 0).tolist() if number not in self.refused]
 
     def decode(self, progress: bool) -> None:
         """Decode what is missing and add it to the folder, whose lock is held."""
@@ -191,56 +171,67 @@ class _Opening:
             print(f"The waveform cache '{folder}' is damaged: what is lost is read again.", file=sys.stderr)
         if progress:
             print(f"Reading {len(self.missing)} clips, once, into '{folder}'.", file=sys.stderr)
+        keys = np.ascontiguousarray(self.shards.rows["key"]).view("V16").ravel().tolist()
+        self.known = dict(zip(keys, self.shards.spans(slice(None)), strict=True))
         shown = progress and console.is_terminal
-        raw = np.ascontiguousarray(self.shards.rows["key"]).tobytes()
-        spans = self.shards.spans(np.arange(len(self.shards.rows)))
-        known = {raw[16 * row : 16 * row + 16]: span for row, span in enumerate(spans) if span[-1] != TEXT}
         clips = track(self.missing, "Decoding", console=console, transient=True, disable=not shown)
         with Writer(self.shards) as writer, ThreadPoolExecutor(THREADS) as pool:
-            for number, (digest, values) in zip(clips, self._decoded(pool, known), strict=True):
-                if not digest:
-                    self.refused[number] = str(values)
+            some = (self.missing[start : start + 4 * THREADS] for start in range(0, len(self.missing), 4 * THREADS))
+            found = (one for numbers in some for one in pool.map(self._decoded, numbers))
+            for number, values in zip(clips, found, strict=True):
+                if isinstance(values, AudioError):
+                    self.refused[number] = values
                     continue
-                self.keys[number] = key = self.parts[number].key(digest)
-                where, size, changed, created = self.stamps[number]
-                settled = now - max(changed, created) > SETTLED_NS
+                path = self.parts[number][0]
+                self.keys[number] = key = self._key(number)
+                settled = now - max(self.stats[path][1:]) > SETTLED_NS
                 if settled or not isinstance(values, tuple):
-                    stamp = (where, size if settled else -1, changed, created)
-                    known[key] = writer.add(stamp, digest, key, known.get(key, values))
+                    values = self.known.get(key, values)
+                    self.known[key] = writer.add(self.stamps[number] if settled else 0, self.digests[path], key, values)
         self.look()
         if self.missing:
             raise OSError("what was written is not what is read back")
 
-    def _decoded(
-        self, pool: ThreadPoolExecutor, known: dict[bytes, Span]
-    ) -> Iterator[tuple[bytes, Values | str | Span]]:
-        """What :func:`decode` finds for the missing clips, a few of them ahead of the reader."""
-        clips_of, digests = Counter(self.parts[number].path for number in self.missing), dict[str, bytes]()
-        waiting: deque[Future[tuple[bytes, Values | str | Span]]] = deque()
-        for number in self.missing:
-            part = self.parts[number]
-            if clips_of[part.path] > 1 and part.path not in digests:
-                with suppress(AudioError):  # the clip itself will say so
-                    digests[part.path] = bytes.fromhex(content_hash(part.path))
-            words = (part, self.cache.sample_rate, self.cache.trim_db, self.stamps[number][1:], digests.get(part.path))
-            waiting.append(pool.submit(decode, *words, known))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def _key(self, number: int) -> bytes:
+        path, *times = self.parts[number]
+        return _hash(16, self.digests[path].hex(), *times)
+
+    def _decoded(self, number: int) -> Values | Span | AudioError:
+        """The samples of a clip, where they are, or why there are none.
+
+        They are 16-bit integers where these are exact, as for a mono recording of 16 bits at its own sample rate.
+        After resampling they are floats: in 16 bits the MFCC of a quiet voice would be up to 9 off (RAVDESS).
+        """
+        (path, start, end), content = self.parts[number], None
+        try:
+            if path not in self.digests:
+                content = read_bytes(path) if 0 <= self.stats[path][0] <= AT_ONCE else None
+                self.digests[path] = bytes.fromhex(content_hash(path, content))
+            known: Span | None = self.known.get(self._key(number))
+            if known is not None:
+                return known
+            wave = load_waveform(path, self.cache.sample_rate, self.cache.trim_db, content, start, end)
+        except AudioError as error:
+            return error
+        if _stat(path) != self.stats[path]:
+            problem = f"'{path}' changed while the waveform cache was built."
+            raise EmolightError(problem, "Start again when nothing writes there.")
+        whole: Values = np.rint(wave / STEP)
+        exact = np.abs(whole).max() <= 32767 and np.array_equal(whole * STEP, wave)
+        return whole.astype("<i2") if exact else wave.astype("<f4", copy=False)
 
     def result(self) -> WaveformCache:
         """The cache, with what is known of each clip."""
-        cache, numbers = self.cache, np.flatnonzero(self.rows >= 0).tolist()
-        digests = np.ascontiguousarray(self.shards.rows["digest"][self.rows[numbers]]).tobytes().hex()
+        cache, numbers = self.cache, np.flatnonzero(self.rows >= 0)
+        there, rows = [self.clip_ids[number] for number in numbers], self.rows[numbers]
+        digests = np.ascontiguousarray(self.shards.rows["digest"][rows]).tobytes().hex()
         cache.hashes = dict.fromkeys(self.clip_ids, "")
-        cache.hashes |= {self.clip_ids[number]: digests[32 * at : 32 * at + 32] for at, number in enumerate(numbers)}
-        for number, reason in sorted(self.reasons.items()):
-            cache.problems[self.clip_ids[number]] = str(AudioError(self.parts[number].path, reason))
+        cache.hashes |= {clip_id: digests[32 * at : 32 * at + 32] for at, clip_id in enumerate(there)}
+        cache.problems = {self.clip_ids[number]: str(error) for number, error in self.refused.items()}
         cache._parts = dict(zip(self.clip_ids, self.parts, strict=True))
-        cache._spans = {self.clip_ids[number]: span for number, span in self.spans.items()}
+        cache._spans = dict(zip(there, self.shards.spans(rows), strict=True))
         cache.durations = {clip_id: span[2] / cache.sample_rate for clip_id, span in cache._spans.items()}
-        for shard in {span[0] for span in self.spans.values()}:
+        for shard in {span[0] for span in cache._spans.values()}:
             path = cache.folder / f"{shard:04}.bin"
             with suppress(OSError):  # who may not write may still read
                 if time.time() - path.stat().st_mtime > USED_SECONDS:
@@ -258,3 +249,54 @@ def refusals(folder: Path) -> Iterator[None]:
             f"The waveform cache cannot be written in '{folder}': {error.strerror or error}.",
             "Free space there, or choose another folder: --data.cache_dir DIR.",
         ) from None
+
+
+def _prune(folder: Path, days: float) -> None:
+    """Remove the files of a folder that were not used for so long; all of it when another version made it."""
+    with lock(folder):
+        for path in folder.glob("*.bin"):
+            if time.time() - path.stat().st_mtime >= days * 86_400:
+                path.unlink()
+        if not list(folder.glob("*.bin")) or not folder.name.startswith(f"waveforms-v{VERSION}-"):
+            shutil.rmtree(folder)
+        else:
+            Writer(Shards(folder)).commit()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*"))
+
+
+def main(argv: list[str]) -> int:
+    """``python -m emolight cache``: list the folders of decoded waveforms, and remove what nobody uses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m emolight cache",
+        description="List the folders of decoded waveforms, or remove what was not used for long. "
+        "What is removed is decoded again when it is needed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="default: the user's cache folder")
+    how = "remove what was not used for so long; default: 30; 0 removes everything"
+    parser.add_argument("--prune", type=float, nargs="?", const=30.0, metavar="DAYS", help=how)
+    options = parser.parse_args(argv)
+    if options.prune is not None and not options.prune >= 0:
+        raise EmolightError(
+            f"--prune is {options.prune:g}; it must be at least 0.", "It is a number of days, such as 30."
+        )
+    cache_dir = (options.cache_dir or default_folder()).expanduser()
+    found = sorted(path for path in cache_dir.glob("waveforms-v*") if path.is_dir())
+    if options.prune is not None:
+        before = sum(map(_size, found))
+        with refusals(cache_dir):
+            for folder in found:
+                _prune(folder, options.prune)
+        found = [folder for folder in found if folder.exists()]
+        print(f"{(before - sum(map(_size, found))) / 1e9:.2f} GB freed.")
+    print(f"Decoded waveforms in '{cache_dir}':" if found else f"There is no cache in '{cache_dir}'.")
+    for folder in found:
+        ours = folder.name.startswith(f"waveforms-v{VERSION}-")
+        clips = f"{len(np.unique(Shards(folder).rows['key'], axis=0)):,} clips" if ours else "of another version"
+        days = (time.time() - max((path.stat().st_mtime for path in folder.glob("*")), default=0.0)) / 86_400
+        used = "today" if days < 1 else f"{days:.0f} days ago"
+        print(f"  {folder.name}  {clips:>18}  {_size(folder) / 1e9:>7.2f} GB  used {used}")
+    return 0

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from emolight.data.audio import fix_length
 from emolight.data.cache import WaveformCache
 
 
 class ClipDataset(Dataset[dict[str, Tensor]]):
-    """Clips as fixed-length waveforms, a batch at a time.
+    """Clips as fixed-length waveforms, a batch at a time: longer ones are cropped, shorter ones get zeros behind.
 
-    A longer clip is cropped, at random in training and in the middle otherwise; a shorter one gets zeros behind.
-
-    Args:
-        cache: the decoded waveforms.
-        clip_ids: ids of all clips of the task.
-        labels: class number of each.
-        rows: which of them belong to the subset.
-        length: samples of a waveform.
-        seed: base of the random crops; None crops in the middle. A crop follows from seed, epoch and clip alone.
+    ``clip_ids`` and ``labels`` (class numbers) are of all clips, ``rows`` those of the subset, ``length`` the samples
+    of a waveform. Random crops follow from seed, epoch and clip alone; without a seed all are of the middle.
     """
 
     def __init__(
@@ -40,6 +33,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         self.cache, self.clip_ids, self.labels, self.rows = cache, clip_ids, labels, rows
         self.length, self.seed = length, seed
         self.epoch = 0
+        self.embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,40 +46,29 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return int(np.random.default_rng((self.seed, self.epoch, row)).integers(spare + 1))
 
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64."""
+        """A batch: ``waveform`` [B, T] (or ``embedding`` [B, ...]) float32, ``label`` and ``index`` [B] int64."""
         rows = self.rows[items]
+        known = {"label": torch.from_numpy(self.labels[rows]), "index": torch.from_numpy(rows)}
+        if self.embeddings is not None:
+            return {"embedding": torch.from_numpy(self.embeddings[rows]), **known}
         waveforms = np.empty((len(rows), self.length), dtype=np.float32)
         for waveform, row in zip(waveforms, rows, strict=True):
             clip = self.cache.waveform(self.clip_ids[row])
             waveform[:] = fix_length(clip, self.length, self.start(int(row), len(clip)))
-        return {
-            "waveform": torch.from_numpy(waveforms),
-            "label": torch.from_numpy(self.labels[rows]),
-            "index": torch.from_numpy(rows),
-        }
+        return {"waveform": torch.from_numpy(waveforms), **known}
 
 
-class ShardSampler(Sampler[int]):
-    """This process's share of a subset, never padded: no clip is counted twice in a metric.
+def share(size: int, rank: int, processes: int, seed: int | None = None, epoch: int = 0) -> list[int]:
+    """A process's share of so many clips, never padded: no clip is counted twice in a metric.
 
-    Training shuffles by (seed, epoch) and gives every process the same number of clips; evaluation keeps the
-    order and gives every clip to one process.
+    Training shuffles by (seed, epoch) and gives every process the same number of clips; evaluation, without a seed,
+    keeps the order and gives every clip to one process.
     """
-
-    def __init__(self, size: int, rank: int, world_size: int, seed: int | None = None, epoch: int = 0) -> None:
-        self.size, self.rank, self.world_size, self.seed, self.epoch = size, rank, world_size, seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.arange(self.size)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-            order = order[: self.size - self.size % self.world_size]
-        return iter(order[self.rank :: self.world_size].tolist())
-
-    def __len__(self) -> int:
-        if self.seed is not None:
-            return self.size // self.world_size
-        return len(range(self.rank, self.size, self.world_size))
+    order = np.arange(size)
+    if seed is not None:
+        order = np.random.default_rng((seed, epoch)).permutation(size)[: size - size % processes]
+    some: list[int] = order[rank::processes].tolist()
+    return some
 
 
 def as_it_is(batch: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,14 @@ import pandas as pd
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from emolight.data.audio import profile
+from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.clips import ClipDataset, ShardSampler, as_it_is
+from emolight.data.clips import ClipDataset, as_it_is, share
 from emolight.data.corpus import UNKNOWN, Corpus
+from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.resident import ResidentClips, ResidentLoader, fits
 from emolight.data.selection import Choice, Selection, corpora_of, select
@@ -28,8 +31,7 @@ from emolight.data.splits import ALL_TEST, Split, load_or_make
 from emolight.errors import EmolightError
 
 SPLITS = Path("configs/splits")
-EVERY_CLIP = "test"
-"""A protocol that only scores: another corpus under a trained model."""
+EVERY_CLIP = "test"  # a protocol that only scores: another corpus under a trained model
 MOST_WARNINGS, LONGEST_NAME = 20, 200
 
 
@@ -91,12 +93,13 @@ class EmotionDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 1000 <= sample_rate <= 192_000:
-            raise EmolightError(f"data.sample_rate is {sample_rate}; take 1000 to 192000.", "16000 is usual.")
-        if not 0.05 <= duration <= 60:
-            raise EmolightError(f"data.duration is {duration:g} s; it must be from 0.05 to 60.", "2.25 is usual.")
-        if trim_db is not None and not trim_db > 0:
-            raise EmolightError(f"data.trim_db is {trim_db:g}; it must be above 0.", "30 is usual; null cuts nothing.")
+        for name, value, least, most, usual in (
+            ("sample_rate", sample_rate, 1000, 192_000, "16000 Hz is usual."),
+            ("duration", duration, 0.05, 60, "2.25 s is usual."),
+            ("trim_db", 30 if trim_db is None else trim_db, 1, 1000, "30 dB is usual; null cuts nothing."),
+        ):
+            if not least <= value <= most:
+                raise EmolightError(f"data.{name} is {value:g}; take {least:g} to {most:g}.", usual)
         self.places = corpora_of(corpus, root)
         self.choice = Choice(task, emotions, label_map, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
@@ -110,6 +113,7 @@ class EmotionDataModule(pl.LightningDataModule):
         self.split: Split
         self.cache: WaveformCache
         self._resident: ResidentClips | None = None
+        self.embedded: NDArray[np.float32] | None = None
 
     @cached_property
     def selection(self) -> Selection:
@@ -142,11 +146,6 @@ class EmotionDataModule(pl.LightningDataModule):
         return tuple(name for name in self.selection.corpus.groups if name in self.selection.clips)
 
     @property
-    def left_out(self) -> dict[str, int]:
-        """Why files or clips are left out, and how many."""
-        return self.selection.left_out
-
-    @property
     def length(self) -> int:
         """Samples of a waveform in a batch."""
         return round(self.duration * self.sample_rate)
@@ -154,40 +153,45 @@ class EmotionDataModule(pl.LightningDataModule):
     @property
     def contract(self) -> dict[str, Any]:
         """What a model must know of the data: ``classes``, ``sample_rate``, ``duration``, ``trim_db``."""
-        return {
-            "classes": list(self.classes),
-            "sample_rate": self.sample_rate,
-            "duration": self.duration,
-            "trim_db": self.trim_db,
-        }
+        audio = {"sample_rate": self.sample_rate, "duration": self.duration, "trim_db": self.trim_db}
+        return {"classes": list(self.classes), **audio}
 
     def setup(self, stage: str | None = None) -> None:
         """Find the clips, read or make the split, open the cache."""
         if hasattr(self, "cache"):
             return
-        self._check_memory()
-        clips = self.selection.clips
-        split = self.make_split()
+        # Loading processes hand their batches over in shared memory; where it is small they would wait for ever.
+        shared, needed = Path("/dev/shm"), 16 * self.num_workers * self.batch_size * self.length
+        if needed and shared.is_dir() and (free := shutil.disk_usage(shared).free) < needed:
+            raise EmolightError(
+                f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
+                f"{free / 2**20:.0f} MB are free.",
+                "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
+            )
+        clips, split = self.selection.clips, self.make_split()
         used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
         used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
         if unused := len(clips) - len(used):
-            self.left_out["clips that are not in the split"] = unused
+            self.selection.left_out["clips that are not in the split"] = unused
             self.selection.notes.append(f"{unused} clips of the task are not in the split")
         cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
         bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
+        if bad and self.on_bad_clip == "error":
+            raise EmolightError(
+                f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}",
+                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
+            )
         if bad:
-            self._report_bad([cache.problems[clip_id] for clip_id in bad])
-            used = used[~used["clip_id"].isin(bad)]
-            split = split.without(bad)
+            self.selection.left_out["clips that cannot be read"] = len(bad)
+            self.selection.notes.append(f"{len(bad)} clips cannot be read and are left out (data.on_bad_clip skip)")
+            for clip_id in bad[:MOST_WARNINGS]:
+                rank_zero_warn(f"left out: {cache.problems[clip_id]}")
+            used, split = used[~used["clip_id"].isin(bad)], split.without(bad)
         self.clips = used.sort_values("clip_id", ignore_index=True)
         self.split, self.cache = split, cache
 
     def make_split(self) -> Split:
-        """The split that is asked for; no recording is decoded for it.
-
-        Raises:
-            EmolightError: see :mod:`emolight.data.splits`.
-        """
+        """The split that is asked for; no recording is decoded for it."""
         clips, corpus = self.selection.clips, self.selection.corpus
         if self.split_csv is not None:
             split = Split.read(self.split_csv, clips)
@@ -207,31 +211,6 @@ class EmotionDataModule(pl.LightningDataModule):
         check_label(split, corpus)
         return split
 
-    def _check_memory(self) -> None:
-        """Loading processes hand their batches over in shared memory; where it is small they would wait for ever."""
-        shared = Path("/dev/shm")
-        if not self.num_workers or not shared.is_dir():
-            return
-        needed = 4 * self.num_workers * self.batch_size * self.length * 4
-        free = shutil.disk_usage(shared).free
-        if free < needed:
-            raise EmolightError(
-                f"data.num_workers is {self.num_workers}, which needs about {needed / 2**20:.0f} MB in {shared}; "
-                f"{free / 2**20:.0f} MB are free.",
-                "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
-            )
-
-    def _report_bad(self, reasons: list[str]) -> None:
-        if self.on_bad_clip == "error":
-            raise EmolightError(
-                f"{len(reasons)} of the clips cannot be used, the first: {reasons[0]}",
-                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
-            )
-        self.left_out["clips that cannot be read"] = len(reasons)
-        self.selection.notes.append(f"{len(reasons)} clips cannot be read and are left out (data.on_bad_clip skip)")
-        for reason in reasons[:MOST_WARNINGS]:
-            rank_zero_warn(f"left out: {reason}")
-
     def subset(self, name: str) -> np.ndarray:
         """Rows of ``clips`` in the subset ``train``, ``val`` or ``test``."""
         return np.flatnonzero(self.clips["subset"] == name)
@@ -242,36 +221,41 @@ class EmotionDataModule(pl.LightningDataModule):
         labels = self.clips["emotion"].map(codes).to_numpy(dtype=np.int64)
         return ClipDataset(self.cache, self.clips["clip_id"].tolist(), labels, rows, self.length, seed)
 
-    def _dataset(self, subset: str, seed: int | None = None) -> ClipDataset:
-        rows = self.subset(subset)
+    def _loader(
+        self, subset: str = "", seed: int | None = None, sharded: bool = True
+    ) -> DataLoader[Any] | ResidentLoader:
+        """Batches of a subset, or of all clips; the share of this process."""
+        rows = self.subset(subset) if subset else np.arange(len(self.clips))
         if not len(rows):
             raise EmolightError(
                 f"Split '{self.split.label}' has no {subset} clips.",
                 "Use `validate` for the validation clips, or a protocol that holds speakers out.",
             )
-        return self.dataset(rows, seed)
-
-    def _loader(self, dataset: ClipDataset, sampler: ShardSampler) -> DataLoader[Any] | ResidentLoader:
+        dataset, trainer = self.dataset(rows, seed), self.trainer
+        dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded
+        rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)
+        order = share(len(dataset), rank, processes, seed, dataset.epoch)
         # One clip alone has no variance for batch norm: in training the last, short batch goes.
-        drop_last = sampler.seed is not None and len(sampler) > self.batch_size
-        if (clips := self._on_device(dataset)) is not None:
-            return ResidentLoader(clips, dataset, list(sampler), self.batch_size, drop_last)
+        drop_last = seed is not None and len(order) > self.batch_size
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        if self.embedded is None and (clips := self._on_device(dataset, device)) is not None:
+            return ResidentLoader(clips, dataset, order, self.batch_size, drop_last)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=order,
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
-            pin_memory=self._device().type == "cuda",
+            pin_memory=device.type == "cuda",
         )
 
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+    def embed(self, network: str, compute: Callable[[Waveform], NDArray[np.float32]]) -> None:
+        """From here on batches hold ``embedding`` instead of ``waveform``; see :mod:`emolight.data.embeddings`."""
+        self.embedded = embeddings(self.clips, self.cache, self.length, network, compute)
 
-    def _on_device(self, dataset: ClipDataset) -> ResidentClips | None:
+    def _on_device(self, dataset: ClipDataset, device: torch.device) -> ResidentClips | None:
         """All clips in the memory of the trainer's GPU, if they fit there and no loading processes are asked for."""
-        device = self._device()
         if self._resident is None and not self.num_workers and fits(self.cache, dataset.clip_ids, device):
             self._resident = ResidentClips(self.cache, dataset.clip_ids, device)
         return self._resident
@@ -280,42 +264,31 @@ class EmotionDataModule(pl.LightningDataModule):
         """Give the memory of the GPU back."""
         self._resident = None
 
-    def _shard(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     def train_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Shuffled training batches; called anew each epoch, so that epoch and seed alone fix order and crops."""
-        dataset = self._dataset("train", self.seed)
-        dataset.epoch = self.trainer.current_epoch if self.trainer else 0
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard(), self.seed, dataset.epoch))
+        return self._loader("train", self.seed)
 
     def val_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Validation batches, every clip once over all processes."""
-        dataset = self._dataset("val")
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Test batches, every clip once over all processes."""
-        dataset = self._dataset("test")
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Every clip, whatever its subset, in the order of ``clips``."""
-        dataset = self.dataset(np.arange(len(self.clips)))
-        return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
+        return self._loader()
 
     def statistics_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """The training clips in order and not augmented, whole in every process, for the normalisation."""
-        dataset = self._dataset("train")
-        return self._loader(dataset, ShardSampler(len(dataset), 0, 1))
+        return self._loader("train", sharded=False)
 
     def training_facts(self) -> dict[str, Any]:
         """What a checkpoint tells its users of the clips that it was trained on, in plain values.
 
-        Returns:
-            ``corpus``, ``about``, ``licence``, ``citation``, ``task`` and ``label`` of the split; ``speakers`` and
-            ``val_speakers``; ``hashes`` and ``val_hashes`` of the recordings' content; ``speaker_independent``; and
-            ``ranges``: lowest and highest of each value of :func:`emolight.data.audio.profile` in training.
+        ``hashes`` are of the recordings' content; ``ranges`` are lowest and highest of each value of
+        :func:`emolight.data.audio.profile` in training.
         """
         corpus, train, val = self.selection.corpus, self.subset("train"), self.subset("val")
         of_train, of_val = (list(self.clips["clip_id"].iloc[rows]) for rows in (train, val))

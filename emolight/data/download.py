@@ -1,7 +1,7 @@
 """``python -m emolight download``: the archives of a corpus, checked and unpacked.
 
 An archive that already lies in the folder is used when its checksum is right. One that this command fetched is
-deleted once it is unpacked, unless ``--keep-archives``; one that was there before stays.
+deleted once it is unpacked; one that was there before stays.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from emolight.data.corpora import CORPORA, corpus_of
@@ -24,51 +24,34 @@ from emolight.data.corpus import Archive, Corpus, walk
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, remove_left_overs
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-TIMEOUT = (15.0, 60.0)
-"""Seconds to connect, and seconds without a byte, until a server counts as dead."""
-WORK = ".download"
-"""Folder, below the root, of a download on its way; what a killed one left there goes with the next."""
-CHUNK = 1 << 16
+TIMEOUT = (15.0, 60.0)  # seconds to connect, and seconds without a byte, until a server counts as dead
+WORK = ".download"  # folder, below the root, of a download on its way; what a killed one left there goes with the next
 
 
 def download(
     root: str | Path,
     corpus: Corpus,
     only: str = "",
-    keep_archives: bool = False,
     allow_http: bool = False,
     retries: int = 2,
     timeout: tuple[float, float] = TIMEOUT,
 ) -> None:
     """Fetch and unpack the archives of ``corpus`` below ``root``; what is complete is left alone.
 
-    An archive counts as complete without being fetched again when all its clips are unpacked. Where the archive
-    itself is at hand, clips of the wrong size are unpacked anew.
-
-    Args:
-        root: folder for the recordings; made when missing.
-        corpus: whose ``archives``.
-        only: take those whose name contains this, in any case.
-        keep_archives: leave fetched archives in ``root``.
-        allow_http: take plain http from the archive's own address, for a server on this machine. A redirect to http
-            never passes.
-        retries: further attempts after a broken connection or a wrong checksum.
-        timeout: seconds to connect and seconds between bytes.
-
-    Raises:
-        EmolightError: nothing to fetch, no connection, not found, wrong checksum, a redirect to http, an archive
-            with a member that would land outside its folder, or no room on the disk.
+    An archive counts as complete without being fetched again when all its clips are unpacked. Where the archive itself
+    is at hand, clips of the wrong size are unpacked anew. ``only``: those whose name contains it. ``allow_http``: for a
+    server on this machine; a redirect to http never passes. ``retries``: after a broken connection or wrong checksum.
     """
+    import requests
+    from pooch.hashes import hash_matches
+
     root = Path(root).expanduser()
-    archives = [archive for archive in corpus.archives if only.lower() in archive.name.lower()]
     if not corpus.archives:
         raise EmolightError(
             f"The recordings of {corpus.name} cannot be fetched by this command.",
             f"Get them from the publisher ({corpus.citation or 'see there'}) and unpack them below {root}",
         )
+    archives = [archive for archive in corpus.archives if only.lower() in archive.name.lower()]
     if not archives:
         names = ", ".join(archive.name for archive in corpus.archives)
         raise EmolightError(f"No archive of {corpus.name} is called '{only}'.", f"There are {names}.")
@@ -79,44 +62,41 @@ def download(
             raise EmolightError(f"'{archive.url}' is not https.", "Recordings are fetched by https only.")
         folder, path = root / archive.folder, root / archive.name
         before = path.exists()
-        remove_left_overs(folder)
-        if not before and _clips(folder, corpus) >= archive.clips:
-            _say(f"{folder}: all {archive.clips} clips are there already")
-            continue
-        if before and _intact(path, archive):
-            _say(f"{path}: archive found, checksum right")
-        else:
-            _fetch(path, archive, retries, timeout)
         try:
-            count = extract(path, folder)
-        except OSError as error:
+            remove_left_overs(folder)
+            if not before and _clips(folder, corpus) >= archive.clips:
+                print(f"{folder}: all {archive.clips} clips are there already", file=sys.stderr)
+                continue
+            if not before or not hash_matches(str(path), archive.checksum):
+                _fetch(path, archive, retries, timeout)
+            written = extract(path, folder)
+        except (OSError, ValueError) as error:  # the former of requests, too; the latter is pooch's wrong checksum
+            reason = f"the server gave other bytes than the published archive ({archive.checksum})"
+            if isinstance(error, requests.Timeout):
+                reason = f"nothing came for {timeout[1]:g} s"
+            elif isinstance(error, OSError):
+                reason = error.strerror or "the connection was refused or broke"
             raise EmolightError(
-                f"Cannot unpack {path}: {error.strerror or error}.",
-                "Mend that (room, permissions) and run the same command again: it goes on from there.",
+                f"Cannot fetch or unpack {archive.name}: {reason}.",
+                "Check connection and disk and run again, which goes on from there. "
+                f"Or get it from {archive.url}, place it at {path} and run again.",
             ) from None
-        _say(f"{folder}: {count} files unpacked, {_clips(folder, corpus)} clips are there")
-        if not before and not keep_archives:
+        print(f"{folder}: {written} files unpacked, {_clips(folder, corpus)} clips are there", file=sys.stderr)
+        if not before:
             path.unlink(missing_ok=True)
 
 
 def extract(path: Path, folder: Path) -> int:
-    """Unpack a zip file below ``folder``, each file under its final name only when it is whole.
+    """Unpack a zip file below ``folder``, each file under its final name only when it is whole; returns their number.
 
     A leading folder of the same name as ``folder`` is dropped; a file that is there with the right size is kept.
-
-    Returns:
-        Number of files written.
-
-    Raises:
-        EmolightError: no zip file, or a member that would land outside ``folder``; nothing is written then.
+    Nothing is written when a member would land outside.
     """
     written = 0
     try:
-        with zipfile.ZipFile(path) as bundle, _bar() as bar:
-            members = [(info, _inside(path, info)) for info in bundle.infolist()]
-            for info, inside in bar.track(members, description=f"Unpacking {path.name}"):
-                parts = inside.parts[1:] if inside.parts[0] == folder.name else inside.parts
-                target = folder.joinpath(*parts)
+        with zipfile.ZipFile(path) as bundle:
+            for info, inside in [(info, _inside(path, info)) for info in bundle.infolist()]:
+                target = folder.joinpath(*inside.parts[inside.parts[0] == folder.name :])
                 if info.is_dir() or (target.is_file() and target.stat().st_size == info.file_size):
                     continue
                 with atomic_write(target) as part, bundle.open(info) as source, part.open("wb") as sink:
@@ -138,97 +118,36 @@ def _inside(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     return name
 
 
-class _Bar:
-    """What pooch wants of a progress bar, by rich."""
-
-    total = 0
-
-    def __init__(self, bar: Progress, archive: Archive) -> None:
-        self.bar, self.task = bar, bar.add_task(f"Fetching {archive.name}", total=archive.size)
-
-    def update(self, size: int) -> None:
-        self.bar.advance(self.task, size)
-
-    def reset(self) -> None:
-        self.bar.reset(self.task)
-
-    def close(self) -> None:
-        pass
-
-
 def _fetch(path: Path, archive: Archive, retries: int, timeout: tuple[float, float]) -> None:
     """Download into a folder beside the target, check the file, move it; nothing partial stays behind."""
     import pooch
 
+    def check(response: Any, **_: object) -> None:
+        """Of every answer, before requests follows a redirect."""
+        target = urljoin(response.url, response.headers.get("location", ""))
+        wrong = f"answers {response.status_code} {response.reason}" if response.status_code >= 400 else ""
+        if response.is_redirect and not target.startswith("https://"):
+            wrong = f"sends on to '{target}', which is not https"
+        if wrong:
+            fix = f"Run again later. Or get it from {archive.url}, place it at {path} and run again."
+            raise EmolightError(f"{response.url} {wrong}.", fix)
+
     work = path.parent / WORK
-    by_hand = f"Or get it from {archive.url}, place it at {path} and run the same command again."
-    _say(f"Fetching {archive.url} ({archive.size / 1e6:.0f} MB)")
+    print(f"Fetching {archive.url} ({archive.size / 1e6:.0f} MB)", file=sys.stderr)
     pooch.get_logger().setLevel("WARNING")
     try:
         shutil.rmtree(work, ignore_errors=True)
-        with _bar() as bar:
-            # requests offers every answer to the hook before it follows a redirect.
-            hooks = {"response": _watch(by_hand)}
-            fetch = pooch.HTTPDownloader(_Bar(bar, archive), chunk_size=CHUNK, timeout=timeout, hooks=hooks)
-            one = {"registry": {archive.name: archive.checksum}, "urls": {archive.name: archive.url}}
-            shelf = pooch.create(work, base_url="", retry_if_failed=retries, **one)
-            Path(shelf.fetch(archive.name, downloader=fetch)).replace(path)
-    except (OSError, ValueError) as error:  # the former of requests, too; the latter is pooch's wrong checksum
-        raise EmolightError(
-            f"Cannot fetch {archive.name}: {_reason(error, archive, timeout[1])}.",
-            f"Check connection and disk and run again. {by_hand}",
-        ) from None
+        how = {"chunk_size": 1 << 16, "timeout": timeout, "hooks": {"response": check}}
+        fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), **how)
+        one = {"registry": {archive.name: archive.checksum}, "urls": {archive.name: archive.url}}
+        shelf = pooch.create(work, base_url="", retry_if_failed=retries, **one)
+        Path(shelf.fetch(archive.name, downloader=fetch)).replace(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _watch(by_hand: str) -> Callable[..., None]:
-    def check(response: Any, **_: object) -> None:
-        target = urljoin(response.url, response.headers.get("location", ""))
-        if response.is_redirect and not target.startswith("https://"):
-            raise EmolightError(f"{response.url} sends on to '{target}', which is not https.", by_hand)
-        if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
-            raise EmolightError(f"{response.url} answers {response.status_code} {response.reason}.", by_hand)
-
-    return check
-
-
-def _reason(error: Exception, archive: Archive, patience: float) -> str:
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.RequestException):
-        late = isinstance(error, requests.Timeout)
-        return f"nothing came for {patience:g} s" if late else "the connection was refused or broke"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"the server gave other bytes than the published archive ({archive.checksum})"
-
-
-def _intact(path: Path, archive: Archive) -> bool:
-    from pooch.hashes import hash_matches
-
-    if path.stat().st_size == archive.size and hash_matches(str(path), archive.checksum):
-        return True
-    _say(f"{path}: its size or checksum is wrong; it will be replaced")
-    return False
-
-
 def _clips(folder: Path, corpus: Corpus) -> int:
     return sum(corpus.parse_path(path) is not None for path in walk(folder, Counter()))
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -240,10 +159,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("root", type=Path, help="folder for the recordings; archives found there are used")
     parser.add_argument("--corpus", default="RAVDESS", help=f"default: RAVDESS; of {', '.join(CORPORA)}")
     parser.add_argument("--only", default="", metavar="WORD", help="archives with this in their name, such as speech")
-    parser.add_argument("--keep-archives", action="store_true", help="keep fetched archives after unpacking")
     options = parser.parse_args(argv)
     corpus, root = corpus_of(options.corpus), options.root.expanduser()
-    download(root, corpus, options.only, options.keep_archives)
+    download(root, corpus, options.only)
     print(f"{root}: {len(corpus.find(root, strict=False).table)} clips; licence: {corpus.licence}")
     print(f"Next: python -m emolight audit {shlex.quote(str(root))} --corpus {options.corpus}")
     return 0

@@ -15,43 +15,33 @@ from emolight.errors import EmolightError, check_choice
 if TYPE_CHECKING:
     import pandas as pd
 
-BY_SPEAKER = ("speakers5", "loso")
+BY_SPEAKER = {"speakers5": 5, "loso": 3}  # protocols of any corpus that need so many speakers
 WITHOUT_FOLDS = ("random", "subset")
-FOR_ALL = (*BY_SPEAKER, *WITHOUT_FOLDS)
-"""Protocols of any corpus, beside its published ones."""
-RANDOM_VALIDATION_CLIPS = 320
-"""The article's validation set; corpora of fewer than 640 clips give a fifth instead."""
+RANDOM_VALIDATION_CLIPS = 320  # the article's validation set; corpora of fewer than 640 clips give a fifth instead
 DEALS = 20
 
 
 def protocols_of(corpus: Corpus) -> list[str]:
     """Names of the protocols that a corpus can be split by."""
-    return list(dict.fromkeys([*corpus.protocols, *FOR_ALL]))
+    return list(dict.fromkeys([*corpus.protocols, *BY_SPEAKER, *WITHOUT_FOLDS]))
 
 
 def all_folds(corpus: Corpus, protocol: str, clips: pd.DataFrame, seed: int = 0) -> Mapping[int, Fold]:
-    """Fold number to its speakers; empty for protocols without folds.
-
-    Raises:
-        EmolightError: the corpus has no such protocol, or too few speakers for it.
-    """
+    """Fold number to its speakers; empty for protocols without folds."""
     check_choice(f"protocol of {corpus.name}", protocol, protocols_of(corpus))
     if protocol in corpus.protocols:
         return corpus.protocols[protocol]
     if protocol in WITHOUT_FOLDS:
         return {}
-    speakers = sorted(clips["speaker"].unique())
-    needed = 5 if protocol == "speakers5" else 3
+    speakers, needed = sorted(clips["speaker"].unique()), BY_SPEAKER[protocol]
     if len(speakers) < needed:
+        nobody = "Nobody knows the speakers of these clips: choose data.protocol random (speaker-dependent)."
         raise EmolightError(
             f"Protocol '{protocol}' needs {needed} speakers or more; {corpus.name} has {len(speakers)}.",
-            "Choose data.protocol loso (3 or more) or random (speaker-dependent)."
-            if set(speakers) != {UNKNOWN}
-            else "Nobody knows the speakers of these clips: choose data.protocol random (speaker-dependent).",
+            "Choose data.protocol loso (3 or more) or random (speaker-dependent)." if speakers != [UNKNOWN] else nobody,
         )
     if protocol == "loso":
-        held = max(1, round(len(speakers) / 10))
-        ring = speakers + speakers
+        held, ring = max(1, round(len(speakers) / 10)), speakers + speakers
         return {n + 1: Fold((who,), tuple(ring[n + 1 : n + 1 + held])) for n, who in enumerate(speakers)}
     parts = _five_parts(clips, seed)
     return {n + 1: Fold(parts[n], parts[(n + 1) % 5]) for n in range(5)}
@@ -93,101 +83,64 @@ def folds_of(corpus: Corpus, protocol: str, clips: pd.DataFrame, seed: int = 0) 
 
 
 def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | None = None, seed: int = 0) -> Split:
-    """Assign every clip to ``train``, ``val`` or ``test``.
-
-    Args:
-        clips: clip table of the task.
-        corpus: knows the published folds.
-        protocol: one of :func:`protocols_of`.
-        fold: one of its folds; None takes the first.
-        seed: which random split, and which five folds by speaker.
-
-    Raises:
-        EmolightError: unknown protocol or fold, too few speakers, or a subset without clips.
-    """
+    """Assign every clip to ``train``, ``val`` or ``test``, by a protocol; by default its first fold."""
     folds = all_folds(corpus, protocol, clips, seed)
-    table = clips[["clip_id", "emotion", "speaker"]].sort_values("clip_id", ignore_index=True)
-    if not folds:
-        if fold is not None:
-            raise EmolightError(
-                f"Protocol '{protocol}' has no folds: data.fold is {fold}.",
-                "Leave data.fold out, or vary data.split_seed.",
-            )
-        return _without_folds(clips, table, corpus, protocol, seed)
-    fold = min(folds) if fold is None else fold
-    if fold not in folds:
-        raise EmolightError(
-            f"Protocol '{protocol}' has no fold {fold}.", f"Give data.fold from {min(folds)} to {max(folds)}."
-        )
-    label = f"{protocol} fold {fold}" + (f" seed {seed}" if protocol == "speakers5" else "")
-    subset = np.full(len(table), "train", dtype=object)
-    subset[table["speaker"].isin(folds[fold].val)] = "val"
-    subset[table["speaker"].isin(folds[fold].test)] = "test"
-    _check_subsets(label, subset, clips)
-    return Split(table.assign(subset=subset), label)
-
-
-def _without_folds(clips: pd.DataFrame, table: pd.DataFrame, corpus: Corpus, protocol: str, seed: int) -> Split:
-    subset = np.full(len(table), "train", dtype=object)
-    label = f"random seed {seed}" if protocol == "random" else "subset"
-    if protocol == "random":
-        held_out = RANDOM_VALIDATION_CLIPS if len(table) >= 2 * RANDOM_VALIDATION_CLIPS else len(table) // 5
-        subset[np.random.default_rng(seed).permutation(len(table))[:held_out]] = "val"
-    elif "subset" in clips:
-        subset = clips.sort_values("clip_id")["subset"].to_numpy()
-        if strange := sorted(set(subset) - set(SUBSETS)):
-            raise EmolightError(
-                f"The column `subset` of {corpus.name} has '{strange[0]}'.",
-                "Say train, val or test of each clip.",
-            )
-        if "val" not in subset:
-            raise EmolightError(
-                f"The column `subset` of {corpus.name} has no validation clips: {', '.join(sorted(set(subset)))}.",
-                "Call some of the training clips `val`, which choose the epoch; or choose data.protocol speakers5.",
-            )
+    clips = clips.sort_values("clip_id", ignore_index=True)
+    subset = np.full(len(clips), "train", dtype=object)
+    if fold is not None and fold not in folds:
+        fix = f"Give data.fold from {min(folds)} to {max(folds)}." if folds else "Leave data.fold out."
+        raise EmolightError(f"Protocol '{protocol}' has no {f'fold {fold}' if folds else 'folds'}.", fix)
+    if folds:
+        fold = min(folds) if fold is None else fold
+        label = f"{protocol} fold {fold}" + (f" seed {seed}" if protocol == "speakers5" else "")
+        subset[clips["speaker"].isin(folds[fold].val)] = "val"
+        subset[clips["speaker"].isin(folds[fold].test)] = "test"
+    elif protocol == "random":
+        label = f"random seed {seed}"
+        held_out = RANDOM_VALIDATION_CLIPS if len(clips) >= 2 * RANDOM_VALIDATION_CLIPS else len(clips) // 5
+        subset[np.random.default_rng(seed).permutation(len(clips))[:held_out]] = "val"
     else:
-        raise EmolightError(
-            f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}.",
-            "Add it with train, val and test, or choose data.protocol speakers5.",
-        )
-    _check_subsets(label, subset, clips)
-    return Split(table.assign(subset=subset), label)
-
-
-def _check_subsets(label: str, subset: np.ndarray, clips: pd.DataFrame) -> None:
+        label = "subset"
+        if label not in clips:
+            raise EmolightError(
+                f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}.",
+                "Add it with train, val and test, or choose data.protocol speakers5.",
+            )
+        subset = clips[label].to_numpy()
+        if strange := set(subset) - set(SUBSETS):
+            problem = f"The column `subset` of {corpus.name} has '{min(strange)}'."
+            raise EmolightError(problem, "Say train, val or test of each clip.")
     for name in ("train", "val"):
         if name not in subset:
             present = ", ".join(sorted(set(clips["speaker"]))[:30])
+            fix = "Call some of the training clips `val`, which choose the epoch." if label == "subset" else ""
             raise EmolightError(
                 f"Split '{label}' leaves no clip for '{name}'; the corpus has speakers {present}.",
-                "Choose another data.fold, or data.protocol random.",
+                fix or "Choose another data.fold, or data.protocol random.",
             )
+    return Split(clips[["clip_id", "emotion", "speaker"]].assign(subset=subset), label)
 
 
 def check_label(split: Split, corpus: Corpus) -> None:
-    """Refuse a split that calls itself by the name of a protocol that it is not.
-
-    Raises:
-        EmolightError: which speaker is in the wrong subset, or in two.
-    """
-    calls = f"The split calls itself '{split.label}'"
+    """Refuse a split that calls itself by the name of a protocol that it is not."""
     other = "Give its `protocol` column another name, such as custom, or take the protocol's speakers."
     pairs = split.table[["speaker", "subset"]].drop_duplicates().sort_values(["speaker", "subset"])
+    twice, folds = pairs["speaker"][pairs["speaker"].duplicated()], corpus.protocols.get(split.protocol)
+    problem = ""
     if split.label == ALL_TEST and set(split.table["subset"]) != {"test"}:
-        raise EmolightError(f"{calls}, but has other subsets.", other)
-    if split.protocol not in corpus.protocols:
-        twice = pairs["speaker"][pairs["speaker"].duplicated()]
-        if split.protocol in BY_SPEAKER and len(twice):
-            raise EmolightError(f"{calls}, but has speaker {twice.iloc[0]} in two subsets.", other)
-        if any(split.protocol in one.protocols for one in CORPORA.values()) and split.protocol not in FOR_ALL:
-            raise EmolightError(f"{calls}, but {corpus.name} has no such protocol.", other)
-        return
-    folds = corpus.protocols[split.protocol]
-    fold = folds.get(-1 if split.fold is None else split.fold)
-    if fold is None:
-        valid = ", ".join(f"{split.protocol} fold {one}" for one in folds)
-        raise EmolightError(f"{calls}, but {corpus.name} has no such fold.", f"Name it custom, or one of {valid}.")
-    place = {**dict.fromkeys(fold.val, "val"), **dict.fromkeys(fold.test, "test")}
-    for speaker, subset in pairs.itertuples(index=False):
-        if (published := place.get(speaker, "train")) != subset:
-            raise EmolightError(f"{calls}, but has speaker {speaker} in '{subset}', not in '{published}'.", other)
+        problem = "has other subsets"
+    elif folds is None and split.protocol in BY_SPEAKER and len(twice):
+        problem = f"has speaker {twice.iloc[0]} in two subsets"
+    elif folds is None and any(split.protocol in {*one.protocols} - {*BY_SPEAKER} for one in CORPORA.values()):
+        problem = f"{corpus.name} has no such protocol"
+    elif folds is not None and split.fold not in folds:
+        problem = f"{corpus.name} has no such fold"
+        other = f"Name it custom, or one of {', '.join(f'{split.protocol} fold {one}' for one in folds)}."
+    elif folds is not None and split.fold is not None:
+        test, val = folds[split.fold]
+        for speaker, subset in pairs.itertuples(index=False):
+            published = "test" if speaker in test else "val" if speaker in val else "train"
+            if subset != published and not problem:
+                problem = f"has speaker {speaker} in '{subset}', not in '{published}'"
+    if problem:
+        raise EmolightError(f"The split calls itself '{split.label}', but {problem}.", other)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from emolight.data.corpora import Spec, corpus_of
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
@@ -25,22 +25,27 @@ class Choice:
     label_map: Mapping[str, str] | None = None
     filter: Mapping[str, Sequence[str | int | float]] | None = None
     speakers: str = "known"
-    scored: bool = False
-    """The emotions are those of a trained model: others are left out, and some may have no clip."""
+    scored: bool = False  # the emotions are those of a trained model: others are left out, and some may have no clip
+
+    def asked(self) -> dict[str, tuple[str, ...]]:
+        """The filter; one value may stand without a list."""
+        given: Mapping[str, Any] = self.filter or {}
+        return {
+            name: tuple(map(str, values if isinstance(values, list | tuple) else [values]))
+            for name, values in given.items()
+        }
+
+    def renamed(self, labels: Iterable[str]) -> list[str]:
+        """Labels by the names that they shall have."""
+        return [(self.label_map or {}).get(label, label) for label in labels]
 
 
 @dataclass
 class Selection:
-    """The clips that are meant.
+    """The clips that are meant, their classes in the order of the network's outputs, and what is to be told of them.
 
-    Attributes:
-        clips: clip table with ``file``, the absolute path; of several corpora ids and speakers begin with their names.
-        classes: emotions in the order of the network's outputs.
-        corpus: the one corpus, or a stand-in for several.
-        corpora: each of them.
-        task: name for tables and files.
-        left_out: reason to number of files or clips.
-        notes: what a reader of the figures must know, a sentence each.
+    ``clips`` has ``file``, the absolute path; of several corpora ids and speakers begin with their names, and
+    ``corpus`` stands in for them. ``left_out``: reason to number of files or clips. ``notes``: sentences for readers.
     """
 
     clips: pd.DataFrame
@@ -55,8 +60,6 @@ class Selection:
 class Several(Corpus):
     """Several corpora as one; it has no published folds."""
 
-    about = "several corpora"
-
     def __init__(self, corpora: Sequence[Corpus]) -> None:
         self.name = " + ".join(one.name for one in corpora)  # type: ignore[misc]
         self.about = "; ".join(one.about for one in corpora)
@@ -66,46 +69,62 @@ class Several(Corpus):
 
 
 def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) -> list[tuple[Corpus, Path]]:
-    """Each corpus that ``data.corpus`` names, with its root.
-
-    Raises:
-        EmolightError: an unknown corpus, or not a root for each.
-    """
+    """Each corpus that ``data.corpus`` names, with its root."""
     specs: list[Any] = list(spec) if isinstance(spec, list | tuple) else [spec]
     corpora = [corpus_of(one) for one in specs]
-    roots: list[Any] = list(root) if isinstance(root, list | tuple) else [root] * len(corpora)
-    if len(roots) != len(corpora) or (root is not None and not isinstance(root, list | tuple) and len(corpora) > 1):
+    roots: list[Any] = list(root) if isinstance(root, list | tuple) else [root] * (len(specs) if root is None else 1)
+    if len(roots) != len(corpora):
         raise EmolightError(
             f"data.root is {root!r} for {len(corpora)} corpora.", "Give a list with a folder for each, or leave it out."
         )
     return [(one, Path(where or one.default_root).expanduser()) for one, where in zip(corpora, roots, strict=True)]
 
 
-class _Part(NamedTuple):
-    """A corpus as it was found; each table is read once."""
-
-    corpus: Corpus
-    root: Path
-    found: Discovery
-
-
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
-    """Find the clips of the corpora and keep those that are meant.
+    """Find the clips of the corpora and keep those that are meant."""
+    import pandas as pd
 
-    Raises:
-        EmolightError: no recordings, an unknown label, task, column or value, no speakers, or no clip left.
-    """
-    parts: list[_Part] = []
+    found: list[Discovery] = []
     for corpus, root in places:
         corpus.prepare(root)
-        parts.append(_Part(corpus, root, corpus.find(root)))
-    _check(parts, choice)
-    selections = [_one(part, choice) for part in parts]
-    whole = selections[0] if len(selections) == 1 else _together(selections)
-    labels = _labels(parts, choice)
-    here = set(whole.clips["emotion"])
+        found.append(corpus.find(root))
+    tables = [one.table for one in found]
+    what = " + ".join(corpus.name for corpus, _ in places)
+    given = sorted({str(label) for table in tables for label in table["emotion"].unique()})
+    labels = sorted(set(choice.renamed(given)))
+    columns = list(dict.fromkeys(str(one) for table in tables for one in table))
+    _check("data.label_map renames '{}', which no clip has", choice.label_map or (), given)
+    _check(f"data.filter names '{{}}', which is no column of {what}", choice.asked(), columns)
+    for name, values in choice.asked().items():
+        there = {str(value) for table in tables if name in table for value in table[name].astype(str).unique()}
+        _check(f"data.filter: no clip of {what} has {name} '{{}}'", values, sorted(there))
+    if choice.emotions is not None and len(set(choice.emotions)) < len(choice.emotions):
+        raise EmolightError(f"data.emotions names one twice: {', '.join(choice.emotions)}.", "Name each once.")
+    corpora = [corpus for corpus, _ in places]
+    names = [corpus.name for corpus in corpora]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file, or list all clips in one CSV.")
+    parts = [_one(corpus, root, one, choice) for (corpus, root), one in zip(places, found, strict=True)]
+    clips = parts[0].clips
+    if len(parts) > 1:
+        clips = pd.concat([part.clips.assign(corpus=part.corpus.name) for part in parts])
+        clips["clip_id"] = clips["corpus"] + "/" + clips["clip_id"]
+        clips["speaker"] = clips["speaker"].where(clips["speaker"] == UNKNOWN, clips["corpus"] + "/" + clips["speaker"])
+        clips = clips.sort_values("clip_id", ignore_index=True)
+        texts = clips.select_dtypes(exclude="number").columns
+        clips[texts] = clips[texts].fillna("")  # columns that not all of them have
+    whole = Selection(
+        clips,
+        list(dict.fromkeys(name for part in parts for name in part.classes)),
+        corpora[0] if len(corpora) == 1 else Several(corpora),
+        corpora,
+        " + ".join(dict.fromkeys(part.task for part in parts)),
+        dict(sum((Counter(part.left_out) for part in parts), Counter())),
+        [note for part in parts for note in part.notes],
+    )
     if choice.emotions is not None:
         whole.classes = list(choice.emotions)
+        here = set(whole.clips["emotion"])
         absent = [name for name in whole.classes if name not in here]
         if choice.scored and (unknown := [name for name in labels if name not in whole.classes]):
             whole.notes.append(f"left out, since the model does not know them: clips labelled {', '.join(unknown)}")
@@ -123,129 +142,53 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     return whole
 
 
-def _check(parts: Sequence[_Part], choice: Choice) -> None:
+def _check(problem: str, names: Iterable[str], valid: Sequence[str]) -> None:
     """Refuse what no corpus has: a label to rename, a column to filter by, a value of it."""
-    tables = [part.found.table for part in parts]
-    what = " + ".join(part.corpus.name for part in parts)
-    labels = sorted({label for table in tables for label in table["emotion"].unique()})
-    for label in choice.label_map or ():
-        if label not in labels:
-            raise EmolightError(
-                f"data.label_map renames '{label}', which no clip has.",
-                f"{nearest(label, labels)}Labels: {', '.join(labels)}.",
-            )
-    for name, values in _asked(choice).items():
-        having = [table for table in tables if name in table]
-        if not having:
-            every = dict.fromkeys(str(one) for table in tables for one in table)
-            columns = [one for one in every if one not in ("clip_id", "path")]
-            raise EmolightError(
-                f"data.filter names '{name}', which is no column of {what}.",
-                f"{nearest(name, columns)}Columns: {', '.join(columns)}.",
-            )
-        there = sorted({value for table in having for value in table[name].astype(str).unique()})
-        for value in values:
-            if value not in there:
-                raise EmolightError(
-                    f"data.filter: no clip of {what} has {name} '{value}'.",
-                    f"{nearest(value, there)}Values: {', '.join(there[:12])}.",
-                )
+    for name in names:
+        if name not in valid:
+            raise EmolightError(f"{problem.format(name)}.", f"{nearest(name, valid)}Valid: {', '.join(valid[:12])}.")
 
 
-def _asked(choice: Choice) -> dict[str, tuple[str, ...]]:
-    """The filter of the configuration; one value may stand without a list."""
-    given: Mapping[str, Any] = choice.filter or {}
-    lists = {name: values if isinstance(values, list | tuple) else [values] for name, values in given.items()}
-    return {name: tuple(map(str, values)) for name, values in lists.items()}
-
-
-def _labels(parts: Sequence[_Part], choice: Choice) -> list[str]:
-    """All labels of the corpora, renamed."""
-    return sorted({name for part in parts for name in _renamed(part.found.table["emotion"].unique(), choice)})
-
-
-def _renamed(labels: Iterable[str], choice: Choice) -> list[str]:
-    renamed = dict(choice.label_map or {})
-    return [renamed.get(label, label) for label in labels]
-
-
-def _one(part: _Part, choice: Choice) -> Selection:
-    corpus, root, found = part
+def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Selection:
     table = found.table
     if choice.speakers != "unknown" and (table["speaker"] == UNKNOWN).all():
         raise EmolightError(
             f"{corpus.name} has no column `speaker`: no figure could say anything about new voices.",
             "Add the column; or pass --data.speakers unknown, and every result is labelled speaker-dependent.",
         )
-    task = _task(corpus, choice, table)
-    clips = _meant(table, task, choice).reset_index(drop=True)
-    emotions = choice.emotions if choice.emotions is not None else list(dict.fromkeys(_renamed(task.emotions, choice)))
-    if clips.empty:
-        filtered = "".join(f", {name} {' or '.join(values)}" for name, values in task.filter.items())
-        labels = ", ".join(_labels([part], choice))
-        raise EmolightError(
-            f"No clip of {corpus.name} is left: emotions {', '.join(emotions) or 'none'}{filtered}.",
-            f"Its labels: {labels}. Change data.emotions, task or filter, or rename labels by data.label_map.",
-        )
-    if choice.speakers == "unknown":
-        clips = clips.assign(speaker=UNKNOWN)
-    left_out = Counter(found.passed_over)
-    left_out[f"clips of {corpus.name} outside of the task"] = len(table) - len(clips)
-    present = set(clips["emotion"])
-    return Selection(
-        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
-        [name for name in emotions if name in present],
-        corpus,
-        [corpus],
-        task_name(corpus, task, choice, emotions),
-        dict(+left_out),
-        _notes(part, task, choice, clips),
-    )
-
-
-def _task(corpus: Corpus, choice: Choice, table: pd.DataFrame) -> Task:
-    """The task that is meant of this corpus, by its own labels; the filter is the one of the configuration, too."""
-    name = choice.task or corpus.default_task
-    present = set(table["emotion"])
+    name, present = choice.task or corpus.default_task, set(table["emotion"])
     every = Task((*(one for one in corpus.emotions if one in present), *sorted(present - set(corpus.emotions))))
     tasks: dict[str, Task] = {"all": every, **corpus.tasks}
     if name not in tasks:
         raise EmolightError(f"{corpus.name} has no task '{name}'.", f"{nearest(name, tasks)}Valid: {', '.join(tasks)}.")
-    if choice.emotions is not None and len(set(choice.emotions)) < len(choice.emotions):
-        raise EmolightError(f"data.emotions names one twice: {', '.join(choice.emotions)}.", "Name each once.")
-    own = {column: values for column, values in _asked(choice).items() if column in table}
-    return Task(tasks[name].emotions, {**tasks[name].filter, **own})
-
-
-def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:
-    """The rows of a clip table that are meant, their labels renamed: the task's, unless emotions are named."""
-    meant = table if choice.emotions is not None else table[table["emotion"].isin(task.emotions)]
-    if choice.label_map:
-        meant = meant.assign(emotion=_renamed(meant["emotion"], choice))
-    if choice.emotions is not None:
-        meant = meant[meant["emotion"].isin(choice.emotions)]
-    for name, values in task.filter.items():
-        if name in meant:
-            meant = meant[meant[name].astype(str).isin(values)]
-    return meant
-
-
-def _notes(part: _Part, task: Task, choice: Choice, clips: pd.DataFrame) -> list[str]:
-    """What is missing, was passed over, or was compressed."""
-    corpus, root, found = part
+    own = {column: values for column, values in choice.asked().items() if column in table}
+    task = Task(tasks[name].emotions, {**tasks[name].filter, **own})
+    emotions = choice.emotions if choice.emotions is not None else list(dict.fromkeys(choice.renamed(task.emotions)))
+    clips = _meant(table, task, choice).reset_index(drop=True)
+    if clips.empty:
+        filtered = "".join(f", {name} {' or '.join(values)}" for name, values in task.filter.items())
+        raise EmolightError(
+            f"No clip of {corpus.name} is left: emotions {', '.join(emotions) or 'none'}{filtered}.",
+            f"Its labels: {', '.join(sorted(set(choice.renamed(present))))}. Change data.emotions, task or filter, "
+            "or rename labels by data.label_map.",
+        )
+    if choice.speakers == "unknown":
+        clips = clips.assign(speaker=UNKNOWN)
+    left_out = {**found.passed_over, f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
+    # The name that the corpus has for the task, or its emotions and filter themselves.
+    title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
+    for known, (of, values) in corpus.tasks.items() if not choice.label_map else ():
+        title = known if set(of) == set(emotions) and dict(values) == dict(task.filter) else title
     notes = []
-    expected = corpus.expected()
-    if expected is not None:
+    if (expected := corpus.expected()) is not None:
         lacking = len(set(_meant(expected, task, choice)["clip_id"]) - set(clips["clip_id"]))
     else:
-        wanted = set(choice.emotions if choice.emotions is not None else _renamed(task.emotions, choice))
-        published = {} if task.filter else corpus.counts
-        has = found.table["emotion"].value_counts()
-        lacking = sum(
-            max(0, count - int(has.get(name, 0)))
-            for name, count in published.items()
-            if _renamed([name], choice)[0] in wanted
-        )
+        published: Counter[str] = Counter()
+        for name, count in corpus.counts.items() if not task.filter else ():
+            (renamed,) = choice.renamed([name])
+            if name in task.emotions if choice.emotions is None else renamed in choice.emotions:
+                published[renamed] += count
+        lacking = (published - Counter(clips["emotion"])).total()
     if lacking:
         notes.append(f"{lacking} published clips of {corpus.name} are missing under '{root}' (audit lists them)")
     notes += [f"{count} files passed over: {reason}" for reason, count in found.passed_over.items()]
@@ -253,43 +196,25 @@ def _notes(part: _Part, task: Task, choice: Choice, clips: pd.DataFrame) -> list
     if LOSSY & set(suffixes) and set(suffixes) - LOSSY:
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())
         notes.append(f"some files of {corpus.name} are compressed with loss and others are not: {mixed}")
-    return notes
-
-
-def _together(parts: Sequence[Selection]) -> Selection:
-    """Several corpora as one: ids and speakers begin with the corpus' name."""
-    import pandas as pd
-
-    names = [part.corpus.name for part in parts]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file, or list all clips in one CSV.")
-    tables = []
-    for name, part in zip(names, parts, strict=True):
-        own, speakers = part.clips, part.clips["speaker"]
-        speakers = speakers.where(speakers == UNKNOWN, f"{name}/" + speakers)
-        tables.append(own.assign(corpus=name, clip_id=f"{name}/" + own["clip_id"], speaker=speakers))
-    clips = pd.concat(tables, ignore_index=True).sort_values("clip_id", ignore_index=True)
-    texts = clips.select_dtypes(exclude="number").columns
-    clips[texts] = clips[texts].fillna("")  # columns that not all of them have
-    left_out: Counter[str] = Counter()
-    for part in parts:
-        left_out.update(part.left_out)
-    corpora = [part.corpus for part in parts]
     return Selection(
-        clips,
-        list(dict.fromkeys(name for part in parts for name in part.classes)),
-        Several(corpora),
-        corpora,
-        " + ".join(dict.fromkeys(part.task for part in parts)),
-        dict(left_out),
-        [note for part in parts for note in part.notes],
+        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
+        [name for name in emotions if name in set(clips["emotion"])],
+        corpus,
+        [corpus],
+        title,
+        {reason: count for reason, count in left_out.items() if count},
+        notes,
     )
 
 
-def task_name(corpus: Corpus, task: Task, choice: Choice, emotions: Sequence[str]) -> str:
-    """The name that the corpus has for a task, or its emotions and filter themselves, for tables and file names."""
-    for name, known in corpus.tasks.items():
-        same = set(known.emotions) == set(emotions) and dict(known.filter) == dict(task.filter)
-        if same and not choice.label_map:
-            return name
-    return "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
+def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:
+    """The rows of a clip table that are meant, their labels renamed: the task's, unless emotions are named."""
+    meant = table if choice.emotions is not None else table[table["emotion"].isin(task.emotions)]
+    if choice.label_map:
+        meant = meant.assign(emotion=choice.renamed(meant["emotion"]))
+    if choice.emotions is not None:
+        meant = meant[meant["emotion"].isin(choice.emotions)]
+    for name, values in task.filter.items():
+        if name in meant:
+            meant = meant[meant[name].astype(str).isin(values)]
+    return meant

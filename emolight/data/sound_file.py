@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,47 +17,29 @@ from numpy.typing import NDArray
 
 from emolight.errors import EmolightError
 
-RATES = (1_000, 768_000)
-MAX_CHANNELS = 32
-MAX_SECONDS = 4 * 3600
-MAX_FRAMES = MAX_SECONDS * 48_000
-"""Samples of a channel: 2.8 GB of float32."""
+RATES, MAX_CHANNELS, MAX_SECONDS = (1_000, 768_000), 32, 4 * 3600
 MAX_BYTES = 2**30
-BLOCK = 2**16
-"""Samples of a channel that are decoded at once."""
-TOLERANCE = 0.01
-"""Seconds by which a part may end after its recording: labels are rounded."""
+BLOCK = 2**16  # samples of a channel that are decoded at once
+TOLERANCE = 0.01  # seconds by which a part may end after its recording: labels are rounded
 INEXACT = ("OGG", "MP3")
 """Formats that are decoded from their start: libsndfile 1.2.2 seeks to wrong samples in the last page of Vorbis."""
 
-Order: TypeAlias = Literal["big", "little"]
-CHUNKS: dict[bytes, tuple[int, int, int, Order, bytes]] = {
-    b"RIFF": (12, 4, 4, "little", b"data"),
-    b"RF64": (12, 4, 4, "little", b"data"),
-    b"RIFX": (12, 4, 4, "big", b"data"),
-    b"FORM": (12, 4, 4, "big", b"SSND"),
-    b"riff": (40, 16, 8, "little", b"data"),
-}
-"""How WAV, AIFF and Wave64 start → place of the first chunk, bytes of a chunk's name and of its size, their order,
-and the name of the chunk of samples."""
+SIZES = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) +: (\d+) \(should be (\d+)\)")
+"""What libsndfile's log says of WAV, AIFF, AU, Wave64 and RF64 where the bytes of a header and of the file differ."""
+NO_CHUNK = re.compile(r"Unknown chunk marker .* at position (\d+)")
 ONCE = {
-    b"RIFF": (b"WAVEfmt ",),
-    b"RF64": (b"WAVEds64",),
-    b"fLaC": (b"fLaC\0\0\0\x22",),
-    b".snd": (b".snd\0\0\0",),
-    b"OggS": (b"OggS\0\2",),
+    b"RIFF": b"WAVEfmt ",
+    b"RF64": b"WAVEds64",
+    b"fLaC": b'fLaC\0\0\0"',
+    b".snd": b".snd\0\0\0",
+    b"OggS": b"OggS\0\2",
 }
 """How a file starts → what stands at the start of each recording in it."""
 ONCE_IN_MP3 = (b"Info\0\0\0\x0f", b"Xing\0\0\0\x0f")
 
 
 class AudioError(EmolightError):
-    """A recording that cannot be used; the text is ``path: reason`` in one line.
-
-    Attributes:
-        path: the file.
-        reason: why it cannot be used.
-    """
+    """A recording that cannot be used: its ``path`` and the ``reason``, in one line."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         shown = str(path) if str(path).isprintable() else ascii(str(path))  # names may hold line ends
@@ -67,49 +50,38 @@ class AudioError(EmolightError):
         return type(self), (self.path, self.reason)
 
 
-def open_file(path: str | Path) -> io.BufferedReader:
-    """Open a regular file, or say in an :class:`AudioError` why not."""
-    path = Path(path)
+@contextmanager
+def _opened(path: str | Path) -> Iterator[io.BufferedReader]:
     try:
-        if not path.is_file():
-            raise AudioError(path, "is a folder" if path.is_dir() else "there is no such file")
-        return path.open("rb")
+        if not Path(path).is_file():
+            raise AudioError(path, "is a folder" if Path(path).is_dir() else "there is no such file")
+        with Path(path).open("rb") as stream:
+            yield stream
     except OSError as error:
         raise AudioError(path, f"cannot be read ({error.strerror})") from None
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Content of a file of at most 1 GiB; the other functions take the path of a larger one.
-
-    Raises:
-        AudioError: it is no regular file, is too large, or the system does not let us read it.
-    """
-    with open_file(path) as stream:
+    """Content of a file of at most 1 GiB; the other functions take the path of a larger one."""
+    with _opened(path) as stream:
         if (size := stream.seek(0, 2)) > MAX_BYTES:
             raise AudioError(path, f"has {size / 2**30:.1f} GiB; at most 1 GiB is read into memory")
         stream.seek(0)
-        try:
-            return stream.read()
-        except OSError as error:
-            raise AudioError(path, f"cannot be read ({error.strerror})") from None
+        return stream.read()
 
 
 def content_hash(path: str | Path, content: bytes | None = None) -> str:
     """BLAKE2b of a file's bytes, 32 hexadecimal digits: how a checkpoint knows what it was trained on."""
     if content is not None:
         return hashlib.blake2b(content, digest_size=16).hexdigest()
-    with open_file(path) as stream:
-        try:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except OSError as error:
-            raise AudioError(path, f"cannot be read ({error.strerror})") from None
+    with _opened(path) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 class _Source:
     """Bytes as libsndfile reads them: it seeks negative positions in broken files, and prints what is raised.
 
-    Attributes:
-        endless: place of four bytes that are read as 0xFF: a size that means "until the end".
+    Four bytes from ``endless`` on are read as 0xFF: a size that means "until the end".
     """
 
     def __init__(self, raw: io.BufferedReader | io.BytesIO) -> None:
@@ -129,70 +101,32 @@ class _Source:
         return count
 
     def at(self, place: int, count: int) -> bytes:
-        self.raw.seek(max(0, min(place, self.size)))
+        self.seek(place)
         return self.raw.read(count)
 
-    def number(self, place: int, width: int, order: Order) -> int:
-        return int.from_bytes(self.at(place, width), order)
-
-    def count(self, needle: bytes) -> int:
-        starts = range(0, self.size, 2**20)
-        return sum(self.at(start, 2**20 + len(needle) - 1).count(needle) for start in starts)
+    def count(self, name: bytes) -> int:
+        return sum(self.at(start, 2**20 + len(name) - 1).count(name) for start in range(0, self.size, 2**20))
 
 
-def _fault(source: _Source) -> tuple[str, int]:
-    """Why libsndfile would read less than there is, or an empty string; and :attr:`_Source.endless`."""
+def _fault(source: _Source) -> str:
+    """Why libsndfile would read less than there is, where it does not know; or an empty string."""
     magic = source.at(0, 4)
-    once = ONCE_IN_MP3 if magic[:3] == b"ID3" or magic[:1] == b"\xff" else ONCE.get(magic, ())
-    if sum(map(source.count, once)) > 1:
-        return "holds several recordings: cut it into one file each", -9
+    mp3 = magic[:3] == b"ID3" or magic[:1] == b"\xff"
+    if sum(map(source.count, ONCE_IN_MP3 if mp3 else [name for start, name in ONCE.items() if start == magic])) > 1:
+        return "holds several recordings: cut it into one file each"
     if magic == b"OggS":  # the last page must be whole (RFC 3533, section 6)
         tail = max(0, source.size - 2**17)
-        last = tail + source.at(tail, 2**17).rfind(magic)
-        sizes = source.at(last + 27, source.number(last + 26, 1, "little"))
-        cut = last >= tail and last + 27 + len(sizes) + sum(sizes) > source.size
-        return "cut short: its last page is not whole" if cut else "", -9
-    at, size = _promise(source, magic)
-    there = max(0, source.size - at)
-    # ffmpeg, sox and arecord write these where they do not know the length; GStreamer writes 0.
-    if 0xFFFFFF00 <= size <= 0xFFFFFFFF or 0x7FFFF000 <= size <= 0x80000000:
-        return "", -9
-    if size > there:
-        return f"cut short: {there} of the {size} bytes of samples that its header promises", -9
-    behind = (source.at(at + size + size % 2, 4), source.at(at + size, 4))
-    if magic != b"RIFF" or any(not four.strip(b"\0") or all(32 <= byte < 127 for byte in four) for four in behind):
-        return "", -9  # another chunk, the end, or padding
-    if size:
-        return f"its header promises {size} bytes of samples, but {there} are there", -9
-    return "", at - 4
-
-
-def _promise(source: _Source, magic: bytes) -> tuple[int, int]:
-    """Where the samples start, and of how many bytes they are by the header; 0, 0 where that is not looked for."""
-    if magic in (b".snd", b"dns."):
-        order: Order = "big" if magic == b".snd" else "little"
-        return source.number(4, 4, order), source.number(8, 4, order)
-    at, name_width, size_width, order, samples = CHUNKS.get(magic, (source.size, 4, 4, "big", b""))
-    wide = 0
-    for _ in range(1000):
-        head = source.at(at, name_width + size_width)
-        if len(head) < name_width + size_width:
-            break
-        size = int.from_bytes(head[name_width:], order)
-        size -= len(head) if magic == b"riff" else 0  # Wave64 counts the chunk's head
-        at += len(head)
-        if head[:4] == samples:
-            return at, wide or size
-        if head[:4] == b"ds64":
-            wide = source.number(at + 8, 8, "little")
-        at += size + -size % (8 if magic == b"riff" else 2)
-    return 0, 0
+        page = source.at(tail, 2**17)
+        page = page[max(0, page.rfind(magic)) :]
+        sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return "cut short: its last page is not whole" if 27 + len(sizes) + sum(sizes) > len(page) else ""
+    return ""
 
 
 @lru_cache(256)
-def _fault_of_file(path: str | Path, size: int, changed: int) -> tuple[str, int]:
+def _fault_of_file(path: str | Path, size: int, changed: int) -> str:
     """Remembered, for recordings of which many parts are read."""
-    with open_file(path) as raw:
+    with _opened(path) as raw:
         return _fault(_Source(raw))
 
 
@@ -204,44 +138,54 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class SoundFile:
-    """An open sound file, or a part of one; made by :func:`open_sound`.
-
-    Attributes:
-        rate: Hz.
-        channels: number of them.
-        frames: samples of a channel; None where the header leaves that open.
-    """
+    """An open sound file, or a part of one: its ``rate``, ``channels``, and ``frames`` (None where it does not say)."""
 
     def __init__(self, path: str | Path, source: _Source, start: float | None, end: float | None) -> None:
         self.path, self._source, self._first = path, source, 0
-        with _named(path), self._open() as stream:
-            self.rate, self.channels, frames = stream.samplerate, stream.channels, stream.frames
+        with self._open() as stream:
+            self.rate, self.channels, frames, log = stream.samplerate, stream.channels, stream.frames, stream.extra_info
+        for size, there in (map(int, sizes) for sizes in SIZES.findall(log)):
+            # ffmpeg, sox and arecord write these where they do not know the length; GStreamer writes 0.
+            open_end = 0xFFFFFF00 <= size <= 0xFFFFFFFF or 0x7FFFF000 <= size <= 0x80000000
+            if size > there and not open_end:
+                raise AudioError(path, f"cut short: {there} of the {size} bytes that its header promises")
+        place = int(match[1]) if (match := NO_CHUNK.search(log)) else 0
+        if place and not re.match(rb"[ -~]{4}", source.at(place - 1, 4)):  # a chunk behind an odd number of bytes
+            if frames:
+                raise AudioError(path, f"its header promises {frames} samples, but there are more")
+            source.endless = place - 4
+            with self._open() as stream:
+                frames = stream.frames
         self.frames: int | None = None if frames == 2**63 - 1 else frames
         if start is not None or end is not None:
-            self._cut_out(start or 0.0, end)
+            there = 2**62 if self.frames is None else self.frames
+            first, last = round((start or 0.0) * self.rate), there if end is None else round(end * self.rate)
+            last = there if there < last <= there + TOLERANCE * self.rate else last
+            if not 0 <= first < last <= there:
+                part = f"from {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}"
+                raise AudioError(path, f"has no part {part}: it lasts {there / self.rate:.2f} s")
+            self._first, self.frames = first, None if self.frames is None and end is None else last - first
         check_shape(path, self.rate, self.channels, self.frames or 0)
 
-    def _cut_out(self, start: float, end: float | None) -> None:
-        there = 2**62 if self.frames is None else self.frames
-        first, last = round(start * self.rate), there if end is None else round(end * self.rate)
-        last = there if there < last <= there + TOLERANCE * self.rate else last
-        if not 0 <= first < last <= there:
-            until = "its end" if end is None else f"{end:g} s"
-            raise AudioError(self.path, f"has no part from {start:g} s to {until}: it lasts {there / self.rate:.2f} s")
-        self._first, self.frames = first, None if self.frames is None and end is None else last - first
-
-    def _open(self) -> _Stream:
-        self._source.seek(0)
-        return _Stream(self._source)
+    @contextmanager
+    def _open(self) -> Iterator[_Stream]:
+        """The stream from its start; what libsndfile and soundfile raise is an :class:`AudioError`."""
+        try:
+            self._source.seek(0)
+            with _Stream(self._source) as stream:
+                yield stream
+        except soundfile.LibsndfileError as error:
+            text = error.error_string.strip().rstrip(".")
+            # Its MP3 decoder says "File does not exist" of a file that is there.
+            text = "the decoder gives up" if text.startswith("File does not") else text
+            raise AudioError(self.path, f"not readable as audio ({text})") from None
+        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise AudioError(self.path, f"not readable as audio ({type(error).__name__})") from None
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """The samples from the first to the last, as blocks ``[N, channels]``; may be asked for again.
-
-        Raises:
-            AudioError: the decoder gives up, or there are fewer samples than the header promises.
-        """
+        """The samples from the first to the last, as blocks ``[N, channels]``; may be asked for again."""
         done = 0
-        with _named(self.path), self._open() as stream:
+        with self._open() as stream:
             if self._first and stream.format not in INEXACT and soundfile.SoundFile.seekable(stream):
                 stream.seek(self._first)
             elif self._first:
@@ -262,19 +206,13 @@ class SoundFile:
 def open_sound(
     path: str | Path, content: bytes | None = None, start: float | None = None, end: float | None = None
 ) -> Iterator[SoundFile]:
-    """Open a file, its content, or its part from ``start`` to ``end`` in seconds.
-
-    Raises:
-        AudioError: no readable file, not audio, cut short, several recordings, no such part, or an absurd shape.
-    """
-    with open_file(path) if content is None else io.BytesIO(content) as raw:
+    """Open a file, its content, or its part from ``start`` to ``end`` in seconds; refusals as :class:`AudioError`."""
+    with _opened(path) if content is None else io.BytesIO(content) as raw:
         source = _Source(raw)
         if not source.size:
             raise AudioError(path, "the file is empty")
-        if content is None:
-            reason, source.endless = _fault_of_file(path, source.size, Path(path).stat().st_mtime_ns)
-        else:
-            reason, source.endless = _fault(source)
+        whole = content is not None
+        reason = _fault(source) if whole else _fault_of_file(path, source.size, Path(path).stat().st_mtime_ns)
         if reason:
             raise AudioError(path, reason)
         yield SoundFile(path, source, start, end)
@@ -286,21 +224,6 @@ def check_shape(path: str | Path, rate: int, channels: int, frames: int) -> None
         raise AudioError(path, f"absurd sample rate of {rate} Hz (expected {RATES[0]} to {RATES[1]})")
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(path, f"has {channels} channels; at most {MAX_CHANNELS} are read")
-    if frames > MAX_SECONDS * rate:
-        raise AudioError(path, f"lasts {frames / rate / 3600:.1f} h; at most {MAX_SECONDS // 3600} h are read")
-    if frames > MAX_FRAMES:
-        raise AudioError(path, f"has {frames} samples; at most {MAX_FRAMES} are read: 4 h at 48 kHz")
-
-
-@contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """What libsndfile and soundfile raise, as :class:`AudioError`."""
-    try:
-        yield
-    except soundfile.LibsndfileError as error:
-        text = error.error_string.strip().rstrip(".")
-        # Its MP3 decoder says "File does not exist" of a file that is there.
-        text = "the decoder gives up" if text.startswith("File does not") else text
-        raise AudioError(path, f"not readable as audio ({text})") from None
-    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise AudioError(path, f"not readable as audio ({type(error).__name__})") from None
+    if frames > MAX_SECONDS * min(rate, 48_000):  # 2.8 GB of float32 a channel
+        most = f"at most {MAX_SECONDS * min(1, 48_000 / rate) / 3600:g} h are read at {rate} Hz"
+        raise AudioError(path, f"lasts {frames / rate / 3600:.1f} h; {most}")

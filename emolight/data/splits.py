@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 import filelock
 
 from emolight.data.corpus import UNKNOWN
-from emolight.data.csv_rows import read_rows, shown
-from emolight.errors import EmolightError, nearest
+from emolight.data.sheet import read_sheet, shown
+from emolight.errors import EmolightError
 from emolight.files import remove_left_overs, write_text
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 SUBSETS = ("train", "val", "test")
 COLUMNS = ("clip_id", "emotion", "speaker", "subset", "protocol")
-ALL_TEST = "every clip tests"
-"""Label of a split that only scores: another corpus under a trained model."""
+ALL_TEST = "every clip tests"  # label of a split that only scores: another corpus under a trained model
 CUSTOM = "custom"
 BEST_EPOCH, LAST_EPOCH = "best epoch by validation UAR", "last epoch, nothing selected"
 INDEPENDENT = "speaker-independent: no speaker is in two subsets"
@@ -61,35 +59,33 @@ class Split:
         """Speakers of a subset, sorted."""
         return sorted(self.table.loc[self.table["subset"] == subset, "speaker"].unique())
 
-    def speaker_independent(self, subset: str | None = None) -> bool:
-        """Whether no speaker is in two subsets, computed from the speakers.
+    def _shared(self) -> dict[str, tuple[set[str], set[str]]]:
+        """Speakers whom validation shares with training, and test clips with both; and those of training."""
+        train, val, test = (set(self.speakers(name)) for name in SUBSETS)
+        return {"val": (val & train, train), "test": (test & (train | val), train)}
 
-        Args:
-            subset: of which clips; ``val``: not in training; ``test``: neither in training nor in validation; None:
-                both.
+    def speaker_independent(self, subset: str | None = None) -> bool:
+        """Whether no speaker is in two subsets, computed from the speakers: those of ``val`` not in training, those of
+        ``test`` neither in training nor in validation, or (None) both.
         """
-        of = {name: set(self.speakers(name)) for name in SUBSETS}
-        if UNKNOWN in of["train"] | of["val"] | of["test"]:
-            return False
-        validation = not of["train"] & of["val"]
-        test = not (of["train"] | of["val"]) & of["test"]
-        return {"val": validation, "test": test, None: validation and test}[subset]
+        apart = {name: not shared for name, (shared, _) in self._shared().items()}
+        return not (self.table["speaker"] == UNKNOWN).any() and (apart[subset] if subset else all(apart.values()))
 
     @property
     def meaning(self) -> str:
         """One sentence on what the split means for the figures that stand under it."""
-        of = {name: set(self.speakers(name)) for name in SUBSETS}
-        if not of["train"] | of["val"]:
+        if (self.table["subset"] == "test").all():
             return "every clip is scored; none was in training"
         if self.speaker_independent():
             return INDEPENDENT
-        if UNKNOWN in of["train"] | of["val"] | of["test"]:
+        if (self.table["speaker"] == UNKNOWN).any():
             return "speaker-dependent: nobody knows all speakers, so the same may train and be scored"
-        parts = []
-        for subset, others in (("val", of["train"]), ("test", of["train"] | of["val"])):
-            if shared := of[subset] & others:
-                many = f"{len(shared)} of {len(of[subset])} speakers of the {SCORED[subset]} clips"
-                parts.append(f"{many} are in {'training' if shared & of['train'] else 'validation'} too")
+        parts = [
+            f"{len(shared)} of {len(self.speakers(name))} speakers of the {SCORED[name]} clips "
+            f"are in {'training' if shared & train else 'validation'} too"
+            for name, (shared, train) in self._shared().items()
+            if shared
+        ]
         return f"speaker-dependent: {' and '.join(parts)}, which flatters the figures"
 
     @property
@@ -109,9 +105,10 @@ class Split:
 
     def to_csv(self) -> str:
         """The split as CSV: the same split gives the same text on every system."""
-        text = io.StringIO()
-        self.table.assign(protocol=self.label).to_csv(text, columns=list(COLUMNS), index=False, lineterminator="\n")
-        return text.getvalue()
+        text: str = self.table.assign(protocol=self.label).to_csv(
+            columns=list(COLUMNS), index=False, lineterminator="\n"
+        )
+        return text
 
     def write(self, path: str | Path) -> None:
         """Write the CSV."""
@@ -123,53 +120,50 @@ class Split:
 
     @classmethod
     def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Split:
-        """Read a split that this project, a spreadsheet or a script wrote.
+        """Read a split that this project, a spreadsheet or a script wrote; what is wrong is told with its line.
 
         Args:
             path: CSV with ``clip_id``, ``emotion``, ``speaker`` and ``subset``; ``protocol`` may be missing.
             clips: the clip table that the task selected, which the rows are held to; None trusts them.
             complete: also refuse a file that leaves out clips, as one written by a protocol never does.
-
-        Raises:
-            EmolightError: with the line number, for a clip that is unknown or stands twice, a label or speaker that
-                contradicts the corpus, an unknown subset, or a second protocol.
         """
-        import pandas as pd
-
         path = Path(path).expanduser()
         if not path.is_file():
             raise EmolightError(f"There is no split file {path}.", "Check data.split_csv, or leave it out.")
-        columns, lines = read_rows(path, "split")
-        if "speaker" not in columns:
-            columns = ["speaker" if name == "actor" else name for name in columns]
-        if missing := [name for name in COLUMNS[:4] if name not in columns]:
+        sheet = read_sheet(path, "split")
+        table = sheet.table if "speaker" in sheet.table else sheet.table.rename(columns={"actor": "speaker"})
+        if missing := [name for name in COLUMNS[:4] if name not in table]:
             raise EmolightError(
-                f"{path}, line 1: no column {', '.join(missing)} in {shown(', '.join(columns))}.",
+                f"{path}, line 1: no column {', '.join(missing)} in {shown(', '.join(map(str, table)))}.",
                 f"A split has the columns {', '.join(COLUMNS)}, with commas, semicolons or tabs between them.",
             )
-        rows = [(number, dict(zip(columns, fields, strict=True))) for number, fields in lines]
-        _check_rows(path, rows, clips)
-        table = pd.DataFrame([[row[name] for name in COLUMNS[:4]] for _, row in rows], columns=list(COLUMNS[:4]))
+        table = table.reindex(columns=COLUMNS, fill_value="")
+        ids, subsets, protocols = table["clip_id"], table["subset"], table.pop("protocol")
+        mend = "Mend the line, or take it out."
+        sheet.refuse(~subsets.isin(SUBSETS), "unknown subset {}", "Valid: train, val, test.", subsets)
+        sheet.refuse(ids.duplicated(), "clip {} stands there already", mend, ids)
+        several = protocols != protocols[0]
+        sheet.refuse(several, "protocol {}, unlike the lines above", "A split has one protocol.", protocols)
         if clips is not None:
-            table["speaker"] = table["clip_id"].map(clips.set_index("clip_id")["speaker"])  # a spreadsheet says 1.0
-            left_out = sorted(set(clips["clip_id"]) - set(table["clip_id"]))
+            known = clips.set_index("clip_id").reindex(ids).reset_index()
+            restore = "Restore the recording, take the line out, or delete the file to write the split anew."
+            sheet.refuse(known["emotion"].isna(), "clip {} is not in the corpus, or not of the task", restore, ids)
+            for name, plain in (("emotion", str), ("speaker", _number)):
+                wrong = table[name].map(plain) != known[name].map(plain)
+                sheet.refuse(wrong, f"{name} {{}}, but clip {{}} is {{}}", mend, table[name], ids, known[name])
+            table["speaker"] = known["speaker"]  # a spreadsheet says 1.0
+            left_out = sorted(set(clips["clip_id"]) - set(ids))
             if complete and left_out:
                 raise EmolightError(
                     f"{path}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.",
                     "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
                 )
-        label = " ".join(rows[0][1].get("protocol", "").split()) or CUSTOM
+        label = " ".join(protocols[0].split()) or CUSTOM
         return cls(table.sort_values("clip_id", ignore_index=True), label)
 
 
 def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
-    """Read the split at ``path``, or write ``made`` there when there is none; a file is never rewritten.
-
-    Several processes may call this at once: one writes, the others read.
-
-    Raises:
-        EmolightError: as :meth:`Split.read`; the file holds another split; or it cannot be written.
-    """
+    """Read the split at ``path``, or write ``made`` there; it is never rewritten; of several processes one writes."""
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,45 +183,6 @@ def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
             "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
         )
     return split
-
-
-def _check_rows(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], clips: pd.DataFrame | None) -> None:
-    known: dict[str, tuple[str, str]] = {}
-    if clips is not None:
-        known = dict(zip(clips["clip_id"], zip(clips["emotion"], clips["speaker"], strict=True), strict=True))
-    first_line: dict[str, int] = {}
-    first, protocol = rows[0][0], rows[0][1].get("protocol", "")
-    for number, row in rows:
-        clip, where = row["clip_id"], f"{path}, line {number}"
-        if row["subset"] not in SUBSETS:
-            raise EmolightError(
-                f"{where}: unknown subset {shown(row['subset'])}.",
-                f"{nearest(row['subset'], SUBSETS)}Valid: train, val, test.",
-            )
-        if (earlier := first_line.setdefault(clip, number)) != number:
-            raise EmolightError(f"{where}: clip '{clip}' stands already in line {earlier}.", "Take one line out.")
-        if row.get("protocol", "") != protocol:
-            raise EmolightError(
-                f"{where}: protocol {shown(row['protocol'])}, but line {first} says {shown(protocol)}.",
-                "A split has one protocol.",
-            )
-        if clips is None:
-            continue
-        if clip not in known:
-            raise EmolightError(
-                f"{where}: clip {shown(clip)} is not in the corpus, or not of the task.",
-                "Restore the recording, take the line out, or delete the file to write the split anew.",
-            )
-        emotion, speaker = known[clip]
-        if row["emotion"] != emotion:
-            raise EmolightError(
-                f"{where}: emotion {shown(row['emotion'])}, but clip '{clip}' is '{emotion}'.", "Mend the line."
-            )
-        if _number(row["speaker"]) != _number(speaker):
-            raise EmolightError(
-                f"{where}: speaker {shown(row['speaker'])}, but clip '{clip}' is of speaker {speaker}.",
-                "Mend the line.",
-            )
 
 
 def _number(speaker: str) -> str:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from emolight.data import sound_file
 from emolight.data.audio import (
     AudioError,
-    blocks,
     content_hash,
     fix_length,
     from_array,
@@ -60,7 +59,7 @@ def test_channels_are_averaged_and_opposite_ones_give_the_loudest(tmp_path: Path
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
-def test_blocks_files_bytes_and_arrays_are_the_same_samples(tmp_path: Path, rate: int, container: str) -> None:
+def test_files_bytes_and_arrays_are_the_same_samples(tmp_path: Path, rate: int, container: str) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(sound(noise(7, rate, 2), rate, container))
     wave, own = read_audio(path)
@@ -69,10 +68,6 @@ def test_blocks_files_bytes_and_arrays_are_the_same_samples(tmp_path: Path, rate
     np.testing.assert_array_equal(resampled, prepare(wave, rate, RATE, None, path))
     np.testing.assert_array_equal(resampled, load_waveform("x", RATE, None, path.read_bytes()))
     np.testing.assert_array_equal(resampled, librosa.resample(wave, orig_sr=rate, target_sr=RATE, res_type="soxr_hq"))
-    for source in (path, path.read_bytes()):
-        pieces = list(blocks(source, RATE, 0.7))
-        assert {len(piece) for piece in pieces[:-1]} == {round(0.7 * RATE)}
-        np.testing.assert_array_equal(np.concatenate(pieces), resampled)
     samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
     np.testing.assert_allclose(to_mono(samples, rate, "x"), wave, atol=1e-7)
 
@@ -110,12 +105,6 @@ def test_trim_equals_librosa(trim_db: float) -> None:
         wave = rng.normal(0, 1, length) * np.interp(np.linspace(0, 9, length), np.arange(10), loudness)
         wave = wave.astype(np.float32)
         np.testing.assert_array_equal(trim_silence(wave, trim_db), librosa.effects.trim(wave, top_db=trim_db)[0])
-
-
-@pytest.mark.parametrize("trim_db", [0, -60, np.nan, np.inf])
-def test_trim_refuses_a_threshold_that_makes_no_sense(trim_db: float) -> None:
-    with pytest.raises(EmolightError, match="trim_db"):
-        trim_silence(voice(), trim_db)
 
 
 def test_profile_of_a_tone() -> None:
@@ -229,7 +218,7 @@ def test_five_hours_are_refused_and_years_are_not_allocated(tmp_path: Path) -> N
         read_audio("x", bytes(content))
     with pytest.raises(AudioError, match=r"lasts 5.0 h; at most 4 h are read"):
         read_audio("x", wav(b"\x60\xa0" * 9_000_000, rate=1000, bits=8))
-    with pytest.raises(AudioError, match="at most 691200000 are read: 4 h at 48 kHz"):
+    with pytest.raises(AudioError, match=r"lasts 2\.0 h; at most 2 h are read at 96000 Hz"):
         to_mono(np.broadcast_to(np.float32(0.1), (700_000_000, 1)), 96000, "x")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
 
@@ -238,12 +227,13 @@ def test_five_hours_are_refused_and_years_are_not_allocated(tmp_path: Path) -> N
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     path.write_bytes(sound(noise(60, RATE)))
-    found = blocks(path, RATE, 1.0)
-    next(found)
-    with path.open("r+b") as stream:
-        stream.truncate(1_000_000)
-    with pytest.raises(AudioError, match="cut short: "):
-        list(found)
+    with sound_file.open_sound(path) as opened:
+        found = opened.blocks()
+        next(found)
+        with path.open("r+b") as stream:
+            stream.truncate(1_000_000)
+        with pytest.raises(AudioError, match="cut short: "):
+            list(found)
 
 
 def test_error_travels_between_processes_and_is_one_line() -> None:

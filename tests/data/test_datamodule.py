@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 
-from emolight.data.clips import ShardSampler
 from emolight.data.corpora import Synthetic
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.resident import ResidentClips, ResidentLoader, sizes_of
@@ -58,10 +58,8 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     def epoch(number: int, workers: int, seed: int = 0) -> torch.Tensor:
         data = module(duration=0.3, num_workers=workers, seed=seed)
         data.setup("fit")
-        dataset = data.dataset(data.subset("train"), seed)
-        dataset.epoch = number
-        loader = data._loader(dataset, ShardSampler(len(dataset), 0, 1, seed, number))
-        return torch.cat([batch["waveform"] for batch in loader])
+        data.trainer = SimpleNamespace(current_epoch=number, global_rank=0, world_size=1, accelerator=None)
+        return torch.cat([batch["waveform"] for batch in data.train_dataloader()])
 
     first = epoch(0, workers=0)
     assert torch.equal(first, epoch(0, workers=2))
@@ -170,7 +168,7 @@ def test_bad_clips_are_refused_or_left_out_of_clips_and_split_alike(corpus: Path
     assert list(data.clips["clip_id"]) == list(data.split.table["clip_id"])
     assert list(data.clips["subset"]) == list(data.split.table["subset"])
     assert (len(data.clips), data.split.label) == (479, "emobox6 fold 1")
-    assert data.left_out["clips that cannot be read"] == 1
+    assert data.selection.left_out["clips that cannot be read"] == 1
     assert any("1 clips cannot be read" in note for note in data.selection.notes)
     data.split.write(tmp_path / "split.csv")  # as a run does
     again = module(**settings, split_csv=str(tmp_path / "split.csv"))
@@ -220,7 +218,7 @@ def test_home_is_the_home_folder_everywhere(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"duration": 0.0}, "data.duration is 0"),
+        ({"duration": 0.0}, "data.duration is 0; take 0.05 to 60"),
         ({"sample_rate": 10}, "data.sample_rate is 10"),
         ({"trim_db": -1.0}, "data.trim_db is -1"),
         ({"corpus": "RAVDES"}, "Did you mean 'RAVDESS'"),

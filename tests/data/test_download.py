@@ -128,8 +128,8 @@ def test_an_archive_is_fetched_once_and_laid_out_as_published(tmp_path: Path, se
 def test_an_archive_with_its_own_folder_inside_is_not_nested_twice(tmp_path: Path, server: Server) -> None:
     whole = make_zip(UNPACKED)
     server.answers = [body(whole)]
-    fetch(tmp_path, server, whole, keep_archives=True)
-    assert contents(tmp_path) == {**UNPACKED, NAME: whole}
+    fetch(tmp_path, server, whole)
+    assert contents(tmp_path) == UNPACKED
 
 
 def test_an_archive_placed_by_hand_is_used_and_mends_what_is_not_whole(tmp_path: Path, server: Server) -> None:

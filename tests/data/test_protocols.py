@@ -122,7 +122,7 @@ def test_a_subset_column_is_the_split_and_judged_by_its_speakers() -> None:
     split = make_split(shared, MINE, "subset")
     assert (split.speaker_independent("val"), split.speaker_independent("test")) == (True, False)
     assert "1 of 2 speakers of the test clips are in training too" in split.meaning
-    for changed, message in (({"val": "test"}, "no validation clips"), ({"val": ""}, "has ''")):
+    for changed, message in (({"val": "test"}, "no clip for 'val'"), ({"val": ""}, "has ''")):
         with pytest.raises(EmolightError, match=message):
             make_split(clips.assign(subset=clips["subset"].replace(changed)), MINE, "subset")
     with pytest.raises(EmolightError, match="needs a column `subset`"):

@@ -182,14 +182,14 @@ def test_a_split_saved_by_a_spreadsheet_is_the_same_split(
     ("old", "new", "message"),
     [
         (FIFTH, FIFTH[:-2] + "99", f"line 6: clip '{FIFTH[:-2]}99' is not in the corpus, or not of the task"),
-        (FIFTH, FIFTH[:-2] + "01", f"line 6: clip '{FIFTH[:-2]}01' stands already in line 2"),
+        (FIFTH, FIFTH[:-2] + "01", f"line 6: clip '{FIFTH[:-2]}01' stands there already"),
         ("calm", "clam", f"line 6: emotion 'clam', but clip '{FIFTH}' is 'calm'"),
-        (",05,", ",06,", f"line 6: speaker '06', but clip '{FIFTH}' is of speaker 05"),
-        (",05,", f",{'0' * 5000}6,", "line 6: speaker '000"),
+        (",05,", ",06,", f"line 6: speaker '06', but clip '{FIFTH}' is '05'"),
+        (",05,", f",{'0' * 5000}6,", "line 6: speaker '0000"),
         (",train,", ",tarin,", "line 6: unknown subset 'tarin'"),
         (",train,", ',"tr\nain",', "line 7: unknown subset 'tr\\nain'"),  # the record ends in line 7
         (",train,", f",{'train' * 1000},", "unknown subset 'traintrain"),
-        ("emobox6 fold 1", "random seed 0", "line 6: protocol 'random seed 0', but line 2 says 'emobox6 fold 1'"),
+        ("emobox6 fold 1", "random seed 0", "line 6: protocol 'random seed 0', unlike the lines above"),
         (",train,", ",train,,,x,", "line 6: 8 fields, but 5 columns"),
     ],
 )

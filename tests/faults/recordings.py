@@ -193,7 +193,7 @@ REFUSED = {
     "cut Wave64": Odd(file(sound(container="W64", subtype="PCM_16")[:HALF]), "cut short"),
     "cut RF64": Odd(file(sound(container="RF64", subtype="PCM_16")[:HALF]), "cut short"),
     "size of 1 GB": Odd(file(wav(PCM, size=1_000_000_000)), "cut short"),
-    "size of less": Odd(file(wav(PCM, size=HALF)), "its header promises 16000 bytes of samples, but 32000 are there"),
+    "size of less": Odd(file(wav(PCM, size=HALF)), "its header promises 8000 samples, but there are more"),
     "two WAVs": Odd(file(wav(PCM) * 2), PIECES),
     "two WAV streams": Odd(file(wav(PCM, size=0xFFFFFFFF) * 2), PIECES),
     "two FLACs": Odd(file(FLAC * 2), PIECES),

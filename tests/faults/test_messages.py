@@ -238,7 +238,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("audit folder --filtr channel=song", ["--filtr", "Did you mean '--filter'?"]),
     ("download", ["root", "python -m emolight download --help"]),
     ("download notes.txt", ["notes.txt"]),
-    ("cache --older-than 3", ["--older-than", "Add --prune."]),
+    ("cache --prune=-1", ["--prune is -1", "a number of days"]),
 ]
 MISTAKES = [*COMMANDS, *OPTIONS, *DATA, *MODEL, *TRAINER, *RUNS, *OTHERS]
 

@@ -27,15 +27,11 @@ CORPORA: dict[str, type[Corpus]] = {one.__name__: one for one in (RAVDESS, EMODB
 """By the name that ``--data.corpus`` takes."""
 SHEETS = {".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet", ".pkl"}
 
-Spec = str | Path | Mapping[str, Any] | Corpus
-"""How a configuration names a corpus."""
+Spec = str | Path | Mapping[str, Any] | Corpus  # how a configuration names a corpus
 
 
 def corpus_of(spec: Spec) -> Corpus:
     """The corpus that a name, the path of a table, or a ``class_path`` with its ``init_args`` means.
-
-    Raises:
-        EmolightError: there is no such corpus, table or class.
 
     Example:
         >>> corpus_of("RAVDESS").name
@@ -43,39 +39,35 @@ def corpus_of(spec: Spec) -> Corpus:
     """
     if isinstance(spec, Corpus):
         return spec
+    arguments: dict[str, Any] = {}
     if isinstance(spec, Mapping):
-        name, arguments = str(spec.get("class_path", "")), dict(spec.get("init_args") or {})
-    else:
-        name, arguments = str(spec), {}
-    kind: Any
-    if Path(name).suffix.lower() in SUFFIXES:
+        arguments = dict(spec.get("init_args") or {})
+        spec = str(spec.get("class_path", ""))
+    name, path = str(spec), Path(str(spec)).expanduser()
+    names = {alias.lower(): one for key, one in CORPORA.items() for alias in (key, one.name)}
+    kind: Any = {"table": Table, **names}.get(name.lower())
+    if path.suffix.lower() in SUFFIXES:
         kind, arguments = Table, {"csv": name, **arguments}
-    else:
-        names = {alias.lower(): one for key, one in CORPORA.items() for alias in (key, one.name)}
-        kind = {"table": Table, **names}.get(name.lower()) or _own_class(name)
+    elif kind is None and name and path.is_dir():
+        fix = f"Name the corpus, and the folder by --data.root {shlex.quote(name)}"
+        raise EmolightError(f"data.corpus is the folder '{name}'.", fix)
+    elif kind is None and (path.suffix.lower() in SHEETS or path.is_file()):
+        raise EmolightError(f"data.corpus is '{name}', which is no CSV.", "Save the table as CSV, and name that.")
     try:
-        made: Corpus = kind(**arguments)
+        made: Corpus = (kind or _own_class(name))(**arguments)
     except TypeError as error:
         raise EmolightError(f"data.corpus: {name} does not take these arguments ({error}).", "See its class.") from None
     return made
 
 
 def _own_class(name: str) -> type[Corpus]:
-    if name and Path(name).expanduser().is_dir():
-        raise EmolightError(
-            f"data.corpus is the folder '{name}'.",
-            f"Name the corpus, and the folder by --data.root {shlex.quote(name)}",
-        )
-    if Path(name).suffix.lower() in SHEETS or Path(name).expanduser().is_file():
-        raise EmolightError(f"data.corpus is '{name}', which is no CSV.", "Save the table as CSV, and name that.")
     module, dot, attribute = name.rpartition(".")
     if not dot or not all(part.isidentifier() for part in name.split(".")):
-        valid = [*CORPORA, "a CSV file", "my_module.MyCorpus"]
-        raise EmolightError(f"Unknown corpus '{name}'.", f"{nearest(name, CORPORA)}Valid: {', '.join(valid)}.")
+        valid = ", ".join([*CORPORA, "a CSV file", "my_module.MyCorpus"])
+        raise EmolightError(f"Unknown corpus '{name}'.", f"{nearest(name, CORPORA)}Valid: {valid}.")
     trusted_module("data.corpus", name)
-    here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
-        sys.path.insert(0, here)
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
     try:
         kind = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -6,28 +6,17 @@ German word) and version: ``03a01Fa`` is speaker 03, sentence a01, *Freude*, ver
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-
 from emolight.data.corpus import Corpus
 
-NAME = re.compile(r"([0-9][0-9])([ab][0-9][0-9])([WLEAFTN])([a-z]?)")
-EMOTIONS = {
-    **{"N": "neutral", "F": "happy", "T": "sad", "W": "angry"},
-    **{"A": "fearful", "E": "disgust", "L": "bored"},
-}
-SPEAKERS = {
-    **{"03": "male", "08": "female", "09": "female", "10": "male", "11": "male"},
-    **{"12": "male", "13": "female", "14": "female", "15": "male", "16": "female"},
-}
-SENTENCES = {"a01", "a02", "a04", "a05", "a07", "b01", "b02", "b03", "b09", "b10"}
+EMOTIONS = {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"}
+MEN = ("03", "10", "11", "12", "15")
+WOMEN = ("08", "09", "13", "14", "16")
 
 
 class EMODB(Corpus):
     """The 535 clips of 2005; release 2.0 adds 281 that fewer than 80 % of the listeners recognised.
 
-    Its second folder, of laryngograph signals (``laryngo``), is left out.
+    Its second folder, of laryngograph signals, is left out.
     """
 
     name = "EMO-DB"
@@ -38,31 +27,13 @@ class EMODB(Corpus):
         "Burkhardt F, Paeschke A, Rolfes M, Sendlmeier W, Weiss B (2005) A database of German emotional speech. "
         "Interspeech, 1517-1520. http://emodb.bilderbar.info"
     )
+    grammar = (
+        rf"(?P<speaker>{'|'.join(MEN + WOMEN)})(?P<statement>a0[12457]|b0[1239]|b10)"
+        r"(?P<emotion>[WLEAFTN])(?P<repetition>[a-z]?)"
+    )
+    codes = {"emotion": EMOTIONS, "repetition": {"": "a"}}
+    voices = {who: {"sex": "male" if who in MEN else "female"} for who in MEN + WOMEN}
+    foreign_folder = "laryngo"
     default_protocol = "loso"
     default_root = "data/emodb"
-    counts: Mapping[str, int] = {
-        **{"neutral": 79, "happy": 71, "sad": 62, "angry": 127},
-        **{"fearful": 69, "disgust": 46, "bored": 81},
-    }
-
-    def parse(self, stem: str) -> dict[str, object] | None:
-        """The fields of a clip's name, such as ``03a01Fa``."""
-        match = NAME.fullmatch(stem)
-        if match is None or match[1] not in SPEAKERS or match[2] not in SENTENCES:
-            return None
-        return {
-            "clip_id": stem,
-            "emotion": EMOTIONS[match[3]],
-            "speaker": match[1],
-            "sex": SPEAKERS[match[1]],
-            "statement": match[2],
-            "repetition": match[4] or "a",
-        }
-
-    def parse_path(self, path: Path) -> dict[str, object] | None:
-        """Without the laryngograph signals."""
-        return None if "laryngo" in path.parts else self.parse(path.stem)
-
-    def twin(self, clip_id: str) -> str | None:
-        """The name without its version."""
-        return clip_id[:6]
+    counts = dict(zip(emotions, (79, 71, 62, 127, 69, 46, 81), strict=True))

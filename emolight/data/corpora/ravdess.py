@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import product
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emolight.data.corpus import Archive, Corpus, Fold, Task, clip_table
 
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ARTICLE = ("calm", "happy", "sad", "angry", "fearful")
 """The five emotions of the article's task, which has them in speech and song."""
-CHANNELS = ("speech", "song")
-FOLDERS = {"speech": "Audio_Speech_Actors_01-24", "song": "Audio_Song_Actors_01-24"}
-"""The two published folders."""
-STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
-INTENSITIES = ("normal", "strong")
-SONG_EMOTIONS = 6
-WITHOUT_SONG = "18"
-"""The speaker whose song recordings were lost."""
+FOLDERS = {"speech": "Audio_Speech_Actors_01-24", "song": "Audio_Song_Actors_01-24"}  # the two published folders
 ZENODO = "https://zenodo.org/records/1188976/files/"
 
 
@@ -77,61 +70,37 @@ class RAVDESS(Corpus):
     )
     tasks: Mapping[str, Task] = {"article": Task(ARTICLE), "full": Task(EMOTIONS, {"channel": ("speech",)})}
     default_task = "article"
+    # Neutral is never strong; disgust and surprise are not sung.
+    grammar = (
+        r"03-(?!02-0[78]|0[12]-01-02)(?P<channel>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<statement>0[12])"
+        r"-(?P<repetition>0[12])-(?P<speaker>0[1-9]|1[0-9]|2[0-4])"
+    )
+    codes: Mapping[str, Mapping[str, str]] = {
+        "channel": {"01": "speech", "02": "song"},
+        "emotion": {f"{number:02d}": name for number, name in enumerate(EMOTIONS, 1)},
+        "intensity": {"01": "normal", "02": "strong"},
+        "statement": {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"},
+        "repetition": {"01": "1", "02": "2"},
+    }
+    voices = {f"{actor:02d}": {"sex": "male" if actor % 2 else "female"} for actor in range(1, 25)}
     protocols: Mapping[str, Mapping[int, Fold]] = PROTOCOLS
     default_protocol = "emobox6"
     groups: tuple[str, ...] = ("sex", "channel", "intensity", "statement")
     default_root = "data/ravdess"
-
-    def parse(self, stem: str) -> dict[str, object] | None:
-        """The fields of a clip's name, such as ``03-01-06-01-02-01-12``."""
-        if not re.fullmatch(r"03(-[0-9]{2}){6}", stem):
-            return None
-        channel, emotion, intensity, statement, repetition, actor = (int(field) for field in stem.split("-")[1:])
-        if not (channel in (1, 2) and intensity in (1, 2) and statement in (1, 2) and repetition in (1, 2)):
-            return None
-        emotions = SONG_EMOTIONS if channel == 2 else len(EMOTIONS)
-        if not (1 <= emotion <= emotions and 1 <= actor <= 24) or (emotion == 1 and intensity == 2):
-            return None
-        return {
-            "clip_id": stem,
-            "emotion": EMOTIONS[emotion - 1],
-            "speaker": f"{actor:02d}",
-            "sex": "male" if actor % 2 else "female",
-            "channel": CHANNELS[channel - 1],
-            "intensity": INTENSITIES[intensity - 1],
-            "statement": STATEMENTS[statement - 1],
-            "repetition": str(repetition),
-        }
 
     def label(self, path: Path) -> dict[str, object] | None:
         """As :meth:`parse`, of the sound of the video recordings too."""
         return self.parse(re.sub(r"^0[12]-", "03-", path.stem))
 
     def expected(self) -> pd.DataFrame | None:
-        """The published set: 1440 speech and 1012 song clips, in the published folders."""
+        """The published set: 1440 speech and 1012 song clips (actor 18's are lost), in their published folders."""
         rows = []
         for numbers in product((1, 2), range(1, 9), (1, 2), (1, 2), (1, 2), range(1, 25)):
             clip = self.parse("03-" + "-".join(f"{number:02d}" for number in numbers))
-            if clip is None or (clip["channel"] == "song" and clip["speaker"] == WITHOUT_SONG):
-                continue
-            folder = FOLDERS[str(clip["channel"])]
-            rows.append({**clip, "path": f"{folder}/Actor_{clip['speaker']}/{clip['clip_id']}.wav"})
+            if clip and (clip["channel"], clip["speaker"]) != ("song", "18"):
+                folder = FOLDERS[str(clip["channel"])]
+                rows.append({**clip, "path": f"{folder}/Actor_{clip['speaker']}/{clip['clip_id']}.wav"})
         return clip_table(rows)
-
-    def twin(self, clip_id: str) -> str | None:
-        """The name without its repetition."""
-        return re.sub(r"-\d\d(-\d\d)$", r"\1", clip_id)
-
-    def misplaced(self, path: str, clip: Mapping[Any, Any]) -> str:
-        """How folders named after an actor or a channel contradict the name."""
-        for folder in PurePosixPath(path).parts[:-1]:
-            actor = re.fullmatch(r"actor[ _-]?([0-9]{1,2})", folder.lower())
-            if actor and int(actor[1]) != int(clip["speaker"]):
-                return f"is by actor {clip['speaker']}"
-            named = [name for name in CHANNELS if name in folder.lower()]
-            if len(named) == 1 and named[0] != clip["channel"]:
-                return f"is {clip['channel']}"
-        return ""
 
     def passed_over(self, path: Path) -> str:
         """Sound of the video recordings has names of its own."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import posixpath
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emolight.data.corpus import REQUIRED, UNKNOWN, Corpus, Discovery, clip_table
-from emolight.data.csv_rows import read_rows, shown
+from emolight.data.sheet import Sheet, read_sheet
 from emolight.errors import EmolightError, nearest
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ NAMES = {
 SUBSETS = {"train": "train", "training": "train", "val": "val", "dev": "val", "devel": "val", "valid": "val"}
 SUBSETS |= {"validation": "val", "test": "test", "testing": "test"}
 SEXES = {"f": "female", "m": "male", "w": "female"}
-MOST_GROUPS = 12
-"""A column with more values than these is no group by which results are tabled."""
+MOST_GROUPS = 12  # a column with more values than these is no group by which results are tabled
 NO_GROUPS = {*REQUIRED, "file", "corpus", "start", "end", "subset", "label", "prediction", "fold", "seed"}
 """Nor are these, which mean something else in a table of predictions."""
 
@@ -41,11 +42,7 @@ class Table(Corpus):
     ``actor``; optionally ``subset``, ``sex``, ``clip_id``, and any others. Where a file has several clips, ``start``
     and ``end`` say where these are, in seconds or as audformat writes times (``0 days 00:00:01.5``).
 
-    Args:
-        csv: the file.
-        licence: of the recordings.
-        citation: of the corpus.
-        about: who says what.
+    ``licence``, ``citation`` and ``about`` (who says what) are for model cards.
 
     Example:
         >>> Table("mine.csv").table(Path("."))["speaker"].nunique()  # doctest: +SKIP
@@ -61,39 +58,38 @@ class Table(Corpus):
         self.groups = ()
 
     def find(self, root: str | Path, strict: bool = True) -> Discovery:
-        """Read the table; recordings that are not there are an error.
-
-        Raises:
-            EmolightError: no such file, a column is missing, a row without label, times that cannot be, a clip that
-                stands twice, or recordings that do not exist.
-        """
+        """Read the table; recordings that are not there are an error."""
         import pandas as pd
 
-        columns, rows = read_rows(self.csv, "table of clips")
-        lines = [number for number, _ in rows]
-        table = pd.DataFrame([row for _, row in rows], columns=self._renamed(columns), dtype=str)
+        sheet = read_sheet(self.csv, "table of clips")
+        table = sheet.table = self._renamed(sheet.table)
         for name in ("path", "emotion", "speaker", "clip_id"):
             if name in table:
-                self._refuse(table[name] == "", lines, f"no {name}", "Fill it in, or delete the line.")
+                sheet.refuse(table[name] == "", f"no {name}", "Fill it in, or delete the line.")
         if "subset" in table:
             subset = table["subset"].str.lower().map(SUBSETS)
             valid = "Valid: train, val, test. A column that means something else needs another name."
-            self._refuse(subset.isna(), lines, "unknown subset {}", valid, table["subset"])
+            sheet.refuse(subset.isna(), "unknown subset {}", valid, table["subset"])
             table["subset"] = subset
-        for name in ("start", "end"):
-            if name in table:
-                table[name] = self._seconds(table[name], lines)
+        for name in [name for name in ("start", "end") if name in table]:
+            plain = table[name].where(~table[name].isin(["", "NaT", "nan"])).str.replace(",", ".", regex=False)
+            numbers = pd.to_numeric(plain, errors="coerce").astype(float)
+            # audformat writes times as "0 days 00:00:01.5".
+            times = pd.to_timedelta(plain[numbers.isna()], errors="coerce").dt.total_seconds()
+            seconds = numbers.fillna(times)
+            bad = (seconds.isna() & plain.notna()) | (seconds < 0) | np.isinf(seconds)
+            sheet.refuse(bad, "{} is no time", "Give seconds from the file's start, such as 1.25.", table[name])
+            table[name] = seconds
         if "start" in table and "end" in table:
-            ends = table["end"]
-            early = ends <= table["start"].fillna(0)
-            self._refuse(early, lines, "a clip that ends at {} s", "Let it end after its start.", ends)
-        table["path"] = self._paths(table["path"], Path(root).expanduser(), lines)
+            early = table["end"] <= table["start"].fillna(0)
+            sheet.refuse(early, "a clip that ends at {} s", "Let it end after its start.", table["end"])
+        table["path"] = self._paths(sheet, Path(root).expanduser())
         if "speaker" not in table:
             table["speaker"] = UNKNOWN
         if "clip_id" not in table:
             table["clip_id"] = _clip_ids(table)
-        ids = table["clip_id"]
-        self._refuse(ids.duplicated(), lines, "clip {} stands there already", "Delete one of the lines.", ids)
+        twice = table["clip_id"].duplicated()
+        sheet.refuse(twice, "clip {} stands there already", "Delete one of the lines.", table["clip_id"])
         if "sex" in table:
             table["sex"] = table["sex"].str.lower().replace(SEXES)
         table = clip_table(table)
@@ -104,17 +100,9 @@ class Table(Corpus):
         self.default_protocol = "subset" if "subset" in table else "loso" if few else "speakers5"
         return Discovery(table)
 
-    def _refuse(
-        self, wrong: pd.Series[bool], lines: list[int], problem: str, fix: str, values: pd.Series[Any] | None = None
-    ) -> None:
-        """Refuse the first row that is wrong, with its line; its value goes into the braces of ``problem``."""
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            value = "" if values is None else shown(str(values.iloc[row]))
-            raise EmolightError(f"{self.csv}, line {lines[row]}: {problem.format(value)}.", fix)
-
-    def _renamed(self, columns: list[str]) -> list[str]:
+    def _renamed(self, table: pd.DataFrame) -> pd.DataFrame:
         """The columns by the names of a clip table; an alias that is not taken keeps its own."""
+        columns = list(map(str, table))
         lower = {name.lower(): name for name in reversed(columns)}
         own = {name: next((lower[alias] for alias in NAMES[name] if alias in lower), None) for name in NAMES}
         for name in ("path", "emotion"):
@@ -125,49 +113,25 @@ class Table(Corpus):
                     f"{nearest(name, columns)}It needs path, emotion and speaker, with commas, semicolons or tabs "
                     "between them.",
                 )
-        named = {column: name for name, column in own.items() if column is not None}
-        return [named.get(column, column) for column in columns]
+        return table.rename(columns={column: name for name, column in own.items() if column is not None})
 
-    def _seconds(self, given: pd.Series[str], lines: list[int]) -> pd.Series[float]:
-        import pandas as pd
-
-        plain = given.where(~given.isin(["", "NaT", "nan"])).str.replace(",", ".", regex=False)
-        numbers = pd.to_numeric(plain, errors="coerce").astype(float)
-        # audformat writes times as "0 days 00:00:01.5".
-        times = pd.to_timedelta(plain[numbers.isna()], errors="coerce").dt.total_seconds()
-        seconds = numbers.fillna(times)
-        bad = (seconds.isna() & plain.notna()) | (seconds < 0) | np.isinf(seconds)
-        self._refuse(bad, lines, "{} is no time", "Give seconds from the file's start, such as 1.25.", given)
-        return seconds
-
-    def _paths(self, given: pd.Series[str], root: Path, lines: list[int]) -> pd.Series[str]:
+    def _paths(self, sheet: Sheet, root: Path) -> NDArray[Any]:
         """The paths with forward slashes and without ``~``, every one of an existing file."""
         import pandas as pd
 
-        codes, unique = pd.factorize(given)
+        codes, unique = pd.factorize(sheet.table["path"])
         paths = [posixpath.normpath(path.replace("\\", "/")) for path in unique]
         paths = [Path(path).expanduser().as_posix() if path.startswith("~/") else path for path in paths]
-        absent = np.array([not _is_file(root / path) for path in paths])[codes]
+        # Path.is_file raises for a name that is too long, and for a folder that may not be entered.
+        absent = np.array([not isfile(root / path) for path in paths])  # noqa: PTH113
         if absent.any():
-            row = int(absent.argmax())
-            path = Path(paths[codes[row]])
-            more = len(np.unique(codes[absent])) - 1
-            here = _is_file(path) and not path.is_absolute()
-            raise EmolightError(
-                f"{self.csv}, line {lines[row]}: there is no recording '{root / path}'"
-                f"{f', and {more} more are missing' if more else ''}.",
-                "The paths start from the working folder: --data.root ."
-                if here
-                else f"Paths are relative to '{root}'; another folder: --data.root DIR.",
-            )
-        return pd.Series(np.array(paths, dtype=object)[codes], dtype=str)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a folder that may not be entered, a name that is too long
-        return False
+            first = Path(paths[int(absent.argmax())])
+            more = f", and {absent.sum() - 1} more are missing" if absent.sum() > 1 else ""
+            fix = f"Paths are relative to '{root}'; another folder: --data.root DIR."
+            if isfile(first) and not first.is_absolute():  # noqa: PTH113
+                fix = "The paths start from the working folder: --data.root ."
+            sheet.refuse(absent[codes], f"there is no recording '{root / first}'{more}", fix)
+        return np.array(paths, dtype=object)[codes]
 
 
 def _clip_ids(table: pd.DataFrame) -> pd.Series[str]:

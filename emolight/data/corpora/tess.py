@@ -7,18 +7,12 @@ choose the epoch by a second and test on a third, so that results on TESS alone 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
 from emolight.data.corpus import Corpus
 
 EMOTIONS = {
     **{"neutral": "neutral", "happy": "happy", "sad": "sad", "angry": "angry"},
     **{"fear": "fearful", "disgust": "disgust", "ps": "surprised"},
 }
-NAME = re.compile(rf"(OAF?|YAF)_([a-z]+)_({'|'.join(EMOTIONS)})")
-"""One published clip, OA_bite_neutral, lacks the F."""
-AGES = {"OAF": 64, "YAF": 26}
 
 
 class TESS(Corpus):
@@ -32,22 +26,10 @@ class TESS(Corpus):
         "Pichora-Fuller MK, Dupuis K (2020) Toronto emotional speech set (TESS). Scholars Portal Dataverse. "
         "https://doi.org/10.5683/SP2/E8H2MF"
     )
+    grammar = rf"(?P<speaker>OAF?|YAF)_(?P<text>[a-z]+)_(?P<emotion>{'|'.join(EMOTIONS)})"
+    codes = {"emotion": EMOTIONS, "speaker": {"OA": "OAF"}}  # one published clip, OA_bite_neutral, lacks the F
+    voices = {"OAF": {"sex": "female", "age": 64}, "YAF": {"sex": "female", "age": 26}}
     groups = ("speaker",)
     default_protocol = "random"
     default_root = "data/tess"
-    counts: Mapping[str, int] = dict.fromkeys(EMOTIONS.values(), 400)
-
-    def parse(self, stem: str) -> dict[str, object] | None:
-        """The fields of a clip's name, such as ``OAF_back_angry``."""
-        match = NAME.fullmatch(stem)
-        if match is None:
-            return None
-        speaker = "OAF" if match[1] == "OA" else match[1]
-        return {
-            "clip_id": stem,
-            "emotion": EMOTIONS[match[3]],
-            "speaker": speaker,
-            "sex": "female",
-            "age": AGES[speaker],
-            "text": match[2],
-        }
+    counts = dict.fromkeys(emotions, 400)

@@ -37,7 +37,7 @@ KNOWN: list[tuple[type[Corpus], str, dict[str, object]]] = [
     (SAVEE, "ALL/JK_sa15", {"emotion": "sad", "speaker": "JK", "clip_id": "JK_sa15"}),
     (SAVEE, "JE/su03", {"emotion": "surprised", "clip_id": "JE_su03"}),
     (NEMO, "samples/EB0_anger_1", {"emotion": "angry", "speaker": "EB0", "sex": "female", "age": 27}),
-    (NEMO, "samples/WR0_surprised_90", {"emotion": "surprised", "speaker": "WR0", "sex": "male", "statement": 90}),
+    (NEMO, "samples/WR0_surprised_90", {"emotion": "surprised", "speaker": "WR0", "sex": "male", "statement": "90"}),
 ]
 FOREIGN = {
     EMODB: ["03a03Fa", "04a01Fa", "03a01Xa", "03a01F1", "laryngo/03a01Fa", "٠٣a01Fa"],
@@ -85,25 +85,6 @@ def test_what_was_published_adds_up(kind: type[Corpus], clips: int) -> None:
     assert corpus.citation
 
 
-def test_savees_published_paths_are_found_again(tmp_path: Path) -> None:
-    table = SAVEE().expected()
-    assert table.groupby("speaker")["emotion"].value_counts().unstack().loc["DC"].to_dict() == {
-        **dict.fromkeys(["angry", "disgust", "fearful", "happy", "sad", "surprised"], 15),
-        "neutral": 30,
-    }
-    for path in table["path"]:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_bytes(b"")
-    found = SAVEE().table(tmp_path)
-    assert list(found["clip_id"]) == list(table["clip_id"])
-
-
-def test_takes_of_one_sentence_are_twins() -> None:
-    assert EMODB().twin("03a01Fa") == EMODB().twin("03a01Fc") != EMODB().twin("03a02Fa")
-    assert CREMAD().twin("1001_IEO_ANG_HI") == CREMAD().twin("1001_IEO_ANG_LO") != CREMAD().twin("1001_IEO_SAD_LO")
-    assert TESS().twin("OAF_back_angry") is None
-
-
 def test_cremads_mp3_copies_are_left_out_unless_they_are_the_root(tmp_path: Path) -> None:
     assert len(FEMALE) == 43
     for name in ("AudioWAV/1001_IEO_ANG_HI.wav", "AudioMP3/1001_IEO_ANG_HI.mp3"):
@@ -124,6 +105,6 @@ def test_names_and_table_of_the_real_nemo_agree() -> None:
     assert list(table["emotion"]) == list(given["emotion"].replace(renamed))
     for column in ("speaker", "sex", "age"):
         assert list(table[column].astype(str)) == list(given[column])
-    assert table.groupby("statement").size().index.max() <= 90
+    assert table["statement"].astype(int).max() <= 90
     texts = given["text"].groupby(table["statement"]).nunique()
     assert (texts == 1).all()  # the number in the name is the sentence

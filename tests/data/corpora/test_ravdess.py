@@ -39,7 +39,6 @@ def test_a_name_gives_every_field() -> None:
     clip = RAV.parse("03-01-08-01-02-01-07")
     assert clip is not None
     assert [clip[name] for name in ("emotion", "speaker", "sex", "channel")] == ["surprised", "07", "male", "speech"]
-    assert RAV.twin("03-01-08-01-02-01-07") == RAV.twin("03-01-08-01-02-02-07") != RAV.twin("03-01-08-01-02-01-08")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +67,6 @@ def test_a_name_gives_every_field() -> None:
 )
 def test_a_name_outside_the_grammar_is_foreign(name: str) -> None:
     assert RAV.parse(name) is None
-
-
-def test_a_folder_may_contradict_the_name() -> None:
-    clip = RAV.parse(HAPPY)
-    assert clip is not None
-    assert RAV.misplaced(f"Audio_Speech_Actors_01-24/Actor_01/{HAPPY}.wav", clip) == ""
-    assert RAV.misplaced(f"Actor_02/{HAPPY}.wav", clip) == "is by actor 01"
-    assert RAV.misplaced(f"song/{HAPPY}.wav", clip) == "is speech"
 
 
 def test_the_published_set_has_1440_speech_and_1012_song_clips() -> None:
@@ -146,15 +137,12 @@ def test_a_lossy_copy_is_used_only_where_there_is_no_other(tmp_path: Path) -> No
     assert found.conflicts == found.duplicates == []
 
 
-def test_the_same_samples_twice_count_once_whatever_the_container(tmp_path: Path) -> None:
+def test_the_same_bytes_twice_count_once(tmp_path: Path) -> None:
     record(tmp_path / "b" / f"{HAPPY}.wav")
     shutil.copytree(tmp_path / "b", tmp_path / "c")
-    record(tmp_path / "a" / f"{HAPPY}.flac")
-    record(tmp_path / "d" / f"{HAPPY}.wav", subtype="FLOAT")
     found = RAV.find(tmp_path)
-    kept = f"a/{HAPPY}.flac"
-    assert found.table["path"].tolist() == [kept]
-    assert found.duplicates == [(kept, f"{folder}/{HAPPY}.wav") for folder in "bcd"]
+    assert found.table["path"].tolist() == [f"b/{HAPPY}.wav"]
+    assert found.duplicates == [(f"b/{HAPPY}.wav", f"c/{HAPPY}.wav")]
 
 
 def change_samples(path: Path) -> None:
@@ -170,21 +158,12 @@ def break_file(path: Path) -> None:
     path.write_bytes(b"not audio")
 
 
-def promise_years(path: Path) -> None:
-    record(path.with_suffix(".flac"))
-    content = bytearray(path.with_suffix(".flac").read_bytes())
-    content[21] |= 0x0F  # total samples: the low 4 bits of byte 21 and bytes 22 to 25
-    content[22:26] = b"\xff" * 4
-    path.with_suffix(".flac").unlink()
-    path.write_bytes(content)
-
-
 def make_pipe(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("write_other", [change_samples, change_rate, break_file, promise_years, make_pipe])
+@pytest.mark.parametrize("write_other", [change_samples, change_rate, break_file, make_pipe])
 def test_one_clip_with_two_contents_is_an_error_that_names_both(tmp_path: Path, write_other) -> None:  # type: ignore[no-untyped-def]
     record(tmp_path / "a" / f"{HAPPY}.wav")
     write_other(tmp_path / "b" / f"{HAPPY}.wav")
