@@ -40,13 +40,17 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         self.cache, self.clip_ids, self.labels, self.rows = cache, clip_ids, labels, rows
         self.length, self.seed = length, seed
         self.epoch = 0
+        self.embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
-        """A batch: ``waveform`` [B, T] float32, ``label`` [B] and ``index`` [B] int64."""
+        """A batch: ``waveform`` [B, T] (or ``embedding`` [B, ...]) float32, ``label`` and ``index`` [B] int64."""
         rows = self.rows[items]
+        known = {"label": torch.from_numpy(self.labels[rows]), "index": torch.from_numpy(rows)}
+        if self.embeddings is not None:
+            return {"embedding": torch.from_numpy(self.embeddings[rows]), **known}
         waveforms = np.empty((len(rows), self.length), dtype=np.float32)
         for waveform, row in zip(waveforms, rows, strict=True):
             clip = self.cache.waveform(self.clip_ids[row])
@@ -55,11 +59,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
                 spare = max(0, len(clip) - self.length)
                 start = int(np.random.default_rng((self.seed, self.epoch, int(row))).integers(spare + 1))
             waveform[:] = fix_length(clip, self.length, start)
-        return {
-            "waveform": torch.from_numpy(waveforms),
-            "label": torch.from_numpy(self.labels[rows]),
-            "index": torch.from_numpy(rows),
-        }
+        return {"waveform": torch.from_numpy(waveforms), **known}
 
 
 class ShardSampler(Sampler[int]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,14 @@ import numpy as np
 import pandas as pd
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from emolight.data.audio import profile
+from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
 from emolight.data.clips import ClipDataset, ShardSampler, as_it_is
 from emolight.data.corpus import UNKNOWN, Corpus
+from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.selection import Choice, Selection, corpora_of, select
 from emolight.data.splits import ALL_TEST, Split, load_or_make
@@ -107,6 +110,7 @@ class EmotionDataModule(pl.LightningDataModule):
         self.clips: pd.DataFrame
         self.split: Split
         self.cache: WaveformCache
+        self.embedded: np.ndarray | None = None
 
     @cached_property
     def selection(self) -> Selection:
@@ -239,6 +243,10 @@ class EmotionDataModule(pl.LightningDataModule):
         labels = self.clips["emotion"].map(codes).to_numpy(dtype=np.int64)
         return ClipDataset(self.cache, self.clips["clip_id"].tolist(), labels, rows, self.length, seed)
 
+    def embed(self, network: str, compute: Callable[[Waveform], NDArray[np.float32]]) -> None:
+        """From here on batches hold ``embedding`` instead of ``waveform``; see :mod:`emolight.data.embeddings`."""
+        self.embedded = embeddings(self.clips, self.cache, self.length, network, compute)
+
     def _dataset(self, subset: str, seed: int | None = None) -> ClipDataset:
         rows = self.subset(subset)
         if not len(rows):
@@ -246,7 +254,9 @@ class EmotionDataModule(pl.LightningDataModule):
                 f"Split '{self.split.label}' has no {subset} clips.",
                 "Use `validate` for the validation clips, or a protocol that holds speakers out.",
             )
-        return self.dataset(rows, seed)
+        dataset = self.dataset(rows, seed)
+        dataset.embeddings = self.embedded
+        return dataset
 
     def _loader(self, dataset: ClipDataset, sampler: ShardSampler) -> DataLoader[Any]:
         pin = self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
@@ -283,6 +293,7 @@ class EmotionDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Every clip, whatever its subset, in the order of ``clips``."""
         dataset = self.dataset(np.arange(len(self.clips)))
+        dataset.embeddings = self.embedded
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
 
     def statistics_dataloader(self) -> DataLoader[Any]:

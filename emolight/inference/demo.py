@@ -109,7 +109,7 @@ def features_of(model: Path) -> Drawing | None:
     from emolight.evaluation.pictures import draw_features
     from emolight.inference.explain import feature_image
     from emolight.inference.torch_network import checkpoint_of
-    from emolight.models.classifier import load_classifier
+    from emolight.models.loading import load_classifier
 
     classifier = load_classifier(checkpoint_of(model.expanduser()))
     front_end = classifier.front_end

@@ -19,7 +19,8 @@ from emolight.evaluation.style import BLUE, GREY, INK, WIDTH, clean_axis, new_fi
 from emolight.inference.prediction import Clip, Prediction, judged_piece
 from emolight.inference.timeline import said
 from emolight.inference.torch_network import checkpoint_of, contract_of
-from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
 
 Array = NDArray[np.floating[Any]]
 

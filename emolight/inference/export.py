@@ -49,7 +49,7 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
         raise EmolightError(f"--output is '{output}'; its name must end in .onnx.", "Type: --output model.onnx")
     from emolight.inference.onnx_writer import OPSET, write_onnx  # here, because --help needs no PyTorch
     from emolight.inference.torch_network import checkpoint_of, load_torch
-    from emolight.models.classifier import load_classifier
+    from emolight.models.loading import load_classifier
 
     checkpoint = checkpoint_of(Path(checkpoint).expanduser())
     contract, reference = load_torch(checkpoint)

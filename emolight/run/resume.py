@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import read_checkpoint
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, Run
 from emolight.run.words import CONFIG_OPTIONS, take

@@ -17,7 +17,7 @@ from emolight.errors import EmolightError
 from emolight.inference.prediction import judged_piece
 from emolight.inference.recognizer import Contract, Recognizer, load
 from emolight.inference.windows import window_starts
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 
 from .conftest import CLASSES, voice
 
