@@ -1,6 +1,6 @@
 """Clips a second of a training step: torchvision's ResNet18 against the one here, whose small maps go another way.
 
-python benchmarks/step.py [--steps 12] [--batch 32]
+python benchmarks/step.py [--steps 12] [--batch 32] [--json FILE]        about 2 minutes
 
 Forward, backward and AdamW on tensors in memory, one thread, in float32 and in bfloat16 (autocast, as in
 configs/overlays/bf16.yaml). Steps of the networks take turns, so that all see the same machine; figures are medians
@@ -11,6 +11,7 @@ and comes as PyTorch makes it and in channels_last, which the one here has too: 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -21,8 +22,6 @@ from pathlib import Path
 
 import torch
 import torchvision
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from emolight.models.networks import ResNet18
@@ -92,21 +91,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="write the clips a second there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console(width=120)
-    console.print(cpu())
-    table = Table(title=f"training step of {options.batch} clips, one thread, clips a second")
-    for name in ("input", "precision", *NETWORKS, "against the first", "against the second"):
-        table.add_column(name, justify="right")
+    print(cpu())
+    print(f"training step of {options.batch} clips, one thread, clips a second\n")
+    head = ("input", "precision", *NETWORKS, "against the first", "against the second")
+    print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}", flush=True)
+    found = {}
     for size in INPUTS:
         for dtype in (torch.float32, torch.bfloat16):
             rates = clips_a_second(size, dtype, options.batch, options.steps)
             plain, last, ours = rates.values()
+            what = f"{size[0]}×{size[1]}", str(dtype).removeprefix("torch.")
             shown = (*(f"{rate:.1f}" for rate in rates.values()), f"× {ours / plain:.2f}", f"× {ours / last:.2f}")
-            table.add_row(f"{size[0]}×{size[1]}", str(dtype).removeprefix("torch."), *shown)
-    console.print(table)
-    console.print(cpu())
+            print(f"| {' | '.join((*what, *shown))} |", flush=True)
+            found[" ".join(what)] = rates
+    print(cpu())
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

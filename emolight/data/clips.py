@@ -45,6 +45,13 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def start(self, row: int, samples: int) -> int:
+        """The first sample that is taken of a clip with so many."""
+        spare = max(0, samples - self.length)
+        if self.seed is None or not spare:
+            return spare // 2
+        return int(np.random.default_rng((self.seed, self.epoch, row)).integers(spare + 1))
+
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
         """A batch: ``waveform`` [B, T] (or ``embedding`` [B, ...]) float32, ``label`` and ``index`` [B] int64."""
         rows = self.rows[items]
@@ -54,11 +61,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         waveforms = np.empty((len(rows), self.length), dtype=np.float32)
         for waveform, row in zip(waveforms, rows, strict=True):
             clip = self.cache.waveform(self.clip_ids[row])
-            start = None
-            if self.seed is not None:
-                spare = max(0, len(clip) - self.length)
-                start = int(np.random.default_rng((self.seed, self.epoch, int(row))).integers(spare + 1))
-            waveform[:] = fix_length(clip, self.length, start)
+            waveform[:] = fix_length(clip, self.length, self.start(int(row), len(clip)))
         return {"waveform": torch.from_numpy(waveforms), **known}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from emolight.data.clips import ClipDataset, ShardSampler, as_it_is
 from emolight.data.corpus import UNKNOWN, Corpus
 from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
+from emolight.data.resident import ResidentClips, ResidentLoader, fits
 from emolight.data.selection import Choice, Selection, corpora_of, select
 from emolight.data.splits import ALL_TEST, Split, load_or_make
 from emolight.errors import EmolightError
@@ -54,7 +56,7 @@ class EmotionDataModule(pl.LightningDataModule):
         duration: seconds of a clip: longer ones are cropped, shorter ones padded.
         trim_db: silence at both ends, this many dB below the clip's loudest frame, is cut; null keeps it.
         batch_size: clips a batch and process.
-        num_workers: loading processes; 0 is fastest here, since the cache is memory-mapped.
+        num_workers: loading processes; 0 is fastest here: the cache is memory-mapped, or on the GPU if it fits.
         cache_dir: where decoded waveforms are kept; null is the user's cache folder.
         on_bad_clip: error refuses a corpus with unreadable clips, skip leaves them out and lists them.
         seed: base of shuffling and random crops; linked from seed_everything.
@@ -111,6 +113,7 @@ class EmotionDataModule(pl.LightningDataModule):
         self.split: Split
         self.cache: WaveformCache
         self.embedded: np.ndarray | None = None
+        self._resident: ResidentClips | None = None
 
     @cached_property
     def selection(self) -> Selection:
@@ -258,45 +261,61 @@ class EmotionDataModule(pl.LightningDataModule):
         dataset.embeddings = self.embedded
         return dataset
 
-    def _loader(self, dataset: ClipDataset, sampler: ShardSampler) -> DataLoader[Any]:
-        pin = self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
+    def _loader(self, dataset: ClipDataset, sampler: ShardSampler) -> DataLoader[Any] | ResidentLoader:
+        # One clip alone has no variance for batch norm: in training the last, short batch goes.
+        drop_last = sampler.seed is not None and len(sampler) > self.batch_size
+        if dataset.embeddings is None and (clips := self._on_device(dataset)) is not None:
+            return ResidentLoader(clips, dataset, list(sampler), self.batch_size, drop_last)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            # One clip alone has no variance for batch norm: in training the last, short batch goes.
-            drop_last=sampler.seed is not None and len(sampler) > self.batch_size,
+            drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
-            pin_memory=pin,
+            pin_memory=self._device().type == "cuda",
         )
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def _on_device(self, dataset: ClipDataset) -> ResidentClips | None:
+        """All clips in the memory of the trainer's GPU, if they fit there and no loading processes are asked for."""
+        device = self._device()
+        if self._resident is None and not self.num_workers and fits(self.cache, dataset.clip_ids, device):
+            self._resident = ResidentClips(self.cache, dataset.clip_ids, device)
+        return self._resident
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Give the memory of the GPU back."""
+        self._resident = None
 
     def _shard(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Shuffled training batches; called anew each epoch, so that epoch and seed alone fix order and crops."""
         dataset = self._dataset("train", self.seed)
         dataset.epoch = self.trainer.current_epoch if self.trainer else 0
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard(), self.seed, dataset.epoch))
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Validation batches, every clip once over all processes."""
         dataset = self._dataset("val")
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Test batches, every clip once over all processes."""
         dataset = self._dataset("test")
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """Every clip, whatever its subset, in the order of ``clips``."""
         dataset = self.dataset(np.arange(len(self.clips)))
         dataset.embeddings = self.embedded
         return self._loader(dataset, ShardSampler(len(dataset), *self._shard()))
 
-    def statistics_dataloader(self) -> DataLoader[Any]:
+    def statistics_dataloader(self) -> DataLoader[Any] | ResidentLoader:
         """The training clips in order and not augmented, whole in every process, for the normalisation."""
         dataset = self._dataset("train")
         return self._loader(dataset, ShardSampler(len(dataset), 0, 1))

@@ -25,6 +25,7 @@ from emolight.files import write_text
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import differences, parse_own
+from emolight.run.precision import fast_precision
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
@@ -60,6 +61,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     if options.workers < 1:
         raise EmolightError(f"--workers is {options.workers}; it must be at least 1.", "Leave it out for 1.")
     config = full_config([word for path in options.config for word in ("--config", path)] + rest)
+    config["trainer"]["precision"] = config["trainer"]["precision"] or fast_precision(config["trainer"]["accelerator"])
     options.name = options.name or config["name"]
     options.protocol = options.protocol or config["data"]["protocol"]
     return options, config

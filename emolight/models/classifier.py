@@ -23,6 +23,7 @@ from emolight.models.fitting import fit_inputs, fit_speakers
 from emolight.models.networks import Embedder, ForeignNetwork, Network, ResNet18
 from emolight.models.normalise import Normalise
 from emolight.models.parts import build, without_cast
+from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
 from emolight.models.scores import Batch, Scores
 from emolight.models.speakers import SpeakerNorm
@@ -137,7 +138,7 @@ class EmotionClassifier(pl.LightningModule):
         network: nn.Module = make_network(self.front_end.channels, len(classes))
         if not isinstance(network, Network):
             network = ForeignNetwork(make_network, self.front_end.channels, len(classes), self.front_end.image)
-        self.network = network
+        self.network, self._pass = network, Replay(network)
         if self.network.image != self.front_end.image:
             takes, fits = ("images", "WaveCNN") if self.network.image else ("samples", "ResNet18")
             raise EmolightError(
@@ -271,6 +272,12 @@ class EmotionClassifier(pl.LightningModule):
         """Take the same from a checkpoint."""
         self.training_facts = checkpoint["training"]
 
+    def on_train_start(self) -> None:
+        """Let a GPU record the network's pass, where nothing stands in the way."""
+        alone = self.trainer.world_size == self.trainer.accumulate_grad_batches == 1
+        threads = getattr(self._data(), "num_workers", 1)  # CUDA refuses to record while another thread calls it
+        self._pass = Replay(self.network, alone and not threads and self.network.recordable)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the augmentation by epoch, batch and process: a resumed run draws what an uninterrupted one does."""
         words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
@@ -290,7 +297,7 @@ class EmotionClassifier(pl.LightningModule):
                 image = self.features(self._augmented(batch["waveform"], "waveform"), offset)
                 image = self._augmented(image, "image") if self.front_end.image else image
                 image, targets = mixup(image, targets, self.hparams["mixup"])
-            logits = self.network(image)
+            logits = self._pass(image)
         smoothing = self.hparams["label_smoothing"]
         loss = F.cross_entropy(logits.float(), targets, weight=self.class_weight, label_smoothing=smoothing)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
@@ -354,7 +361,7 @@ class EmotionClassifier(pl.LightningModule):
             return SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
         rate, decay, warmup = (self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup"))
         steps = self.trainer.estimated_stepping_batches
-        return one_cycle(groups, rate, decay, warmup, steps, fused=self.device.type == "cpu")
+        return one_cycle(groups, rate, decay, warmup, steps, fused=self.device.type in ("cpu", "cuda"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and cast as PyTorch does, but keep the classifier's own buffers in float32."""

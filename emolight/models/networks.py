@@ -41,6 +41,7 @@ class Network(Part, nn.Module):
 
     Attributes:
         image: whether it takes images; else it takes samples ``[B, 1, T]``.
+        recordable: whether its pass does the same work for every batch of one shape, so that a GPU may replay it.
 
     Example:
         >>> class Linear(Network):
@@ -53,6 +54,7 @@ class Network(Part, nn.Module):
     """
 
     image: bool = True
+    recordable: ClassVar[bool] = False
     accepts: ClassVar[type] = nn.Module  # see ForeignNetwork
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -171,6 +173,7 @@ class _Torchvision(Network):
     stem: ClassVar[str] = "conv1"
     last: ClassVar[str] = "fc"
     cam: ClassVar[str] = "layer4"
+    recordable = True
 
     def __init__(self, in_channels: int, num_classes: int, pretrained: bool = False) -> None:
         super().__init__(in_channels, num_classes)

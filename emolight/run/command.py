@@ -31,6 +31,7 @@ from emolight.run.finish import finish
 from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
 from emolight.run.mistakes import check_groups, option_error
 from emolight.run.options import contradictions
+from emolight.run.precision import fast_precision
 from emolight.run.progress import progress
 from emolight.run.recorder import LastCheckpoint, Recorder, RunCheckpoints
 from emolight.run.resume import ContinuedCSVLogger
@@ -149,6 +150,8 @@ class EmolightCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks += progress()
             options["enable_progress_bar"] = sys.stdout.isatty()
+        if self.subcommand == "fit" and config.trainer.precision is None:  # into config.yaml too
+            config.trainer.precision = options["precision"] = fast_precision(config.trainer.accelerator)
         self.trainer_defaults["callbacks"] = [*callbacks, *self.trainer_defaults["callbacks"]]
         trainer = self._made_trainer({**options, "logger": False, "plugins": self._plugins(config, options)})
         # It came from RANK or SLURM_PROCID, also where this process trains for itself.

@@ -40,7 +40,7 @@ HELP = {
     "trainer.accelerator": "cpu, gpu, mps or auto",
     "trainer.devices": "how many, or a list of their numbers",
     "trainer.strategy": "ddp for several devices",
-    "trainer.precision": "32-true, bf16-mixed or 16-mixed",
+    "trainer.precision": "32-true, bf16-mixed or 16-mixed; null is what the device is fast at",
     "trainer.gradient_clip_val": "largest norm of the gradient",
     "trainer.limit_train_batches": "train on a part of the batches, to try something",
     "trainer.logger": "a logger of yours beside TensorBoard and metrics.csv",

@@ -14,6 +14,7 @@ import torch
 from emolight.data.clips import ShardSampler
 from emolight.data.corpora import Synthetic
 from emolight.data.datamodule import EmotionDataModule
+from emolight.data.resident import ResidentClips, ResidentLoader, sizes_of
 from emolight.data.splits import ALL_TEST, BEST_EPOCH, LAST_EPOCH, Split
 from emolight.errors import EmolightError
 
@@ -66,6 +67,29 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     assert torch.equal(first, epoch(0, workers=2))
     assert not torch.equal(first, epoch(1, workers=0))
     assert not torch.equal(first, epoch(0, workers=0, seed=1))
+
+
+@pytest.mark.parametrize("duration", [0.3, 0.55, 2.0])
+def test_batches_that_are_cut_on_a_device_are_the_same(
+    module: Any, duration: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emolight.data.resident.STEP", 30_000)  # the samples travel in several pieces
+    data = module(duration=duration, batch_size=7)
+    data.setup("fit")
+    every = data.clips["clip_id"].tolist()
+    resident = ResidentClips(data.cache, every, torch.device("cpu"))
+    assert sizes_of(data.cache, every).tolist() == [len(data.cache.waveform(clip_id)) for clip_id in every]
+    for subset, seed in (("val", None), ("train", 3)):
+        dataset = data.dataset(data.subset(subset), seed)
+        dataset.epoch = 2
+        for rank in range(2):
+            sampler = ShardSampler(len(dataset), rank, 2, seed, 2)
+            usual = data._loader(dataset, sampler)
+            ours = ResidentLoader(resident, dataset, list(sampler), 7, seed is not None)
+            assert len(list(ours)) == len(ours) == len(usual) > 3
+            for one, other in zip(ours, usual, strict=True):
+                assert list(one) == list(other)
+                assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
 
 
 def test_short_clips_get_zeros_behind_and_long_ones_their_middle(module: Any) -> None:

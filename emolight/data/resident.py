@@ -1,0 +1,98 @@
+"""Clips that stay on a GPU: a batch is cut there, and nothing travels while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emolight.data.cache import WaveformCache
+from emolight.data.clips import ClipDataset
+
+SHARE = 0.25
+"""The part of a device's free memory that waveforms may take."""
+STEP = 2**24
+"""Samples that travel at once."""
+
+
+class ResidentClips:
+    """The waveforms of clips, end to end in the memory of a device.
+
+    Args:
+        cache: the decoded waveforms.
+        clip_ids: which of them.
+        device: where they go.
+    """
+
+    def __init__(self, cache: WaveformCache, clip_ids: Sequence[str], device: torch.device) -> None:
+        self.sizes = sizes_of(cache, clip_ids)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.device, self.samples = device, torch.empty(int(self.sizes.sum()), device=device)
+        waiting: list[np.ndarray] = []
+        first = last = 0
+        for number, clip_id in enumerate(clip_ids):
+            waiting.append(cache.waveform(clip_id))
+            last += len(waiting[-1])
+            if last - first >= STEP or number == len(clip_ids) - 1:
+                self.samples[first:last].copy_(torch.from_numpy(np.concatenate(waiting)))
+                waiting, first = [], last
+
+
+class ResidentLoader:
+    """What a ``DataLoader`` over a :class:`~emolight.data.clips.ClipDataset` gives, to the bit, on the device.
+
+    Args:
+        clips: all clips of the dataset.
+        dataset: which of them, their labels and crops.
+        order: numbers within the dataset, in the order of the batches.
+        batch_size: clips a batch.
+        drop_last: whether a last, short batch goes.
+    """
+
+    def __init__(
+        self, clips: ResidentClips, dataset: ClipDataset, order: Sequence[int], batch_size: int, drop_last: bool
+    ) -> None:
+        self.clips, self.dataset, self.order = clips, dataset, np.asarray(order, dtype=np.int64)
+        self.batch_size = batch_size
+        self.batches = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        clips, length, rows = self.clips, self.dataset.length, self.dataset.rows[self.order]
+        sizes = clips.sizes[rows]
+        crops = [self.dataset.start(row, size) for row, size in zip(rows.tolist(), sizes.tolist(), strict=True)]
+        starts, ends, index, label = (
+            torch.from_numpy(values).to(clips.device)
+            for values in (
+                clips.starts[rows] + np.array(crops, dtype=np.int64),
+                clips.starts[rows] + sizes,
+                rows,
+                self.dataset.labels[rows],
+            )
+        )
+        within = torch.arange(length, device=clips.device)
+        for batch in range(self.batches):
+            some = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            place = starts[some, None] + within
+            sound = clips.samples[place.clamp(max=len(clips.samples) - 1)]
+            waveform = torch.where(place < ends[some, None], sound, 0.0)
+            yield {"waveform": waveform, "label": label[some], "index": index[some]}
+
+
+def sizes_of(cache: WaveformCache, clip_ids: Sequence[str]) -> np.ndarray:
+    """Samples of each clip."""
+    seconds = np.array([cache.durations[clip_id] for clip_id in clip_ids])
+    sizes: np.ndarray = np.rint(seconds * cache.sample_rate).astype(np.int64)
+    return sizes
+
+
+def fits(cache: WaveformCache, clip_ids: Sequence[str], device: torch.device) -> bool:
+    """Whether the clips take no more than :data:`SHARE` of the memory that is free on a GPU; elsewhere never."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return bool(4 * sizes_of(cache, clip_ids).sum() <= SHARE * free)
