@@ -125,5 +125,7 @@ def _quiet_lightning() -> None:
         "isinstance.treespec, LeafSpec",
         "LightningCLI's args parameter",
         "Experiment logs directory .* exists and is not empty",
+        "module.s. in eval mode at the start of training",
+        "`training_step` returned `None`",
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")
