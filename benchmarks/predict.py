@@ -18,7 +18,8 @@ import torch
 from emolight.data.audio import AudioError
 from emolight.inference.predict import Result, find_recordings, predict_files
 from emolight.inference.recognizer import load
-from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
 
 
 def usual_loop(model: EmotionClassifier, paths: list[str]) -> list[int]:

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     recognizer, model, place = load(options.model), None, f"{options.host}:{options.port}"
     if not onnx_file(options.model):
         from emolight.inference.torch_network import checkpoint_of
-        from emolight.models.classifier import load_classifier
+        from emolight.models.loading import load_classifier
 
         model = load_classifier(checkpoint_of(options.model))
     try:

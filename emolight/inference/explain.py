@@ -20,7 +20,8 @@ from emolight.inference.prediction import Clip, Prediction, judged_piece
 from emolight.inference.recognizer import onnx_file
 from emolight.inference.timeline import plain, write_picture
 from emolight.inference.torch_network import checkpoint_of, contract_of
-from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
 
 Array = NDArray[np.floating[Any]]
 

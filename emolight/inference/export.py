@@ -24,8 +24,9 @@ from emolight.files import atomic_write, write_text
 from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx, seal
 from emolight.inference.recognizer import Contract
 from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
-from emolight.models.classifier import EmotionClassifier, load_classifier
-from emolight.run.card import CARD
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
+from emolight.run.finish import CARD
 from emolight.run.folder import Run
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}  # how far a probability may differ from PyTorch's in float32

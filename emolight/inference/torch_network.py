@@ -9,7 +9,8 @@ import torch
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.inference.recognizer import Contract, Network, Probabilities
-from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
 
 
 def contract_of(model: EmotionClassifier) -> Contract:

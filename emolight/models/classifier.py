@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,18 +12,21 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
 
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import fit_temperature
 from emolight.models.augment import DEFAULT, Augmentation, mixup
-from emolight.models.checkpoint import read_checkpoint
+from emolight.models.encoder import SpeechEncoder as SpeechEncoder  # known by its name from here on
 from emolight.models.features import MFCC, Features
-from emolight.models.networks import ForeignNetwork, Network, ResNet18
+from emolight.models.fitting import fit_inputs, fit_speakers
+from emolight.models.networks import Embedder, ForeignNetwork, Network, ResNet18
 from emolight.models.normalise import Normalise
 from emolight.models.parts import build, without_cast
 from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
 from emolight.models.scores import Batch, Scores
+from emolight.models.speakers import SpeakerNorm
 
 JOINED = ("hashes", "val_hashes", "speakers", "val_speakers")
 """What a model that is trained further keeps of its earlier training."""
@@ -35,11 +37,12 @@ class EmotionClassifier(pl.LightningModule):
 
     Args:
         features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
-        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3, WaveCNN (for Waveform), or a class of your own.
+        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform WaveCNN, SpeechEncoder; or your own.
         augment: changes of the training clips; null is time shift, noise, gain and SpecAugment, ``[]`` nothing.
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.
         class_weights: weigh the loss by inverse class frequency of the training clips.
+        speaker_norm: take off what a speaker's clips have in common; then a few clips enrol a new speaker.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's decay.
         warmup: share of the steps in which the learning rate rises.
@@ -55,6 +58,7 @@ class EmotionClassifier(pl.LightningModule):
     Attributes:
         front_end: the :class:`~emolight.models.features.Features`.
         network: the :class:`~emolight.models.networks.Network`.
+        speakers: the :class:`~emolight.models.speakers.SpeakerNorm`, or None.
         temperature: divides the logits of predictions, not of the loss. Each validation of a fit fits it.
         training_facts: the data module's ``training_facts()``; a checkpoint keeps them.
         predictions: after validation or test, of the clips of all processes, by ``index``: ``index`` and ``label``
@@ -80,6 +84,7 @@ class EmotionClassifier(pl.LightningModule):
         mixup: float = 0.2,
         label_smoothing: float = 0.1,
         class_weights: bool = False,
+        speaker_norm: bool = False,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.2,
@@ -108,6 +113,7 @@ class EmotionClassifier(pl.LightningModule):
             "mixup": mixup,
             "label_smoothing": label_smoothing,
             "class_weights": class_weights,
+            "speaker_norm": speaker_norm,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "warmup": warmup,
@@ -142,10 +148,19 @@ class EmotionClassifier(pl.LightningModule):
                 f"{type(self.network).__name__} takes {takes}; {type(self.front_end).__name__} gives none.",
                 f"For example: --model.network {fits}",
             )
+        if (wanted := getattr(self.network, "sample_rate", sample_rate)) != sample_rate:
+            raise EmolightError(
+                f"{type(self.network).__name__} was trained at {wanted} Hz; data.sample_rate is {sample_rate}.",
+                f"Set data.sample_rate {wanted}.",
+            )
         # Plain values only, so that the checkpoint loads with weights_only=True.
         parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}
         data = {"sample_rate": sample_rate, "duration": duration, "trim_db": trim_db}
         self.save_hyperparameters({**parts, "classes": self.classes, **data}, logger=False)
+        shape: tuple[int, ...] = (self.front_end.channels, self.front_end.rows)
+        shape = self.network.shape if isinstance(self.network, Embedder) else shape
+        self.speakers = SpeakerNorm(shape) if self.hparams["speaker_norm"] else None
+        self._offsets = (torch.zeros(1, *shape), torch.zeros(0, dtype=torch.int64))
         self.register_buffer("class_weight", torch.ones(len(classes)))
         self.register_buffer("temperature", torch.tensor(1.0))
         self.val_scores, self.test_scores = Scores(self.classes, "val"), Scores(self.classes, "test")
@@ -154,7 +169,8 @@ class EmotionClassifier(pl.LightningModule):
         """Take classes, sample rate and clip length from the data module, or check that they are the same."""
         # bf16-true would cut the samples to 8 bits before the front-end sees them.
         setattr(self.trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010
-        contract = getattr(self._data(), "contract", None)
+        data = self._data()
+        contract = getattr(data, "contract", None)
         if not hasattr(self, "network"):
             if contract is None:
                 raise EmolightError(
@@ -168,13 +184,20 @@ class EmotionClassifier(pl.LightningModule):
                 raise EmolightError(
                     f"The model was made for data.{name} {ours}; the data has {theirs}.", "Make them the same."
                 )
+        # Augmented clips need embeddings of their own.
+        changing = stage == "fit" and any(change.level == "waveform" for change in self.augment)
+        if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
+            data.embed(self.network.key, self.network.to(self.trainer.strategy.root_device).eval().embed_numpy)
 
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def features(self, waveform: Tensor) -> Tensor:
+    def features(self, waveform: Tensor, offset: Tensor | float = 0.0) -> Tensor:
         """Normalised features ``[B, channels, rows, N]`` (or ``[B, 1, T]``) in the network's type."""
-        image: Tensor = self.normalise(self.front_end(waveform))
+        image: Tensor = self.front_end(waveform)
+        if isinstance(self.network, Embedder):
+            return image
+        image = self.normalise(image - (offset[..., None] if isinstance(offset, Tensor) else offset))
         weights = next(self.network.parameters(), image)
         return image.to(weights.dtype)
 
@@ -183,44 +206,66 @@ class EmotionClassifier(pl.LightningModule):
         logits: Tensor = self.network(self.features(waveform))
         return logits
 
+    def logits(self, batch: Batch, offset: Tensor | float | None = None) -> Tensor:
+        """Logits ``[B, C]`` of a batch of waveforms, or of the embeddings that stand for them.
+
+        Args:
+            batch: of the data module.
+            offset: the speakers', as of :meth:`SpeakerNorm.offset`; None takes what :meth:`enrol` set.
+        """
+        if offset is None:
+            offset = self.offset(batch)
+        if isinstance(self.network, Embedder):
+            return self.network.classify(self.statistics(batch) - offset)
+        logits: Tensor = self.network(self.features(batch["waveform"], offset))
+        return logits
+
+    def statistics(self, batch: Batch) -> Tensor:
+        """What :class:`SpeakerNorm` shifts, ``[B, ...]``: the clips' embeddings, or the means of their feature rows."""
+        if "embedding" in batch:
+            return batch["embedding"]
+        seen: Tensor = self.front_end(batch["waveform"])
+        return self.network.embed(seen.squeeze(1)) if isinstance(self.network, Embedder) else seen.mean(-1)
+
+    def enrol(self, offsets: Tensor, numbers: Tensor) -> None:
+        """Shift the clip of row ``i`` of the clip table by ``offsets[numbers[i]]``; no shift behind the last row."""
+        self._offsets = (offsets, numbers)
+
+    def offset(self, batch: Batch) -> Tensor | float:
+        """The offsets of a batch's clips ``[B, ...]``; 0 without any."""
+        offsets, numbers = self._offsets
+        if self.speakers is None or not len(numbers) or "index" not in batch:
+            return 0.0
+        return offsets[numbers[batch["index"].cpu()]].to(self.device)
+
     @torch.no_grad()
-    def embed(self, waveform: Tensor) -> Tensor:
-        """What the network's last layer sees, ``[B, E]`` float32, of waveforms ``[B, T]``."""
+    def embed(self, batch: Tensor | Batch) -> Tensor:
+        """What the network's last layer sees, ``[B, E]`` float32, of waveforms ``[B, T]`` or of a batch."""
         seen: list[Tensor] = []
         hook = self.network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            self(waveform)
+            self.logits({"waveform": batch} if isinstance(batch, Tensor) else batch)
         finally:
             hook.remove()
         return seen[0].flatten(1).float()
 
     def on_fit_start(self) -> None:
-        """Fit normalisation and class weights on the training clips, unless a checkpoint brought them."""
-        if self.normalise.fitted and self.trainer.ckpt_path:  # resumed
-            return
-        data = self._data()
+        """Fit what is fitted on the training clips in one step, unless a checkpoint brought it."""
+        data, resumed = self._data(), self.normalise.fitted and self.trainer.ckpt_path
         if not (hasattr(data, "training_facts") and hasattr(data, "statistics_dataloader")):
             raise EmolightError(
                 "The classifier is fitted to a data module with statistics_dataloader() and training_facts().",
                 "Fit with an EmotionDataModule, or give yours these methods.",
             )
+        if self.speakers is not None:
+            fit_speakers(self, self.speakers, data)
+        if resumed:
+            return
         facts, earlier = data.training_facts(), self.training_facts
         joined = {name: sorted({*facts.get(name, []), *earlier[name]}) for name in JOINED if name in earlier}
         self.training_facts = {**facts, **joined}
-        if self.normalise.fitted:
-            return
-        counts = torch.zeros(len(self.classes))
-
-        def images() -> Iterable[Tensor]:
-            batch: Batch
-            for batch in data.statistics_dataloader():
-                counts.add_(F.one_hot(batch["label"].cpu(), len(self.classes)).sum(dim=0))
-                with torch.no_grad():
-                    yield self.front_end(batch["waveform"].to(self.device))
-
-        self.normalise.fit(images())
-        if self.hparams["class_weights"]:
-            self.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
+        if not self.normalise.fitted:
+            fit_inputs(self, data.statistics_dataloader())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the users of the checkpoint must know of its training clips."""
@@ -241,20 +286,25 @@ class EmotionClassifier(pl.LightningModule):
         words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one augmented batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Loss of one augmented batch; None where nothing is trained by batches."""
         learns = any(weights.requires_grad for weights in self.front_end.parameters())
-        with torch.set_grad_enabled(learns):
-            image = self.features(self._augmented(batch["waveform"], "waveform"))
-            image = self._augmented(image, "image") if self.front_end.image else image
-            targets = F.one_hot(batch["label"], len(self.classes)).float()
-            image, targets = mixup(image, targets, self.hparams["mixup"])
-        logits = self._pass(image).float()
-        loss = F.cross_entropy(
-            logits, targets, weight=self.class_weight, label_smoothing=self.hparams["label_smoothing"]
-        )
+        targets, offset = F.one_hot(batch["label"], len(self.classes)).float(), self.offset(batch)
+        if isinstance(self.network, Embedder):
+            if "waveform" in batch:
+                batch = {**batch, "waveform": self._augmented(batch["waveform"], "waveform")}
+            seen, targets = mixup(self.statistics(batch) - offset, targets, self.hparams["mixup"])
+            logits = self.network.classify(seen)
+        else:
+            with torch.set_grad_enabled(learns):
+                image = self.features(self._augmented(batch["waveform"], "waveform"), offset)
+                image = self._augmented(image, "image") if self.front_end.image else image
+                image, targets = mixup(image, targets, self.hparams["mixup"])
+            logits = self._pass(image)
+        smoothing = self.hparams["label_smoothing"]
+        loss = F.cross_entropy(logits.float(), targets, weight=self.class_weight, label_smoothing=smoothing)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
-        return loss
+        return loss if loss.requires_grad else None
 
     def _augmented(self, clips: Tensor, level: str) -> Tensor:
         for change in self.augment:
@@ -264,15 +314,15 @@ class EmotionClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Score one batch; callbacks receive ``index`` [B] and ``probabilities`` [B, C]."""
-        return self.val_scores.add(batch, self(batch["waveform"]))
+        return self.val_scores.add(batch, self.logits(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """As :meth:`validation_step`, on the test clips."""
-        return self.test_scores.add(batch, self(batch["waveform"]))
+        return self.test_scores.add(batch, self.logits(batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """``index`` [B] and calibrated ``probabilities`` [B, C] of a batch."""
-        logits = self(batch["waveform"]).float() / self.temperature
+        logits = self.logits(batch).float() / self.temperature
         return {"index": batch["index"], "probabilities": logits.softmax(dim=1)}
 
     def on_validation_epoch_start(self) -> None:
@@ -306,14 +356,15 @@ class EmotionClassifier(pl.LightningModule):
         self.predictions = scores.predictions(self.trainer.world_size)
         scores.reset()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | Optimizer:
         """See :func:`~emolight.models.schedule.one_cycle`."""
-        weights = [weights for weights in self.parameters() if weights.requires_grad]
-        learning_rate, weight_decay, warmup = (
-            self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup")
-        )
+        front_end = [weights for weights in self.front_end.parameters() if weights.requires_grad]
+        groups = [(weights, share) for weights, share in (*self.network.rates(), (front_end, 1.0)) if weights]
+        if not groups:  # fitted in one step, not by batches
+            return SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+        rate, decay, warmup = (self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup"))
         steps = self.trainer.estimated_stepping_batches
-        return one_cycle(weights, learning_rate, weight_decay, warmup, steps, fused=self.device.type in ("cpu", "cuda"))
+        return one_cycle(groups, rate, decay, warmup, steps, fused=self.device.type in ("cpu", "cuda"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and cast as PyTorch does, but keep the classifier's own buffers in float32."""
@@ -327,24 +378,3 @@ def _maker(part: Any, base: type) -> Callable[..., Any]:
     """What makes a part: of a name, a specification, a class, or the part itself."""
     maker: Callable[..., Any] = build(part, base) if isinstance(part, (str, dict)) else part
     return (lambda: part) if isinstance(part, base) else maker
-
-
-def load_classifier(path: str | Path) -> EmotionClassifier:
-    """Load a checkpoint of this project for inference, on the CPU, without executing anything from it.
-
-    Raises:
-        EmolightError: the file is missing, damaged, or not a checkpoint of this project.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        settings = dict(checkpoint["hyper_parameters"])
-        arguments = dict(settings["network"]["init_args"])
-        if "pretrained" in arguments:  # the weights follow
-            settings["network"] = {**settings["network"], "init_args": {**arguments, "pretrained": False}}
-        model = EmotionClassifier(**settings)
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EmolightError(f"{path} does not fit this version of emolight: {reason}", "Train it again.") from None
-    return model.eval()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, ClassVar, NamedTuple
 from urllib.error import URLError
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -59,6 +60,10 @@ class Network(Part, nn.Module):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
 
+    def rates(self) -> Iterable[tuple[list[nn.Parameter], float]]:
+        """Groups of trained parameters, and their share of the learning rate."""
+        return [([one for one in self.parameters() if one.requires_grad], 1.0)]
+
     @property
     def head(self) -> nn.Module:
         """The layer whose input ``[B, E]`` is the embedding: the last linear one."""
@@ -72,6 +77,44 @@ class Network(Part, nn.Module):
             EmolightError: there is none.
         """
         return CamLayer(_last(self, nn.Conv1d, nn.Conv2d), None, 0.0)
+
+
+class Embedder(Network):
+    """A network in two parts, samples to a clip's embedding, and embedding to logits; it takes the samples as they are.
+
+    Attributes:
+        shape: of a clip's embedding.
+        frozen: whether only the second part is trained: then embeddings are computed once a clip.
+        key: what an embedding depends on, beside the clip.
+    """
+
+    image = False
+    shape: tuple[int, ...]
+    frozen: bool = True
+    key: str = ""
+
+    def embed(self, samples: Tensor) -> Tensor:
+        """Embeddings ``[B, *shape]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
+        raise NotImplementedError
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Logits of embeddings."""
+        raise NotImplementedError
+
+    def fit(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Fit what is fitted in one step to training embeddings ``[N, *shape]`` and labels ``[N]``."""
+
+    @torch.inference_mode()
+    def embed_numpy(self, samples: np.ndarray) -> np.ndarray:
+        """As :meth:`embed`, for arrays."""
+        embeddings: np.ndarray = self.embed(torch.from_numpy(samples).to(next(self.parameters()).device)).cpu().numpy()
+        return embeddings
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Logits of ``[B, 1, T]``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            embeddings = self.embed(samples.squeeze(1))
+        return self.classify(embeddings)
 
 
 class ForeignNetwork(Network):

@@ -43,6 +43,8 @@ SILENT = (
     "isinstance.treespec, LeafSpec",
     "LightningCLI's args parameter",
     "Experiment logs directory .* exists and is not empty",
+    "module.s. in eval mode at the start of training",
+    "`training_step` returned `None`",
 )
 """Warnings that tell a user of this project nothing."""
 

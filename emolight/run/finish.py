@@ -30,6 +30,8 @@ from emolight.run.recorder import Recorder
 
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
+CARD = "MODEL_CARD.md"
+
 
 def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: EmotionDataModule) -> None:
     """Say what a fit is about to do: folder, clips, speakers, split, device, precision, input and network."""
@@ -172,4 +174,4 @@ def write_model_card(run: Run) -> None:
     pages = Environment(loader=PackageLoader("emolight.run", "templates"), undefined=StrictUndefined, trim_blocks=True)
     few, summary, classes = few_speakers(table["speaker"].nunique()), summarise(table), class_names(table)
     facts = {"part": part, "classes": classes, "warning": warning, "few": few, "summary": summary}
-    write_text(run.folder / "MODEL_CARD.md", pages.get_template("model_card.md.j2").render(run=run, **facts))
+    write_text(run.folder / CARD, pages.get_template("model_card.md.j2").render(run=run, **facts))

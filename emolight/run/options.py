@@ -15,7 +15,7 @@ import yaml
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.words import CONFIG_OPTIONS, take

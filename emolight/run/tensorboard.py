@@ -103,10 +103,12 @@ def _add_worst_clips(writer: Any, data: EmotionDataModule, table: pd.DataFrame) 
 
 @torch.no_grad()
 def _add_embeddings(writer: Any, model: EmotionClassifier, data: EmotionDataModule) -> None:
-    training, rows, size = model.training, data.subset("val"), data.batch_size
+    training, rows = model.training, data.subset("val")
     model.eval()
-    batches = [_waveforms(data, rows[start : start + size]) for start in range(0, len(rows), size)]
-    embedded = torch.cat([model.embed(batch.to(model.device)).cpu() for batch in batches])
+    dataset = data.dataset(rows)
+    dataset.embeddings = data.embedded
+    batches = (dataset.__getitems__(range(at, min(at + 32, len(rows)))) for at in range(0, len(rows), 32))
+    embedded = torch.cat([model.embed({name: one.to(model.device) for name, one in b.items()}).cpu() for b in batches])
     model.train(training)
     columns = ["clip_id", "emotion", "speaker", *data.groups]
     metadata = data.clips.iloc[rows][columns].astype(str).to_numpy().tolist()

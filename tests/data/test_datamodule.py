@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from emolight.data.clips import share
 from emolight.data.corpora import Synthetic
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.resident import ResidentClips, ResidentLoader, sizes_of
@@ -81,9 +83,11 @@ def test_batches_that_are_cut_on_a_device_are_the_same(
         dataset = data.dataset(data.subset(subset), seed)
         dataset.epoch = 2
         for rank in range(2):
-            sampler = ShardSampler(len(dataset), rank, 2, seed, 2)
-            usual = data._loader(dataset, sampler)
-            ours = ResidentLoader(resident, dataset, list(sampler), 7, seed is not None)
+            order = share(len(dataset), rank, 2, seed, 2)
+            usual = DataLoader(
+                dataset, batch_size=7, sampler=order, drop_last=seed is not None, collate_fn=lambda batch: batch
+            )
+            ours = ResidentLoader(resident, dataset, order, 7, seed is not None)
             assert len(list(ours)) == len(ours) == len(usual) > 3
             for one, other in zip(ours, usual, strict=True):
                 assert list(one) == list(other)

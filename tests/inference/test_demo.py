@@ -16,7 +16,7 @@ import soundfile
 from emolight.errors import EmolightError
 from emolight.inference import demo
 from emolight.inference.recognizer import load
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 
 from .conftest import CLASSES, voice
 

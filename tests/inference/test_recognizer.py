@@ -16,7 +16,7 @@ from emolight.data.audio import load_waveform
 from emolight.errors import EmolightError
 from emolight.inference.prediction import judged_piece
 from emolight.inference.recognizer import Contract, Recognizer, load, window_starts
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 
 from .conftest import CLASSES, voice
 

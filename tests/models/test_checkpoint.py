@@ -12,7 +12,7 @@ import torch
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import read_checkpoint, save_checkpoint, weights_only_state
-from emolight.models.classifier import load_classifier
+from emolight.models.loading import load_classifier
 
 CONTENT: dict[str, Any] = {
     "state_dict": {"weight": torch.arange(5000.0)},

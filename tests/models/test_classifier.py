@@ -18,8 +18,9 @@ from emolight.errors import EmolightError
 from emolight.evaluation.calibration import fit_temperature
 from emolight.models.augment import Gain, Noise, TimeShift
 from emolight.models.checkpoint import CheckpointFiles, save_checkpoint, weights_only_state
-from emolight.models.classifier import EmotionClassifier, load_classifier
+from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram, Waveform
+from emolight.models.loading import load_classifier
 from emolight.models.networks import MobileNetV3, Network, ResNet18, WaveCNN
 from emolight.models.normalise import Normalise
 from emolight.models.schedule import one_cycle

@@ -1,0 +1,246 @@
+"""Speech encoders of ``transformers``: pretrained on thousands of hours, frozen or fine-tuned, under a small head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from emolight.errors import EmolightError
+from emolight.models.encoder_inputs import WhisperFront, lengths_of, load_encoder
+from emolight.models.networks import CamLayer, Embedder
+from emolight.models.parts import Spec
+
+
+class SpeechEncoder(Embedder):
+    """A pretrained speech encoder, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
+
+    Each clip's embedding is the mean and the deviation over time of chosen layers. Zeros behind a clip are padding:
+    they are masked, so that an embedding depends neither on the padding nor on the batch.
+
+    Args:
+        in_channels: channels of the samples; the classifier gives it.
+        num_classes: size of the last layer; the classifier gives it.
+        path: hub name such as openai/whisper-base or microsoft/wavlm-base-plus, or a folder with config.json,
+            preprocessor_config.json and model.safetensors.
+        revision: commit of the hub; the newest is taken and remembered where none is given.
+        sha256: of the weights; others are refused. A checkpoint remembers it.
+        layers: which of the layers, 1 is the first; null takes all.
+        pooling: concatenate the layers, or weight them by what is learnt.
+        head: linear, mlp (one hidden layer), or logistic (fitted by scikit-learn in one step, not by gradients).
+        hidden: units of the mlp.
+        dropout: in front of the head.
+        inverse_penalty: of head logistic; scikit-learn's C.
+        trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
+        encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
+        gradient_checkpointing: saves memory for time in the trained layers.
+
+    Raises:
+        EmolightError: transformers is not installed, or the encoder cannot be had, or is of an unknown kind.
+
+    Example:
+        >>> EmotionClassifier(features=Waveform, network=partial(SpeechEncoder, path="openai/whisper-base"))
+
+    Source:
+        Radford et al., *Robust Speech Recognition via Large-Scale Weak Supervision*, 2022; Baevski et al.,
+        *wav2vec 2.0*, 2020.
+    """
+
+    standard_mean: Tensor
+    standard_std: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        path: str,
+        revision: str | None = None,
+        sha256: str | None = None,
+        layers: list[int] | None = None,
+        pooling: Literal["concatenate", "weighted"] = "concatenate",
+        head: Literal["linear", "mlp", "logistic"] = "linear",
+        hidden: int = 256,
+        dropout: float = 0.0,
+        inverse_penalty: PositiveFloat = 0.01,
+        trainable_layers: NonNegativeInt = 0,
+        encoder_rate: float = 0.1,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(in_channels, num_classes)
+        self.encoder, self.front, found = load_encoder(path, revision)
+        if sha256 not in (None, found["sha256"]):
+            raise EmolightError(
+                f"The weights of '{path}' have the SHA-256 {found['sha256'][:12]}…; expected {sha256[:12]}…",
+                "Give the folder or the revision that the model was trained with.",
+            )
+        self.found = found
+        count = self.encoder.config.num_hidden_layers
+        self.layers = sorted(set(layers or range(1, count + 1)))
+        if not 1 <= self.layers[0] <= self.layers[-1] <= count:
+            raise EmolightError(f"network.layers is {layers}; '{path}' has the layers 1 to {count}.", "Choose of them.")
+        self.pooling, self.kind, self.inverse_penalty = pooling, head, inverse_penalty
+        self.encoder_rate, self.gradient_checkpointing = encoder_rate, gradient_checkpointing
+        self.encoder.requires_grad_(False)
+        self.trained = list(_blocks(self.encoder))[count - min(trainable_layers, count) :] if trainable_layers else []
+        for block in self.trained:
+            block.requires_grad_(True)
+        size = 2 * self.encoder.config.hidden_size
+        self.shape = (len(self.layers), size)
+        self.key = f"{found['sha256']} layers {self.layers} {self.front}"
+        self.register_buffer("standard_mean", torch.zeros(len(self.layers), size))
+        self.register_buffer("standard_std", torch.ones(len(self.layers), size))
+        self.weights = nn.Parameter(torch.zeros(len(self.layers)), requires_grad=pooling == "weighted")
+        size *= 1 if pooling == "weighted" else len(self.layers)
+        last = nn.Linear(hidden if head == "mlp" else size, num_classes)
+        before = [nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(dropout)] if head == "mlp" else []
+        self.top = nn.Sequential(nn.Dropout(dropout), *before, last)
+        if head == "logistic":
+            self.requires_grad_(False)
+        self.frozen = not self.trained
+        if self.frozen:  # a checkpoint names frozen weights, and does not hold them
+            self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_with_encoder)  # type: ignore[no-untyped-call]
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it was trained on."""
+        return self.front.sample_rate
+
+    @property
+    def spec(self) -> Spec:
+        """Class and arguments, with the revision and the weights' checksum that were found."""
+        spec = super().spec
+        return {
+            **spec,
+            "init_args": {**spec["init_args"], **{name: self.found[name] for name in ("revision", "sha256")}},
+        }
+
+    @property
+    def cam_layer(self) -> CamLayer:
+        """There is none."""
+        raise EmolightError("A speech encoder has no convolution for Grad-CAM.", "explain works with ResNet18.")
+
+    @property
+    def head(self) -> nn.Module:
+        """The last linear layer."""
+        return self.top[-1]
+
+    def train(self, mode: bool = True) -> SpeechEncoder:
+        """As PyTorch's; a frozen encoder stays as it is for evaluation."""
+        super().train(mode)
+        self.encoder.train(mode and bool(self.trained))
+        return self
+
+    def embed(self, samples: Tensor) -> Tensor:
+        """Embeddings ``[B, layers, 2 * hidden size]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
+        states, mask = self._states(samples, lengths_of(samples))
+        weight = mask.unsqueeze(-1).to(states[0].dtype) / mask.sum(1).clamp(min=1)[:, None, None]
+        pooled = []
+        for state in states:
+            mean = (state * weight).sum(1)
+            variance = ((state - mean.unsqueeze(1)).square() * weight).sum(1)
+            pooled.append(torch.cat([mean, variance.clamp(min=1e-10).sqrt()], dim=1))
+        return torch.stack(pooled, dim=1).float()
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Logits of what :meth:`embed` gives."""
+        standard = (embeddings - self.standard_mean) / self.standard_std
+        if self.pooling == "weighted":
+            standard = (standard * self.weights.softmax(0)[:, None]).sum(1)
+        logits: Tensor = self.top(standard.flatten(1))
+        return logits
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Standardise by training embeddings ``[N, layers, E]``; with head logistic fit it to the labels ``[N]``."""
+        self.standard_mean.copy_(embeddings.mean(0))
+        std = embeddings.std(0, correction=0)
+        self.standard_std.copy_(torch.where(std > 1e-5, std, 1.0))
+        if self.kind != "logistic":
+            return
+        from sklearn.linear_model import LogisticRegression
+
+        values = ((embeddings - self.standard_mean) / self.standard_std).flatten(1).cpu().numpy()
+        model = LogisticRegression(C=self.inverse_penalty, max_iter=2000).fit(values, labels.cpu().numpy())
+        last: Any = self.head
+        last.weight.zero_()
+        last.bias.fill_(-30.0)  # of a class without training clips
+        coefficients, intercept = model.coef_, model.intercept_
+        if len(model.classes_) == 2:
+            coefficients, intercept = (
+                np.concatenate([-coefficients, coefficients]) / 2,
+                np.array([-1, 1]) * intercept / 2,
+            )
+        last.weight[model.classes_] = torch.as_tensor(coefficients, dtype=last.weight.dtype, device=last.weight.device)
+        last.bias[model.classes_] = torch.as_tensor(intercept, dtype=last.bias.dtype, device=last.bias.device)
+
+    def rates(self) -> Iterator[tuple[list[nn.Parameter], float]]:
+        """Trained parameters, and their share of the learning rate."""
+        yield (
+            [one for name, one in self.named_parameters() if not name.startswith("encoder.") and one.requires_grad],
+            1.0,
+        )
+        for depth, block in enumerate(reversed(self.trained)):
+            yield list(block.parameters()), self.encoder_rate * 0.8**depth
+
+    def _states(self, samples: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The chosen layers' outputs, each ``[B, N, H]``, and which of the N are no padding, ``[B, N]``."""
+        inputs, lengths = self.front(samples, lengths)
+        encoder = self.encoder
+        if isinstance(self.front, WhisperFront):
+            return self._whisper(inputs, lengths)
+        if getattr(encoder.config, "feat_extract_norm", "layer") == "group":  # over time: padding would leak
+            parts = [self._plain(row[None, : int(length)], None) for row, length in zip(inputs, lengths, strict=True)]
+            sizes = torch.tensor([part[0].shape[1] for part in parts], device=samples.device)
+            padded = [nn.utils.rnn.pad_sequence([part[k][0] for part in parts], True) for k in range(len(self.layers))]
+            return padded, torch.arange(padded[0].shape[1], device=samples.device) < sizes[:, None]
+        mask = torch.arange(inputs.shape[1], device=samples.device) < lengths[:, None]
+        states = self._plain(inputs, mask.long())
+        sizes = encoder._get_feat_extract_output_lengths(lengths)
+        return states, torch.arange(states[0].shape[1], device=samples.device) < sizes[:, None]
+
+    def _plain(self, inputs: Tensor, mask: Tensor | None) -> list[Tensor]:
+        states = self.encoder(inputs, attention_mask=mask, output_hidden_states=True).hidden_states
+        return [states[layer] for layer in self.layers]
+
+    def _whisper(self, mel: Tensor, frames: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Whisper's encoder with a mask: transformers' own takes 30 s alone."""
+        encoder, positions = self.encoder, self.encoder.embed_positions.weight
+        step = torch.arange(mel.shape[2], device=mel.device)
+        state = F.gelu(encoder.conv1(mel)) * (step < frames[:, None])[:, None]
+        state = F.gelu(encoder.conv2(state)).transpose(1, 2)
+        if state.shape[1] > len(positions):
+            raise EmolightError(f"A clip of {mel.shape[2] / 100:g} s is too long for Whisper.", "Set data.duration 30.")
+        state = state + positions[: state.shape[1]]
+        mask = torch.arange(state.shape[1], device=mel.device) < ((frames + 1) // 2)[:, None]
+        keys = torch.zeros(mask.shape, dtype=state.dtype, device=mel.device).masked_fill(~mask, -1e4)[:, None, None]
+        states, last = [], len(encoder.layers)
+        for number, layer in enumerate(encoder.layers[: self.layers[-1]], start=1):
+            if self.gradient_checkpointing and self.training and layer in self.trained:
+                state = checkpoint(layer, state, keys, use_reentrant=False)
+            else:
+                state = layer(state, keys)
+            if number in self.layers:
+                states.append(encoder.layer_norm(state) if number == last else state)
+        return states, mask
+
+
+def _blocks(encoder: Any) -> nn.ModuleList:
+    blocks: nn.ModuleList = encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layers
+    return blocks
+
+
+def _without_encoder(network: SpeechEncoder, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}encoder.")]:
+        del state[name]
+
+
+def _with_encoder(network: SpeechEncoder, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = {f"{prefix}encoder.{name}": value for name, value in network.encoder.state_dict().items()}
+    state.update({name: value for name, value in own.items() if name not in state})

@@ -1,0 +1,72 @@
+"""What a classifier fits to its training clips in one step, before the batches: speakers, normalisation, head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emolight.errors import EmolightError
+from emolight.models.networks import Embedder
+from emolight.models.scores import Batch
+from emolight.models.speakers import ORDINARY, SpeakerNorm
+
+if TYPE_CHECKING:
+    from emolight.models.classifier import EmotionClassifier
+
+
+@torch.no_grad()
+def fit_speakers(model: EmotionClassifier, speakers: SpeakerNorm, data: Any) -> None:
+    """Learn what the training speakers' clips have in common, and shift them; clips of others stay.
+
+    Raises:
+        EmolightError: nobody knows the speakers.
+    """
+    if data.choice.speakers == "unknown":
+        raise EmolightError("model.speaker_norm needs to know the speakers.", "Give the column speaker.")
+    batches = [_on(model, batch) for batch in data.statistics_dataloader()]
+    rows = torch.cat([batch["index"] for batch in batches]).cpu()
+    clips = data.clips.iloc[rows.numpy()]
+    codes, names = clips["speaker"].factorize()
+    codes = torch.from_numpy(codes.astype(np.int64))
+    ordinary = torch.from_numpy(clips["emotion"].isin(ORDINARY).to_numpy())
+    statistics = torch.cat([model.statistics(batch).cpu() for batch in batches])
+    offsets = speakers.cpu().fit(statistics, codes, ordinary)
+    speakers.to(model.device)
+    numbers = torch.full((len(data.clips),), len(names))
+    numbers[rows] = codes
+    model.enrol(torch.cat([offsets, torch.zeros_like(offsets[:1])]), numbers)
+
+
+@torch.no_grad()
+def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
+    """Fit the normalisation of features, or what a network of embeddings fits, and the class weights."""
+    labels: list[Tensor] = []
+
+    def seen() -> Iterator[Tensor]:
+        for batch in batches:
+            batch, offset = _on(model, batch), model.offset(batch)
+            labels.append(batch["label"])
+            if isinstance(model.network, Embedder):
+                yield model.statistics(batch) - offset
+            else:
+                image = model.front_end(batch["waveform"])
+                yield image - (offset[..., None] if isinstance(offset, Tensor) else offset)
+
+    if isinstance(model.network, Embedder):
+        embeddings = torch.cat(list(seen()))
+        model.network.fit(embeddings, torch.cat(labels))
+        model.normalise.fitted.fill_(True)
+    else:
+        model.normalise.fit(seen())
+    if model.hparams["class_weights"]:
+        counts = F.one_hot(torch.cat(labels), len(model.classes)).sum(dim=0).float()
+        model.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
+
+
+def _on(model: EmotionClassifier, batch: Batch) -> Batch:
+    return {name: values.to(model.device) for name, values in batch.items()}

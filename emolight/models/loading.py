@@ -1,0 +1,30 @@
+"""Trained models from their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emolight.errors import EmolightError
+from emolight.models.checkpoint import read_checkpoint
+from emolight.models.classifier import EmotionClassifier
+
+
+def load_classifier(path: str | Path) -> EmotionClassifier:
+    """Load a checkpoint of this project for inference, on the CPU, without executing anything from it.
+
+    Raises:
+        EmolightError: the file is missing, damaged, or not a checkpoint of this project.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        settings = dict(checkpoint["hyper_parameters"])
+        arguments = dict(settings["network"]["init_args"])
+        if "pretrained" in arguments:  # the weights follow
+            settings["network"] = {**settings["network"], "init_args": {**arguments, "pretrained": False}}
+        model = EmotionClassifier(**settings)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EmolightError(f"{path} does not fit this version of emolight: {reason}", "Train it again.") from None
+    return model.eval()

@@ -1,0 +1,152 @@
+"""Speech encoders: their inputs, masks, heads, checkpoints; on two-layer encoders made here."""
+
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from emolight import EmotionClassifier, EmotionDataModule
+from emolight.errors import EmolightError
+from emolight.models.encoder import SpeechEncoder
+from emolight.models.encoder_inputs import load_encoder
+from emolight.models.features import Waveform
+from emolight.models.loading import load_classifier
+
+transformers = pytest.importorskip("transformers")
+RATE = 16000
+
+
+def make_whisper(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = transformers.WhisperConfig(
+        d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, num_mel_bins=80, vocab_size=100,
+        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=1,
+    )  # fmt: skip
+    transformers.WhisperForConditionalGeneration(config).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def make_wav2vec(folder: Path, norm: str = "layer") -> Path:
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, feat_extract_norm=norm,
+        conv_dim=(16, 16, 16), conv_kernel=(10, 3, 3), conv_stride=(5, 4, 4), num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2, do_stable_layer_norm=norm == "layer", conv_bias=norm == "layer",
+    )  # fmt: skip
+    transformers.Wav2Vec2Model(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_whisper(tmp_path_factory.mktemp("whisper"))
+
+
+def voice(seconds: float, seed: int = 0) -> np.ndarray:
+    sound = np.random.default_rng(seed).standard_normal(round(seconds * RATE)).astype(np.float32)
+    return 0.1 * sound * np.hanning(len(sound)).astype(np.float32)[::-1].clip(0.01)
+
+
+def batch_of(*waves: np.ndarray) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave.copy()) for wave in waves], batch_first=True)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.3337])
+def test_whisper_gets_what_its_own_extractor_makes(whisper: Path, seconds: float) -> None:
+    wave = voice(seconds)
+    network = SpeechEncoder(1, 3, path=str(whisper))
+    ours, frames = network.front(batch_of(wave, voice(2.0))[:1], torch.tensor([len(wave)]))
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(whisper)
+    theirs = extractor(wave, sampling_rate=RATE, padding=False, return_tensors="np").input_features[0]
+    assert frames.item() == theirs.shape[1]
+    assert np.abs(ours[0, :, : theirs.shape[1]].numpy() - theirs).max() < 1e-4
+
+
+def test_wav2vec_gets_what_its_own_extractor_makes(tmp_path: Path) -> None:
+    wave = voice(1.0)
+    network = SpeechEncoder(1, 3, path=str(make_wav2vec(tmp_path)))
+    ours, _ = network.front(batch_of(wave, voice(2.0))[:1], torch.tensor([len(wave)]))
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)
+    assert np.abs(ours[0, : len(wave)].numpy() - extractor(wave, sampling_rate=RATE).input_values[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["whisper", "layer", "group"])
+def test_an_embedding_depends_neither_on_the_batch_nor_on_padding(tmp_path: Path, kind: str) -> None:
+    folder = make_whisper(tmp_path) if kind == "whisper" else make_wav2vec(tmp_path, kind)
+    network = SpeechEncoder(1, 3, path=str(folder)).eval()
+    waves = [voice(0.7, 1), voice(1.5, 2), voice(1.11, 3)]
+    with torch.no_grad():
+        together = network.embed(batch_of(*waves))
+        for wave, embedding in zip(waves, together, strict=True):
+            alone = network.embed(batch_of(wave))[0]
+            padded = network.embed(torch.nn.functional.pad(batch_of(wave), (0, 7000)))[0]
+            assert torch.allclose(embedding, alone, atol=1e-4)
+            assert torch.allclose(padded, alone, atol=1e-4)
+    assert together.shape == (3, 2, 64)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_whisper_of_30_s_is_the_librarys_own(whisper: Path) -> None:
+    network = SpeechEncoder(1, 3, path=str(whisper)).eval()
+    wave = voice(30.0)
+    with torch.no_grad():
+        states, mask = network._states(batch_of(wave), torch.tensor([len(wave)]))
+        mel, _ = network.front(batch_of(wave), torch.tensor([len(wave)]))
+        assert mask.all()
+        assert torch.allclose(states[-1], network.encoder(mel).last_hidden_state, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "logistic"])
+def test_frozen_it_trains_on_kept_embeddings(whisper: Path, tmp_path: Path, head: str) -> None:
+    data = EmotionDataModule("Synthetic", root=str(tmp_path / "voices"), duration=1.5, cache_dir=str(tmp_path),
+                             splits_dir=str(tmp_path))  # fmt: skip
+    network = partial(SpeechEncoder, path=str(whisper), head=head, hidden=16)
+    model = EmotionClassifier(features=Waveform, network=network, augment=[], mixup=0.0, speaker_norm=True)
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+                         enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    assert data.embedded is not None
+    assert data.embedded.shape == (len(data.clips), 2, 64)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    assert path.stat().st_size < 400_000  # frozen weights are named, not held
+    again = load_classifier(path)
+    wave = torch.from_numpy(voice(1.5))[None]
+    with torch.no_grad():
+        assert torch.allclose(again(wave), model.eval()(wave), atol=1e-5)
+        data_batch = next(iter(data.val_dataloader()))
+        direct = data.dataset(data_batch["index"].numpy()).__getitems__(range(len(data_batch["index"])))["waveform"]
+        assert torch.allclose(model.logits(data_batch), model(direct), atol=1e-3)
+    network_spec = again.hparams["network"]["init_args"]
+    assert len(network_spec["sha256"]) == 64
+
+
+def test_other_weights_than_the_checkpoints_are_refused(whisper: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmolightError, match="SHA-256"):
+        SpeechEncoder(1, 3, path=str(whisper), sha256="0" * 64)
+
+
+def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
+    network = SpeechEncoder(1, 3, path=str(whisper), trainable_layers=1, gradient_checkpointing=True).train()
+    assert not network.frozen
+    samples = batch_of(voice(0.7, 1), voice(1.0, 2))[:, None]
+    network(samples).logsumexp(1).sum().backward()
+    top, below = network.trained[-1], network.encoder.layers[0]
+    assert all(weights.grad is not None for weights in top.parameters() if weights.requires_grad)
+    assert all(weights.grad is None for weights in below.parameters())
+    groups = list(network.rates())
+    assert [share for _, share in groups] == [1.0, 0.1]
+    assert any(name.startswith("encoder.") for name in network.state_dict())
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(EmolightError, match="no usable speech encoder"):
+        load_encoder(str(tmp_path), None)
+    with pytest.raises(EmolightError, match="layers 1 to 2"):
+        SpeechEncoder(1, 3, path=str(make_whisper(tmp_path)), layers=[3])
