@@ -198,8 +198,8 @@ class WrittenClock(EpochClock):
 def timed_fold(folder: str, options: list[str]) -> None:
     """Train and test as `crossval` does, with clocks that end in ``clock.json``; for a process of its own."""
     clocks = EpochClock(clock=time.process_time), EpochClock()
-    cli.main(["fit", *options], callbacks=list(clocks))
-    cli.main(["test", "--ckpt_path", str(fitted(Path(folder))[0].best)])
+    cli.main(["fit", *options], callbacks=list(clocks), pictures=False)
+    cli.main(["test", "--ckpt_path", str(fitted(Path(folder))[0].best)], pictures=False)
     found = {"cpu": time.process_time(), "epochs": len(clocks[0].whole)}
     found |= {"epochs_cpu": sum(clocks[0].whole), "epochs_wall": sum(clocks[1].whole)}
     (Path(folder) / "clock.json").write_text(json.dumps(found), encoding="utf-8")

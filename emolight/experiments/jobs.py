@@ -68,9 +68,9 @@ def fitted(folder: Path) -> list[Run]:
 def fit_and_test(folder: Path, options: Sequence[str], test: bool) -> None:
     """Train, unless a finished run stands in ``folder``, and score the test clips; see :class:`Job`."""
     if not fitted(folder):
-        cli.main(["fit", *options])
+        cli.main(["fit", *options], pictures=False)
     if test:
-        cli.main(["test", "--ckpt_path", str(fitted(folder)[0].best)])
+        cli.main(["test", "--ckpt_path", str(fitted(folder)[0].best)], pictures=False)
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, devices: int = 1) -> None:

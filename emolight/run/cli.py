@@ -26,18 +26,25 @@ from emolight.run.parser import EmolightParser, limit_imports, named_modes
 from emolight.run.words import with_own_classes, with_recipes
 
 
-def main(argv: list[str], callbacks: Sequence[pl.Callback] = (), on_run: Callable[[Run], None] = lambda _: None) -> int:
+def main(
+    argv: list[str],
+    callbacks: Sequence[pl.Callback] = (),
+    on_run: Callable[[Run], None] = lambda _: None,
+    pictures: bool = True,
+) -> int:
     """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
 
     Args:
         argv: the command and its options.
         callbacks: for the trainer, after this project's own.
         on_run: is given the run folder, when all is done.
+        pictures: whether the run folder gets what is drawn and compared with: of one run of many nobody looks at it.
 
     Raises:
         EmolightError: a mistake in the options, the data or the checkpoint.
     """
     _quiet_lightning()
+    EmolightCLI.pictures = pictures
     with _process_of(argv):
         limit_imports(argv)
         try:

@@ -49,6 +49,7 @@ class EmolightCLI(LightningCLI):
 
     run: Run
     recorder: Recorder
+    pictures = True
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -142,7 +143,7 @@ class EmolightCLI(LightningCLI):
         if fitting:
             saves = config.trainer.enable_checkpointing is not False
             self.recorder = Recorder(self.run, checkpoints=saves)
-            callbacks += [LearningRateMonitor("epoch"), self.recorder, TensorBoardExtras(self.recorder)]
+            callbacks += [LearningRateMonitor("epoch"), self.recorder, TensorBoardExtras(self.recorder, self.pictures)]
             callbacks += [StopOnSignal(self.run), *([LastCheckpoint(self.run)] if saves else [])]
         elif not dry:
             self.recorder = Recorder(self.run, self._suffix(config))
@@ -237,7 +238,8 @@ class EmolightCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             if self.trainer.is_global_zero and not dry:
-                finish(self.run, self.recorder, self.datamodule, self.model, subcommand, self.own.ckpt_path)
+                about = self.datamodule, self.model, subcommand, self.own.ckpt_path
+                finish(self.run, self.recorder, *about, pictures=self.pictures)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1.
             if self.trainer.interrupted and error.code == 1:

@@ -26,6 +26,7 @@ def finish(
     model: EmotionClassifier,
     command: str,
     checkpoint: str | None,
+    pictures: bool = True,
 ) -> None:
     """Write what belongs to the predictions that count, and say what came out.
 
@@ -50,8 +51,9 @@ def finish(
         if of_test := set(tested) & set(table["clip_id"]):
             run.count_test(checkpoint or "", len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
-    recorder.draw(subset, note)
-    if subset == "test":
+    if pictures:
+        recorder.draw(subset, note)
+    if pictures and subset == "test":
         controls = _controls(run, recorder, data)
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
