@@ -145,7 +145,7 @@ def steps(bench: Bench) -> str:
         "bare, recorded as a CUDA graph, clips/s",
         "`fit`, clips/s",
         "epoch / bare (at most 1.2)",
-        "epoch with validation, tables and best.ckpt, s",
+        "epoch with validation, tables and checkpoints, s",
         "last val/loss",
     )
     return (

@@ -44,7 +44,7 @@ def main(
         EmolightError: a mistake in the options, the data or the checkpoint.
     """
     _quiet_lightning()
-    EmolightCLI.pictures = pictures
+    EmolightCLI.command, EmolightCLI.pictures = argv[0], pictures
     with _process_of(argv):
         limit_imports(argv)
         try:

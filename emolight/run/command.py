@@ -49,12 +49,12 @@ class EmolightCLI(LightningCLI):
 
     run: Run
     recorder: Recorder
-    pictures = True
+    command, pictures = "", True
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and the Trainer arguments that are not options of theirs."""
-        return {name: set(BESIDE) for name in ("fit", "validate", "test")}
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        """The command that is run, and the Trainer arguments that are no options of it; each parser takes time."""
+        return {name: set(BESIDE) for name in ("fit", "validate", "test") if cls.command in ("", name)}
 
     def add_default_arguments_to_parser(self, parser: Any) -> None:
         """Options of the run itself."""

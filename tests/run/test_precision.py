@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from emolight.__main__ import main as run
+from emolight.__main__ import run
 from emolight.run.cli import full_config
 from emolight.run.precision import fast_precision
 
