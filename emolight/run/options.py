@@ -13,6 +13,7 @@ import yaml
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
 from emolight.run.folder import SPLIT, Run
+from emolight.run.precision import BFLOAT16
 from emolight.run.resume import check_resumable, requeued_run
 from emolight.run.words import CONFIG_OPTIONS, take
 
@@ -81,6 +82,8 @@ def insert_run(argv: list[str]) -> list[str]:
         ]
     else:
         words.append(f"--data.emotions={json.dumps(read_checkpoint(path)['hyper_parameters']['classes'])}")
+        if run.config["trainer"].get("precision") == BFLOAT16:  # else the predictions would be a little different
+            words.append(f"--trainer.precision={BFLOAT16}")
     moved = bool(take(options, "--data.root", *CONFIG_OPTIONS)[1])
     return [command, "--config", _plain_config(run, other, moved), *words, "--ckpt_path", str(path), *options]
 
