@@ -142,7 +142,7 @@ class EpochClock(pl.Callback):
     Attributes:
         training: training steps alone: validation, which runs inside Lightning's training epoch, does not count.
         bare: what was run before.
-        whole: with validation, tables and pictures.
+        whole: with validation, tables, pictures and both checkpoints.
         losses: of the validations.
 
     Args:
@@ -161,6 +161,8 @@ class EpochClock(pl.Callback):
         """Run and time the bare steps, then start the epoch's clock."""
         wait()
         start = self.clock()
+        if len(self.whole) < len(self.training):
+            self.whole.append(start - self.start)
         self.work()
         wait()
         self.start = self.clock()
@@ -177,8 +179,8 @@ class EpochClock(pl.Callback):
         if not trainer.sanity_checking:
             self.losses.append(float(trainer.callback_metrics["val/loss"]))
 
-    def on_train_epoch_end(self, *_: Any) -> None:
-        """Stop the clock of the whole epoch; the checkpoint for going on is written after it."""
+    def on_train_end(self, *_: Any) -> None:
+        """Stop the clock of the last epoch."""
         self.whole.append(self.clock() - self.start)
 
 
@@ -198,8 +200,8 @@ class WrittenClock(EpochClock):
 def timed_fold(folder: str, options: list[str]) -> None:
     """Train and test as `crossval` does, with clocks that end in ``clock.json``; for a process of its own."""
     clocks = EpochClock(clock=time.process_time), EpochClock()
-    cli.main(["fit", *options], callbacks=list(clocks))
-    cli.main(["test", "--ckpt_path", str(fitted(Path(folder))[0].best)])
+    cli.main(["fit", *options], callbacks=list(clocks), pictures=False)
+    cli.main(["test", "--ckpt_path", str(fitted(Path(folder))[0].best)], pictures=False)
     found = {"cpu": time.process_time(), "epochs": len(clocks[0].whole)}
     found |= {"epochs_cpu": sum(clocks[0].whole), "epochs_wall": sum(clocks[1].whole)}
     (Path(folder) / "clock.json").write_text(json.dumps(found), encoding="utf-8")

@@ -4,7 +4,7 @@ python benchmarks/sweep.py [--root DIR] [--trials 16] [--epochs 12] [--workers 2
 
 sweeps/features.yaml, with its pruning; on RAVDESS (--root) about 12 minutes on two cores, without --root on synthetic
 voices 6. Wall time of the whole command, from its start to its page, times the workers, is what there was; the table
-says how much of it went into training steps, and how much into whole epochs (with validation, tables, best.ckpt).
+says how much of it went into training steps, and how much into whole epochs (with validation, tables, checkpoints).
 """
 
 from __future__ import annotations

@@ -216,10 +216,10 @@ def profile(wave: Waveform, sample_rate: int) -> dict[str, float]:
     which the mean power spectrum (512 samples, Hann) lies less than 60 dB below its highest value.
     """
     frames = np.lib.stride_tricks.sliding_window_view(fix_length(wave, max(len(wave), 512)), 512)[::256]
-    power = np.zeros(257)
+    power, window = np.zeros(257), np.hanning(512).astype(wave.dtype)  # float32 is twice as fast
     for start in range(0, len(frames), 1024):
-        spectra = np.fft.rfft(frames[start : start + 1024] * np.hanning(512))
-        power += np.square(np.abs(spectra)).sum(axis=0)
+        spectra = np.fft.rfft(frames[start : start + 1024] * window)
+        power += (spectra.real**2 + spectra.imag**2).sum(axis=0)
     highest = int(np.flatnonzero(power > power.max() * 1e-6)[-1])
     energy = float(np.einsum("t,t->", wave, wave, dtype=np.float64))
     level = 10 * float(np.log10(energy / len(wave)))

@@ -37,9 +37,9 @@ def finished_run(folder: Path, test: bool) -> Run | None:
 def fit_and_test(folder: Path, options: Sequence[str], test: bool) -> None:
     """Train, unless a finished run stands in ``folder``, where the options put it, and score the test clips."""
     if not fitted(folder):
-        cli.main(["fit", *options])
+        cli.main(["fit", *options], pictures=False)
     if test:
-        cli.main(["test", "--ckpt_path", str(fitted(folder)[0].best)])
+        cli.main(["test", "--ckpt_path", str(fitted(folder)[0].best)], pictures=False)
 
 
 def run_all(tasks: Sequence[Task], workers: int, devices: int = 1) -> None:

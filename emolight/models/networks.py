@@ -88,6 +88,7 @@ class Embedder(Network):
         key: what an embedding depends on, beside the clip.
     """
 
+    hidden = True
     image = False
     shape: tuple[int, ...]
     frozen: bool = True

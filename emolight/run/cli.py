@@ -45,20 +45,28 @@ SILENT = (
     "Experiment logs directory .* exists and is not empty",
     "module.s. in eval mode at the start of training",
     "`training_step` returned `None`",
+    "AccumulateGrad node's stream does not match",  # so it is with a recorded pass
 )
 """Warnings that tell a user of this project nothing."""
 
 
-def main(argv: list[str], callbacks: Sequence[pl.Callback] = (), on_run: Callable[[Run], None] = lambda _: None) -> int:
+def main(
+    argv: list[str],
+    callbacks: Sequence[pl.Callback] = (),
+    on_run: Callable[[Run], None] = lambda _: None,
+    pictures: bool = True,
+) -> int:
     """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
 
     ``callbacks`` are for the trainer, after this project's own; ``on_run`` is given the run, when all is done.
+    Without ``pictures`` a run folder of many gets neither what is drawn nor the controls.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # This one tells that another process of the group has died.
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", f".*({'|'.join(SILENT)}).*")
+    EmolightCLI.command, EmolightCLI.pictures = argv[0], pictures
     plain = {"exit_on_error": False}
     with _process_of(argv):
         limit_imports(argv)

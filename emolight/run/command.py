@@ -49,11 +49,12 @@ class EmolightCLI(LightningCLI):
 
     run: Run
     recorder: Recorder
+    command, pictures = "", True
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and the Trainer arguments that are not options of theirs."""
-        return {name: set(BESIDE) for name in ("fit", "validate", "test")}
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        """The command that is run, and the Trainer arguments that are no options of it; each parser takes time."""
+        return {name: set(BESIDE) for name in ("fit", "validate", "test") if cls.command in ("", name)}
 
     def add_default_arguments_to_parser(self, parser: Any) -> None:
         """Options of the run itself."""
@@ -132,7 +133,11 @@ class EmolightCLI(LightningCLI):
             self.recorder = Recorder(self.run, "" if fitting else self._suffix(config), checkpoints=fitting and saves)
             callbacks.append(self.recorder)
         if fitting:
-            callbacks += [LearningRateMonitor("epoch"), TensorBoardExtras(self.recorder), StopOnSignal(self.run)]
+            callbacks += [
+                LearningRateMonitor("epoch"),
+                TensorBoardExtras(self.recorder, self.pictures),
+                StopOnSignal(self.run),
+            ]
             callbacks += [LastCheckpoint(self.run)] if saves else []
         if config.trainer.enable_progress_bar is not False:
             callbacks += progress()
@@ -208,7 +213,8 @@ class EmolightCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             if self.trainer.is_global_zero and not dry:
-                finish(self.run, self.recorder, self.datamodule, self.model, subcommand, self.own.ckpt_path)
+                about = self.datamodule, self.model, subcommand, self.own.ckpt_path
+                finish(self.run, self.recorder, *about, pictures=self.pictures)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1.
             if self.trainer.interrupted and error.code == 1:

@@ -66,6 +66,7 @@ def finish(
     model: EmotionClassifier,
     command: str,
     checkpoint: str | None,
+    pictures: bool = True,
 ) -> None:
     """Write what belongs to the predictions that count, and say what came out; EmolightError where there are none."""
     # Lightning's loggers leave an empty one; config.yaml holds the parameters.
@@ -82,9 +83,10 @@ def finish(
         if of_test := set(tested) & set(table["clip_id"]):
             run.count_test(checkpoint or "", len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
-    recorder.draw(subset, note)
+    if pictures:
+        recorder.draw(subset, note)
     with contextlib.suppress(EmolightError):  # where the split cannot train them
-        controls = score_controls(control_tables(data, "test")) if subset == "test" else []
+        controls = score_controls(control_tables(data, "test")) if pictures and subset == "test" else []
         for control in controls:
             grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
         if controls:

@@ -18,6 +18,7 @@ from emolight.models.checkpoint import check_is_file, read_checkpoint
 from emolight.models.loading import load_classifier
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, SPLIT, Run
+from emolight.run.precision import BFLOAT16
 from emolight.run.words import CONFIG_OPTIONS, take
 
 FIXED = ("task", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
@@ -83,6 +84,8 @@ def insert_run(argv: list[str]) -> list[str]:
             words.append(f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}")
     else:
         words.append(f"--data.emotions={json.dumps(read_checkpoint(path)['hyper_parameters']['classes'])}")
+        if run.config["trainer"].get("precision") == BFLOAT16:  # else the predictions would be a little different
+            words.append(f"--trainer.precision={BFLOAT16}")
     # Data and model of the run, as text that the parser takes for a configuration. Of another corpus only what the
     # model needs is taken.
     data = run.data_settings(moved=other or configured or bool(take(options, "--data.root")[1]))

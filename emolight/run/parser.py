@@ -18,7 +18,7 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
-from emolight.models import features
+from emolight.models import encoder, features  # noqa: F401  encoder: its networks are known by name
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
@@ -26,7 +26,7 @@ from emolight.run.words import CONFIG_OPTIONS, meant, replaced, take
 
 GROUPS = ("data", "model", "trainer")
 SHORT = {
-    f"model.{name}": [kind for kind, part in subclasses(base).items() if part.__module__ == base.__module__]
+    f"model.{name}": [kind for kind, part in subclasses(base).items() if part.__module__.startswith("emolight.")]
     for name, base in (("features", features.Features), ("network", Network), ("augment", Augmentation))
 }
 """Options that name a class of this project, and the short names that they know."""

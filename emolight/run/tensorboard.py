@@ -27,17 +27,20 @@ LEADING = ("features.class_path", "features.n_mels", "features.n_mfcc", "learnin
 
 
 class TensorBoardExtras(pl.Callback):
-    """Writes images, audio, parameters and embeddings of a fit, from the first process; stands after ``recorder``."""
+    """Writes images, audio, parameters and embeddings of a fit, from the first process; stands after ``recorder``.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    Without ``pictures`` it writes the parameters alone.
+    """
+
+    def __init__(self, recorder: Recorder, pictures: bool = True) -> None:
+        self.recorder, self.pictures = recorder, pictures
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One feature image of each emotion."""
         writer = _writer(trainer)
         assert isinstance(pl_module, EmotionClassifier)
         front_end = pl_module.front_end
-        if writer is None or not front_end.image:
+        if writer is None or not self.pictures or not front_end.image:
             return
         data = data_of(trainer)
         train = data.subset("train")
@@ -55,7 +58,7 @@ class TensorBoardExtras(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The confusion matrix of this epoch."""
-        writer = _writer(trainer)
+        writer = _writer(trainer) if self.pictures else None
         if writer is None or trainer.state.fn != "fit" or trainer.sanity_checking or self.recorder.latest is None:
             return
         figure = confusion_figure(self.recorder.latest, f"validation clips, epoch {trainer.current_epoch + 1}")
@@ -69,8 +72,9 @@ class TensorBoardExtras(pl.Callback):
             return
         assert isinstance(pl_module, EmotionClassifier)
         data = data_of(trainer)
-        _add_worst_clips(writer, data, best.table)
-        _add_embeddings(writer, pl_module, data)
+        if self.pictures:
+            _add_worst_clips(writer, data, best.table)
+            _add_embeddings(writer, pl_module, data)
         metrics = {f"best/{name}": best.metrics[f"val/{name}"] for name in ("uar", "accuracy", "f1", "loss")}
         of_data = {"corpus": data.corpus_name, "split": data.split.label, "batch_size": data.batch_size}
         parameters = dict(_flat({**pl_module.hparams, "data": {**of_data, "clips": len(data.clips)}}))

@@ -178,7 +178,7 @@ def fit(words: Sequence[str], folder: Path, devices: int, report: Report) -> Run
             raise EmolightError(f"fit exits with {task.code}: {reason(task)}", f"See {task.log}.")
     else:
         try:
-            cli.main(command, callbacks=[report])
+            cli.main(command, callbacks=[report], pictures=False)
         finally:
             gc.collect()  # model and trainer refer to each other
             if torch.cuda.is_available():
