@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from emolight.errors import EmolightError
 from emolight.models.encoder_inputs import WhisperFront, lengths_of, load_encoder
 from emolight.models.networks import CamLayer, Embedder
-from emolight.models.parts import Spec
 
 
 class SpeechEncoder(Embedder):
@@ -29,8 +28,7 @@ class SpeechEncoder(Embedder):
         num_classes: size of the last layer; the classifier gives it.
         path: hub name such as openai/whisper-base or microsoft/wavlm-base-plus, or a folder with config.json,
             preprocessor_config.json and model.safetensors.
-        revision: commit of the hub; the newest is taken and remembered where none is given.
-        sha256: of the weights; others are refused. A checkpoint remembers it.
+        revision: commit of the hub; null takes the newest. A checkpoint refuses other weights than its own.
         layers: which of the layers, 1 is the first; null takes all.
         pooling: concatenate the layers, or weight them by what is learnt.
         head: linear, mlp (one hidden layer), or logistic (fitted by scikit-learn in one step, not by gradients).
@@ -52,6 +50,7 @@ class SpeechEncoder(Embedder):
         *wav2vec 2.0*, 2020.
     """
 
+    digest: Tensor
     standard_mean: Tensor
     standard_std: Tensor
 
@@ -61,7 +60,6 @@ class SpeechEncoder(Embedder):
         num_classes: int,
         path: str,
         revision: str | None = None,
-        sha256: str | None = None,
         layers: list[int] | None = None,
         pooling: Literal["concatenate", "weighted"] = "concatenate",
         head: Literal["linear", "mlp", "logistic"] = "linear",
@@ -74,12 +72,8 @@ class SpeechEncoder(Embedder):
     ) -> None:
         super().__init__(in_channels, num_classes)
         self.encoder, self.front, found = load_encoder(path, revision)
-        if sha256 not in (None, found["sha256"]):
-            raise EmolightError(
-                f"The weights of '{path}' have the SHA-256 {found['sha256'][:12]}…; expected {sha256[:12]}…",
-                "Give the folder or the revision that the model was trained with.",
-            )
-        self.found = found
+        self.about = {"encoder": path, **found}
+        self.register_buffer("digest", torch.tensor(list(bytes.fromhex(found["sha256"])), dtype=torch.uint8))
         count = self.encoder.config.num_hidden_layers
         self.layers = sorted(set(layers or range(1, count + 1)))
         if not 1 <= self.layers[0] <= self.layers[-1] <= count:
@@ -103,7 +97,7 @@ class SpeechEncoder(Embedder):
         if head == "logistic":
             self.requires_grad_(False)
         self.frozen = not self.trained
-        if self.frozen:  # a checkpoint names frozen weights, and does not hold them
+        if self.frozen:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
             self.register_load_state_dict_pre_hook(_with_encoder)  # type: ignore[no-untyped-call]
 
@@ -111,15 +105,6 @@ class SpeechEncoder(Embedder):
     def sample_rate(self) -> int:
         """Hz of the samples that it was trained on."""
         return self.front.sample_rate
-
-    @property
-    def spec(self) -> Spec:
-        """Class and arguments, with the revision and the weights' checksum that were found."""
-        spec = super().spec
-        return {
-            **spec,
-            "init_args": {**spec["init_args"], **{name: self.found[name] for name in ("revision", "sha256")}},
-        }
 
     @property
     def cam_layer(self) -> CamLayer:
@@ -242,5 +227,12 @@ def _without_encoder(network: SpeechEncoder, state: dict[str, Any], prefix: str,
 
 
 def _with_encoder(network: SpeechEncoder, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    digest = state.get(f"{prefix}digest")
+    if digest is not None and not torch.equal(digest.cpu(), network.digest.cpu()):
+        raise EmolightError(
+            f"The weights of '{network.about['encoder']}' are not those that the model was trained with (SHA-256"
+            f" {bytes(digest.tolist()).hex()[:12]}…, found {network.about['sha256'][:12]}…).",
+            "Give that folder, or that revision of the hub.",
+        )
     own = {f"{prefix}encoder.{name}": value for name, value in network.encoder.state_dict().items()}
     state.update({name: value for name, value in own.items() if name not in state})
