@@ -149,7 +149,7 @@ class Corpus:
         """What to do when there are no recordings."""
         fetch = f"Fetch them: python -m emolight download {shlex.quote(str(root))} --corpus {self.name}; or say"
         start = fetch if self.archives else "Say"
-        return f"{start} where they are: --data.root DIR; or try the synthetic demo: --config configs/demo.yaml"
+        return f"{start} where they are: --data.root DIR; or try the synthetic demo: --config demo"
 
     def find(self, root: str | Path, strict: bool = True) -> Discovery:
         """Find the clips below ``root``, in whatever folders they lie: the file name decides.

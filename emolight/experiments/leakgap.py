@@ -1,4 +1,4 @@
-"""``python -m emolight leakgap``: what a random split flatters, by the same recipe under both."""
+"""``python -m emolight crossval leakgap``: what a random split flatters, by the same recipe under both."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def gap_figure(rows: list[dict[str, Any]], title: str) -> Figure:
 def main(argv: list[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolight leakgap",
+        prog="python -m emolight crossval leakgap",
         description="Train one recipe under a random split and with speakers held out, and show the difference."
         " Finished cross-validations of the same --name are taken as they are. Unknown options go to `fit`.",
         allow_abbrev=False,

@@ -1,4 +1,4 @@
-"""``python -m emolight transfer``: train on some clips, test on others: speech and song, women and men, corpora.
+"""``python -m emolight crossval transfer``: train on some clips, test on others: speech, song, women, men, corpora.
 
 Within one corpus the test speakers are held out as well. From one corpus to another every fold's model scores the
 whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell is the mean over these models.
@@ -178,7 +178,7 @@ def transfer_figure(rows: list[dict[str, Any]], title: str) -> Figure:
 def main(argv: list[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolight transfer",
+        prog="python -m emolight crossval transfer",
         description="Train on some clips and test on others: by the values of a column of the corpus (--by channel,"
         " or --train-on channel=speech --test-on channel=song), or from corpus to corpus (--train-on RAVDESS"
         " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`.",

@@ -18,6 +18,9 @@ from emolight.run.recorder import Recorder
 from emolight.run.scoring import independence
 from emolight.run.summary import print_summary
 
+FEW = 1000
+"""Clips of a corpus for which ``fit`` shows the controls, too."""
+
 
 def finish(
     run: Run,
@@ -51,8 +54,8 @@ def finish(
             run.count_test(checkpoint or "", len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
     recorder.draw(subset, note)
-    if subset == "test":
-        controls = _controls(run, recorder, data)
+    if subset == "test" or (command == "fit" and _few(run, data)):
+        controls = _controls(run, recorder, data, subset)
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
     print_summary(run, recorder, data, subset, note, command, controls)
@@ -60,12 +63,17 @@ def finish(
         print(f"note:  {text}")
 
 
-def _controls(run: Run, recorder: Recorder, data: EmotionDataModule) -> list[dict[str, Any]]:
-    """What simple predictors score on the same test clips; none where the split cannot train them."""
+def _few(run: Run, data: EmotionDataModule) -> bool:
+    """Whether the controls cost a fit seconds only, and the fit was no mere try."""
+    return len(data.clips) <= FEW and run.config["trainer"].get("limit_train_batches") is None
+
+
+def _controls(run: Run, recorder: Recorder, data: EmotionDataModule, subset: str) -> list[dict[str, Any]]:
+    """What simple predictors score on the same clips; none where the split cannot train them."""
     try:
-        scored = score_controls(control_tables(data, "test"))
+        scored = score_controls(control_tables(data, subset))
     except EmolightError:
         return []
-    with atomic_write(run.folder / f"controls_test{recorder.suffix}.csv") as part:
+    with atomic_write(run.folder / f"controls_{subset}{recorder.suffix}.csv") as part:
         pd.DataFrame(scored).to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
     return scored

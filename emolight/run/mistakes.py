@@ -16,7 +16,7 @@ from emolight.models.augment import Augmentation
 from emolight.models.features import Features
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
-from emolight.run.words import CONFIG_OPTIONS, meant, take
+from emolight.run.words import CONFIG_OPTIONS, meant, places, take
 
 GROUPS = ("data", "model", "trainer")
 SHORT = {
@@ -52,7 +52,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
     if path := said(r"File does not exist: '?([^']+)"):
         others = sorted(
-            other.stem for folder in (Path(path).parent, Path("configs")) for other in folder.glob("*.yaml")
+            {other.stem for folder in (Path(path).parent, *places("configs")) for other in folder.glob("*.yaml")}
         )
         hint = nearest(Path(path).stem, others) + (f"There are: {', '.join(others)}." if others else "Check the path.")
         return EmolightError(f"There is no configuration file {path}.", hint)

@@ -48,6 +48,8 @@ HELP = {
     "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
+RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay", "warmup", "default_root_dir")
+"""Options that ``--help_all`` alone shows."""
 
 
 def limit_imports(argv: Sequence[str]) -> None:
@@ -121,10 +123,10 @@ class EmolightParser(LightningArgumentParser):
             if not dot and action.help != argparse.SUPPRESS and section not in sections:
                 if (command, section) != ("fit", "ckpt_path"):
                     sections["run"].append(action)
-            elif action.dest in HELP if section == "trainer" else _is_own_option(action):
+            elif _is_own_option(action) and (section != "trainer" or action.dest in HELP):
                 sections[section].append(action)
         for section, actions in sections.items():
-            lines += ["", section if section != "trainer" else "trainer (--help_all lists all)"]
+            lines += ["", section if section == "run" else f"{section} (--help_all lists all)"]
             for action in actions:
                 lines += _option_lines(action)
         return "\n".join(lines) + "\n"
@@ -133,7 +135,8 @@ class EmolightParser(LightningArgumentParser):
 def _is_own_option(action: argparse.Action) -> bool:
     """Whether people may set it: not a whole group, not linked from another option, not the help of a class."""
     linked = " --> " in (action.option_strings[0] if action.option_strings else "")
-    return action.metavar != "CONFIG" and "." in action.dest and not linked and not action.dest.endswith(".help")
+    shown = not action.dest.endswith((".help", *RARE))
+    return action.metavar != "CONFIG" and "." in action.dest and not linked and shown
 
 
 def _option_lines(action: argparse.Action) -> list[str]:
@@ -144,7 +147,7 @@ def _option_lines(action: argparse.Action) -> list[str]:
     text = re.sub(r"\s*\(type: .*", "", text)
     if action.dest in SHORT:
         text = f"{text.rstrip('.')}: {', '.join(SHORT[action.dest])}; {option}.help NAME lists its options"
-    body = textwrap.wrap(text.rstrip(".") + shown, 84)
+    body = textwrap.wrap(text.rstrip(".") + shown, 90)
     if len(option) < 28:
         return [f"  {option:<28}{line}" if number == 0 else f"{'':30}{line}" for number, line in enumerate(body)]
     return [f"  {option}", *(f"{'':30}{line}" for line in body)]

@@ -101,5 +101,5 @@ def _print_next(console: Console, run: Run, data: EmotionDataModule) -> None:
     if run.best.is_file():
         console.print(f"  python -m emolight predict {folder} my_voice.wav")
     if any(corpus.citation == "made by emolight" for corpus in data.corpora):
-        console.print("  python -m emolight fit --config configs/mfcc.yaml --data.corpus mine.csv    # your recordings")
-        console.print("  python -m emolight download data/ravdess    # or RAVDESS, 434 MB")
+        console.print("\nwith your own recordings, a CSV with the columns path, emotion and speaker:")
+        console.print("  python -m emolight fit --config mfcc --data.corpus mine.csv")

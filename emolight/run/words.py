@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 CONFIG_OPTIONS = ("--config", "-c")
+PACKAGE = Path(__file__).resolve().parents[1]
 MEANT = {
     **dict.fromkeys(("epochs", "max_epochs", "n_epochs", "num_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(("lr", "learning_rate", "model.lr"), "model.learning_rate"),
@@ -57,13 +58,27 @@ def take(argv: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     return replaced(argv, names, note), values
 
 
-def with_recipes(argv: Sequence[str]) -> list[str]:
-    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml`` in this folder or in ``configs/``."""
+def shipped(kind: str) -> Path:
+    """The folder ``configs`` or ``sweeps`` that comes along: in the package, or beside it in a clone."""
+    inside = PACKAGE / kind
+    return inside if inside.is_dir() else PACKAGE.parent / kind
+
+
+def places(kind: str) -> list[Path]:
+    """Where ``--config NAME`` is looked for: this folder, its ``configs/`` (or ``sweeps/``), what comes along."""
+    return [Path(), *(base / inner for base in (Path(kind), shipped(kind)) for inner in ("", "overlays"))]
+
+
+def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
+    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first one of ``sweep`` names a sweep."""
+    kinds = ["sweeps"] if sweep else []
 
     def path_of(option: str, value: str) -> list[str]:
-        plain = Path(value).suffix not in (".yaml", ".yml") and not value.startswith("{") and not Path(value).exists()
-        places = [Path(folder) / f"{value}.yaml" for folder in ("", "configs", "configs/overlays")] if plain else []
-        return [option, next((str(place) for place in places if place.is_file()), value)]
+        kind = kinds.pop() if kinds else "configs"
+        if value.startswith("{") or Path(value).suffix in (".yaml", ".yml") or Path(value).is_file():
+            return [option, value]
+        found = (place / f"{value}.yaml" for place in places(kind))
+        return [option, next((str(path) for path in found if path.is_file()), value)]
 
     return replaced(argv, CONFIG_OPTIONS, path_of)
 

@@ -32,7 +32,7 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     try:
         import ray
     except ImportError:
-        raise EmolightError("--ray needs Ray, which is not installed.", 'pip install "emolight[ray]"') from None
+        raise EmolightError("--ray needs Ray, which is not installed.", 'pip install "emolight[cluster]"') from None
     _connect(ray, address)
     refs: list[Any] = []
     deadline = time.monotonic() + (plan.sweep.timeout or float("inf"))

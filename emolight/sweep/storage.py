@@ -83,7 +83,7 @@ def database_errors(
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, ImportError):
-            fix = 'pip install "emolight[postgresql]"'
+            fix = 'pip install "emolight[cluster]"'
         told = "it is no URL" if isinstance(cause, ValueError) else " ".join(str(cause).split())[:300]
         raise EmolightError(f"The study's database {what}: {told}.", fix) from None
 
