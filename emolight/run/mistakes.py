@@ -16,7 +16,7 @@ from emolight.models.augment import Augmentation
 from emolight.models.features import Features
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
-from emolight.run.words import CONFIG_OPTIONS, meant, places, take
+from emolight.run.words import CONFIG_OPTIONS, meant, names, take
 
 GROUPS = ("data", "model", "trainer")
 SHORT = {
@@ -51,9 +51,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         hint = meant(name, (action.dest for action in parser._actions if action.option_strings))
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
     if path := said(r"File does not exist: '?([^']+)"):
-        others = sorted(
-            {other.stem for folder in (Path(path).parent, *places("configs")) for other in folder.glob("*.yaml")}
-        )
+        others = sorted({*names("configs"), *(other.stem for other in Path(path).parent.glob("*.yaml"))})
         hint = nearest(Path(path).stem, others) + (f"There are: {', '.join(others)}." if others else "Check the path.")
         return EmolightError(f"There is no configuration file {path}.", hint)
     if name := said(r"Importing '([\w.]+)' is not allowed"):

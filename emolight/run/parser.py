@@ -48,7 +48,16 @@ HELP = {
     "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
-RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay", "warmup", "default_root_dir")
+RARE = (
+    "splits_dir",
+    "split_seed",
+    "num_workers",
+    "on_bad_clip",
+    "weight_decay",
+    "warmup",
+    "gradient_clip_val",
+    "default_root_dir",
+)
 """Options that ``--help_all`` alone shows."""
 
 
@@ -147,10 +156,10 @@ def _option_lines(action: argparse.Action) -> list[str]:
     text = re.sub(r"\s*\(type: .*", "", text)
     if action.dest in SHORT:
         text = f"{text.rstrip('.')}: {', '.join(SHORT[action.dest])}; {option}.help NAME lists its options"
-    body = textwrap.wrap(text.rstrip(".") + shown, 90)
-    if len(option) < 28:
-        return [f"  {option:<28}{line}" if number == 0 else f"{'':30}{line}" for number, line in enumerate(body)]
-    return [f"  {option}", *(f"{'':30}{line}" for line in body)]
+    body = textwrap.wrap(text.rstrip(".") + shown, 88)
+    if len(option) < 30:
+        return [f"  {option:<30}{line}" if number == 0 else f"{'':32}{line}" for number, line in enumerate(body)]
+    return [f"  {option}", *(f"{'':32}{line}" for line in body)]
 
 
 def _plain(value: Any) -> str:

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
             text = path.read_text(encoding="utf-8")
             name = f"{kind}/{path.relative_to(shipped(kind)).as_posix()}"
             if not folder:
-                print(f"{name:<36}{text.partition(chr(10))[0].lstrip('# ')}")
+                print(f"{name:<38}{text.partition(chr(10))[0].lstrip('# ')}")
                 continue
             copy = Path(folder).expanduser() / name
             kept = copy.exists()

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from emolight.errors import EmolightError, nearest
+
 CONFIG_OPTIONS = ("--config", "-c")
 PACKAGE = Path(__file__).resolve().parents[1]
 MEANT = {
@@ -69,16 +71,34 @@ def places(kind: str) -> list[Path]:
     return [Path(), *(base / inner for base in (Path(kind), shipped(kind)) for inner in ("", "overlays"))]
 
 
+def names(kind: str) -> list[str]:
+    """The recipes or sweeps that ``--config NAME`` finds, those of this folder aside."""
+    return sorted({path.stem for place in places(kind)[1:] for path in place.glob("*.yaml")})
+
+
 def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
-    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first one of ``sweep`` names a sweep."""
+    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first one of ``sweep`` names a sweep.
+
+    Raises:
+        EmolightError: a name that nothing has; a missing path is left to the parser.
+    """
     kinds = ["sweeps"] if sweep else []
 
     def path_of(option: str, value: str) -> list[str]:
         kind = kinds.pop() if kinds else "configs"
-        if value.startswith("{") or Path(value).suffix in (".yaml", ".yml") or Path(value).is_file():
+        if value.startswith("{") or Path(value).is_file():
             return [option, value]
-        found = (place / f"{value}.yaml" for place in places(kind))
-        return [option, next((str(path) for path in found if path.is_file()), value)]
+        file = value if Path(value).suffix in (".yaml", ".yml") else f"{value}.yaml"
+        for place in (*places(kind), shipped(kind).parent):
+            if (place / file).is_file():
+                return [option, str(place / file)]
+        if file == value or Path(value).name != value:
+            return [option, value]
+        what, other = ("sweep", "fit") if kind == "sweeps" else ("configuration file", "sweep")
+        there = f"{nearest(value, names(kind))}There are: {', '.join(names(kind))}."
+        if value in names("configs" if other == "fit" else "sweeps"):
+            there = f"Type: python -m emolight {other} --config {value}"
+        raise EmolightError(f"There is no {what} {value}.", there)
 
     return replaced(argv, CONFIG_OPTIONS, path_of)
 

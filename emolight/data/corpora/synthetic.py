@@ -92,18 +92,18 @@ VOWELS = {
 }
 STATEMENTS = {1: "iraiaeo", 2: "oriieuo"}
 CONTOURS = {
-    "neutral": (3, 4, 2, 5, 1, 6, 0),
-    "calm": (6, 4, 2, 0, 1, 3, 5),
-    "happy": (0, 1, 2, 3, 4, 5, 6),
-    "sad": (6, 5, 4, 3, 2, 1, 0),
-    "angry": (0, 2, 4, 6, 5, 3, 1),
-    "fearful": (0, 5, 1, 6, 2, 4, 3),
-    "disgust": (3, 4, 5, 6, 2, 1, 0),
-    "surprised": (3, 2, 1, 0, 4, 5, 6),
+    "neutral": (0, -1, 1, 2, -2),
+    "calm": (2, 0, -2, -1, 1),
+    "happy": (-2, -1, 0, 1, 2),
+    "sad": (2, 1, 0, -1, -2),
+    "angry": (-2, 0, 2, 1, -1),
+    "fearful": (-1, 2, -2, 1, 0),
+    "disgust": (0, 1, 2, -2, -1),
+    "surprised": (0, -1, -2, 1, 2),
 }
-"""Pitch and loudness of the seven syllables, 0 the lowest: the same steps in another order."""
-STEPS = (2.5, 7.0)
-"""Semitones and dB from the middle to the highest."""
+"""Pitch and loudness of the five inner syllables: the same steps in another order; the first and last have 0."""
+STEPS = (1.25, 4.0)
+"""Semitones and dB of a step."""
 
 
 def make_corpus(
@@ -234,9 +234,9 @@ def _clip(fields: tuple[int, ...], parameters: dict[str, Any]) -> NDArray[np.int
     strength = (0.75 if intensity == 1 else 1.25) * acting.normal(1.0, 0.35, len(SPREAD))
     profile = WEIGHT * np.array(PROFILES[EMOTIONS[emotion - 1]])
     level, spread, speed, loudness, bright, rough = profile * strength + habits + take.normal(0, SPREAD / 2)
-    shape = (np.array(CONTOURS[EMOTIONS[emotion - 1]]) - 3) / 3
+    shape = np.array([0, *CONTOURS[EMOTIONS[emotion - 1]], 0])
     heights, swells = (
-        step * (max(force, 0.3) * shape + take.normal(0, 0.2, len(shape)))
+        step * (max(force, 0.3) * shape + take.normal(0, 0.4, len(shape)))
         for step, force in zip(STEPS, strength, strict=False)
     )
 
