@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,9 +17,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown.replace("{{ recipes }}", _recipes()).replace("{{ options }}", _options())
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """Roles of docstrings, such as ``:class:`~a.b.Name```, as the name alone."""
-    return re.sub(r":\w+:<code>~?(?:[\w.]+\.)?(\w+)</code>", r"<code>\1</code>", html)
+class Docstrings(griffe.Extension):
+    """Reads this project's docstrings: roles such as ``:class:`~a.b.Name```, and ``Example:``."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Write both as the parser knows them."""
+        if obj.docstring:
+            text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", obj.docstring.value)
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
 
 
 def _recipes() -> str:
