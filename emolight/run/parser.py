@@ -41,23 +41,12 @@ HELP = {
     "trainer.devices": "how many, or a list of their numbers",
     "trainer.strategy": "ddp for several devices",
     "trainer.precision": "32-true, bf16-mixed or 16-mixed",
-    "trainer.gradient_clip_val": "largest norm of the gradient",
     "trainer.limit_train_batches": "train on a part of the batches, to try something",
     "trainer.logger": "a logger of yours beside TensorBoard and metrics.csv",
     "trainer.fast_dev_run": "one batch of everything, nothing written",
-    "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
-RARE = (
-    "splits_dir",
-    "split_seed",
-    "num_workers",
-    "on_bad_clip",
-    "weight_decay",
-    "warmup",
-    "gradient_clip_val",
-    "default_root_dir",
-)
+RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay", "warmup")
 """Options that ``--help_all`` alone shows."""
 
 
