@@ -16,22 +16,25 @@ from typing import Any, NoReturn
 
 from emolight import __version__
 from emolight.errors import EmolightError, nearest
-from emolight.run.words import meant
+from emolight.run.words import meant, with_recipes
 
 COMMANDS = {
     "train": {
         "fit": ("run.cli", "train a classifier"),
+        "crossval": ("experiments.crossval", "every fold and seed of a recipe, with intervals and controls"),
+        "crossval leakgap": ("experiments.leakgap", "what a random split flatters: the same recipe under both"),
+        "crossval transfer": ("experiments.transfer", "train on one part or corpus, test on another"),
         "sweep": ("sweep.sweep", "search feature mode, learning rate or any other option with Optuna"),
+        "sweep worker": ("sweep.sweep", "join a sweep from another machine"),
+        "sweep retrain": ("sweep.sweep", "train a sweep's best configuration, or every fold of it"),
+        "recipes": ("run.recipes", "list the recipes that --config NAME finds, or copy them to a folder"),
     },
     "evaluate": {
         "validate": ("run.cli", "score a checkpoint on its run's validation clips"),
         "test": ("run.cli", "score a checkpoint on its run's test clips, or on another corpus"),
-        "crossval": ("experiments.crossval", "every fold and seed of a recipe, with intervals and controls"),
         "compare": ("experiments.compare", "runs and cross-validations ranked, with paired tests"),
         "report": ("report.report", "one page on a run or a cross-validation, with clips to hear"),
         "ensemble": ("experiments.ensemble", "the mean of several runs' predictions"),
-        "leakgap": ("experiments.leakgap", "what a random split flatters: the same recipe under both"),
-        "transfer": ("experiments.transfer", "train on one part or corpus, test on another"),
         "robustness": ("experiments.robustness", "a checkpoint under noise, band limits, reverberation ..."),
     },
     "use": {
@@ -45,15 +48,17 @@ COMMANDS = {
         "cache": ("data.cache", "show and prune decoded waveforms"),
     },
 }
-"""Group to command to the module whose ``main(argv)`` runs it, and what it does."""
+"""Group to command, some with commands of their own, to the module whose ``main(argv)`` runs it, and what it does."""
 MODULES = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
+NAMES = [name for name in MODULES if " " not in name]
 MEANT = {
     **{"train": "fit", "resume": "fit", "evaluate": "test", "eval": "test", "score": "test", "infer": "predict"},
     **{"tune": "sweep", "search": "sweep", "optimize": "sweep", "cv": "crossval", "kfold": "crossval"},
     **{"examples": "report", "plot": "report", "serve": "demo", "app": "demo", "onnx": "export", "prepare": "download"},
+    **{"configs": "recipes", "init": "recipes", "noise": "robustness", "explain": "predict", "rank": "compare"},
 }
 """What other tools call a command."""
-TO_FIT = ("crossval", "leakgap", "transfer", "sweep", "sweep worker", "sweep retrain")
+TO_FIT = tuple(name for name in MODULES if name.startswith(("crossval", "sweep")))
 """Commands that hand what they do not know over to ``fit``."""
 FREE = re.compile(
     r"(model\.(features|network|augment)|data\.(corpus|filter|label_map)"
@@ -69,17 +74,16 @@ HELP = "\n".join(
         *(
             line
             for group, commands in COMMANDS.items()
-            for line in ("", group, *(f"  {name:<12}{about}" for name, (_, about) in commands.items()))
+            for line in ("", group, *(f"  {name:<20}{about}" for name, (_, about) in commands.items()))
         ),
         "",
         "  python -m emolight COMMAND --help    its options",
         "  python -m emolight --version",
         "",
         "start here:",
-        "  python -m emolight fit --config configs/demo.yaml     synthetic voices, about 2 minutes",
-        "  python -m emolight fit --config configs/mfcc.yaml --data.corpus mine.csv",
-        "                                                        your recordings: path, emotion, speaker",
-        "  python -m emolight download data/ravdess              the RAVDESS recordings",
+        "  python -m emolight fit --config demo                           synthetic voices, about 2 minutes",
+        "  python -m emolight fit --config mfcc --data.corpus mine.csv    your recordings: path, emotion, speaker",
+        "  python -m emolight download data/ravdess                       the RAVDESS recordings",
         "",
     ]
 )
@@ -127,22 +131,31 @@ def run(argv: list[str]) -> int:
         raise EmolightError(
             f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + shlex.join(argv)
         )
+    if f"crossval {command}" in MODULES:  # once commands of their own
+        command, rest = "crossval", argv
     if command not in MODULES:
-        meant = f"Did you mean '{MEANT[command]}'? " if command in MEANT else nearest(command, MODULES)
-        raise EmolightError(f"Unknown command '{command}'.", f"{meant}Valid: {', '.join(MODULES)}.")
-    if _answered(command, rest):
+        meant = f"Did you mean '{MEANT[command]}'? " if command in MEANT else nearest(command, NAMES)
+        raise EmolightError(f"Unknown command '{command}'.", f"{meant}Valid: {', '.join(NAMES)}.")
+    name = " ".join([command, *rest[:1]])
+    name = name if name in MODULES else command
+    if _answered(name, rest):
         return 0
-    module = MODULES[command]
-    words = [command, *rest] if module == "run.cli" else rest
+    return call(name, rest[name.count(" ") :])
+
+
+def call(name: str, rest: Sequence[str]) -> int:
+    """Run the command ``name`` with the words that follow it."""
+    command, *inner = name.split()
+    module = MODULES[name]
+    words = [command] if module == "run.cli" else inner if module == MODULES[command] else []
     handler: Callable[[list[str]], int] = import_module(f"emolight.{module}").main
-    return handler(words)
+    return handler([*words, *with_recipes(rest, sweep=command == "sweep")])
 
 
-def _answered(command: str, rest: Sequence[str]) -> bool:
+def _answered(name: str, rest: Sequence[str]) -> bool:
     """Print a help, or refuse a mistyped option, by ``help.json``, before anything slow is imported."""
     path = Path(__file__).with_name("help.json")
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    name = f"{command} {rest[0]}" if rest and f"{command} {rest[0]}" in known else command
     if name not in known:
         return False
     if {"-h", "--help"} & set(rest):

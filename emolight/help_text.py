@@ -9,26 +9,20 @@ import argparse
 import contextlib
 import io
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from emolight.__main__ import MODULES
+from emolight.__main__ import MODULES, call
 from emolight.files import write_text
 
 PATH = Path(__file__).with_name("help.json")
-INNER = ("sweep worker", "sweep retrain")
-"""Commands of commands."""
 
 
 def generate() -> dict[str, dict[str, Any]]:
     """Command to its ``help``, as printed, and its ``options``."""
     made: dict[str, dict[str, Any]] = {}
-    for name in (*MODULES, *INNER):
-        command, *inner = name.split()
-        module = MODULES[command]
-        words = [command, "--help"] if module == "run.cli" else [*inner, "--help"]
+    for name in MODULES:
         parsers: list[argparse.ArgumentParser] = []
         seen = argparse.ArgumentParser.print_help
 
@@ -43,7 +37,7 @@ def generate() -> dict[str, dict[str, Any]]:
             contextlib.redirect_stdout(text),
             contextlib.suppress(SystemExit),
         ):
-            import_module(f"emolight.{module}").main(words)
+            call(name, ["--help"])
         options = sorted(
             {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
         )

@@ -157,7 +157,7 @@ class Corpus:
         root = Path(root).expanduser()
         fetch = f"Fetch them: python -m emolight download {shlex.quote(str(root))} --corpus {self.name}; or say"
         ways = f"{fetch if self.archives else 'Say'} where they are: --data.root DIR"
-        ways += "; or try the synthetic demo: --config configs/demo.yaml"
+        ways += "; or try the synthetic demo: --config demo"
         if not root.is_dir():
             raise EmolightError(f"There is no folder with recordings at '{root}'.", ways)
         passed_over: Counter[str] = Counter()

@@ -59,6 +59,10 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
         print(f"{name + ':':<8}{text}", flush=True)
 
 
+FEW = 1000
+"""Clips of a corpus for which ``fit`` shows the controls, too."""
+
+
 def finish(
     run: Run,
     recorder: Recorder,
@@ -85,13 +89,15 @@ def finish(
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
     if pictures:
         recorder.draw(subset, note)
+    few = len(data.clips) <= FEW and run.config["trainer"].get("limit_train_batches") is None
     with contextlib.suppress(EmolightError):  # where the split cannot train them
-        controls = score_controls(control_tables(data, "test")) if pictures and subset == "test" else []
+        wanted = pictures and (subset == "test" or (command == "fit" and few))
+        controls = score_controls(control_tables(data, subset)) if wanted else []
         for control in controls:
             grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
         if controls:
             text = pd.DataFrame(controls).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-            write_text(run.folder / f"controls_test{recorder.suffix}.csv", text)
+            write_text(run.folder / f"controls_{subset}{recorder.suffix}.csv", text)
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
     console, times = Console(highlight=False, soft_wrap=True), run.openings
@@ -116,8 +122,8 @@ def finish(
     if run.best.is_file():
         console.print(f"  python -m emolight predict {folder} my_voice.wav")
     if any(corpus.citation == "made by emolight" for corpus in data.corpora):
-        console.print("  python -m emolight fit --config configs/mfcc.yaml --data.corpus mine.csv    # your recordings")
-        console.print("  python -m emolight download data/ravdess    # or RAVDESS, 434 MB")
+        console.print("\nwith your own recordings, a CSV with the columns path, emotion and speaker:")
+        console.print("  python -m emolight fit --config mfcc --data.corpus mine.csv")
 
 
 def _grid(table: pd.DataFrame, subset: str) -> Table:

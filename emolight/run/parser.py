@@ -22,7 +22,7 @@ from emolight.models import encoder, features  # noqa: F401  encoder: its networ
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
-from emolight.run.words import CONFIG_OPTIONS, meant, replaced, take
+from emolight.run.words import CONFIG_OPTIONS, meant, names, replaced, take
 
 GROUPS = ("data", "model", "trainer")
 SHORT = {
@@ -59,15 +59,15 @@ HELP = {
     "trainer.devices": "how many, or a list of their numbers",
     "trainer.strategy": "ddp for several devices",
     "trainer.precision": "32-true, bf16-mixed or 16-mixed; null is what the device is fast at",
-    "trainer.gradient_clip_val": "largest norm of the gradient",
     "trainer.limit_train_batches": "train on a part of the batches, to try something",
     "trainer.logger": "a logger of yours beside TensorBoard and metrics.csv",
     "trainer.fast_dev_run": "one batch of everything, nothing written",
-    "trainer.default_root_dir": "folder in which lightning_logs/ is made",
 }
 """Texts of options; of the Trainer's these are shown, and ``--help_all`` shows all."""
 ALL = "show every option of Lightning's Trainer as well"
 LATER = "A later --config wins over an earlier one, and options win over both. In YAML the dots are levels."
+RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay", "warmup")
+"""Options that ``--help_all`` alone shows."""
 
 
 def limit_imports(argv: Sequence[str]) -> None:
@@ -127,17 +127,17 @@ class EmolightParser(LightningArgumentParser):
             if not dot and action.help != argparse.SUPPRESS and section not in sections:
                 if (command, section) != ("fit", "ckpt_path"):
                     sections["run"].append(_described(action))
-            elif action.dest in HELP if section == "trainer" else dot and _may_be_set(action):
+            elif dot and _may_be_set(action) and (section != "trainer" or action.dest in HELP):
                 sections[section].append(_described(action))
         for section, options in sections.items():
-            lines += ["", f"{section} (--help_all lists all)" if section == "trainer" else section, *options]
+            lines += ["", section if section == "run" else f"{section} (--help_all lists all)", *options]
         return "\n".join(lines) + "\n"
 
 
 def _may_be_set(action: argparse.Action) -> bool:
-    """Not a whole group, not linked from another option, not the help of a class."""
+    """Not a whole group, not linked from another option, not the help of a class, not rare."""
     linked = " --> " in "".join(action.option_strings)
-    return action.metavar != "CONFIG" and not linked and not action.dest.endswith(".help")
+    return action.metavar != "CONFIG" and not linked and not action.dest.endswith((".help", *RARE))
 
 
 def _described(action: argparse.Action) -> str:
@@ -146,9 +146,9 @@ def _described(action: argparse.Action) -> str:
     text = " ".join((HELP.get(action.dest) or action.help or "").replace("``", "").split()).partition(" (type: ")[0]
     if action.dest in SHORT:
         text = f"{text.rstrip('.')}: {', '.join(SHORT[action.dest])}; {option}.help NAME lists its options"
-    gap = f"\n{'':30}"
-    head = f"  {option:<28}" if len(option) < 28 else f"  {option}{gap}"
-    return head + gap.join(textwrap.wrap(text.rstrip(".") + default, 84))
+    gap = f"\n{'':32}"
+    head = f"  {option:<30}" if len(option) < 30 else f"  {option}{gap}"
+    return head + gap.join(textwrap.wrap(text.rstrip(".") + default, 88))
 
 
 def _plain(value: Any) -> str:
@@ -182,8 +182,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         hint = meant(name, (action.dest for action in parser._actions if action.option_strings))
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
     if path := said(r"File does not exist: '?([^']+)"):
-        places = (Path(path).parent, Path("configs"))
-        others = sorted(other.stem for folder in places for other in folder.glob("*.yaml"))
+        others = sorted({*names("configs"), *(other.stem for other in Path(path).parent.glob("*.yaml"))})
         hint = f"There are: {', '.join(others)}." if others else "Check the path."
         return EmolightError(f"There is no configuration file {path}.", nearest(Path(path).stem, others) + hint)
     if name := said(r"Importing '([\w.]+)' is not allowed"):

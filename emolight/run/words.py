@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from emolight.errors import EmolightError, nearest
+
 CONFIG_OPTIONS = ("--config", "-c")
+PACKAGE = Path(__file__).resolve().parents[1]
 MEANT = {
     **dict.fromkeys(("epochs", "max_epochs", "n_epochs", "num_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(("lr", "learning_rate", "model.lr"), "model.learning_rate"),
@@ -57,13 +60,45 @@ def take(argv: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
     return replaced(argv, names, note), values
 
 
-def with_recipes(argv: Sequence[str]) -> list[str]:
-    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml`` in this folder or in ``configs/``."""
+def shipped(kind: str) -> Path:
+    """The folder ``configs`` or ``sweeps`` that comes along: in the package, or beside it in a clone."""
+    inside = PACKAGE / kind
+    return inside if inside.is_dir() else PACKAGE.parent / kind
+
+
+def places(kind: str) -> list[Path]:
+    """Where ``--config NAME`` is looked for: this folder, its ``configs/`` (or ``sweeps/``), what comes along."""
+    return [Path(), *(base / inner for base in (Path(kind), shipped(kind)) for inner in ("", "overlays"))]
+
+
+def names(kind: str) -> list[str]:
+    """The recipes or sweeps that ``--config NAME`` finds, those of this folder aside."""
+    return sorted({path.stem for place in places(kind)[1:] for path in place.glob("*.yaml")})
+
+
+def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
+    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first one of ``sweep`` names a sweep.
+
+    Raises:
+        EmolightError: a name that nothing has; a missing path is left to the parser.
+    """
+    kinds = ["sweeps"] if sweep else []
 
     def path_of(option: str, value: str) -> list[str]:
-        plain = Path(value).suffix not in (".yaml", ".yml") and not value.startswith("{") and not Path(value).exists()
-        places = [Path(folder) / f"{value}.yaml" for folder in ("", "configs", "configs/overlays")] if plain else []
-        return [option, next((str(place) for place in places if place.is_file()), value)]
+        kind = kinds.pop() if kinds else "configs"
+        if value.startswith("{") or Path(value).is_file():
+            return [option, value]
+        file = value if Path(value).suffix in (".yaml", ".yml") else f"{value}.yaml"
+        for place in (*places(kind), shipped(kind).parent):
+            if (place / file).is_file():
+                return [option, str(place / file)]
+        if file == value or Path(value).name != value:
+            return [option, value]
+        what, other = ("sweep", "fit") if kind == "sweeps" else ("configuration file", "sweep")
+        there = f"{nearest(value, names(kind))}There are: {', '.join(names(kind))}."
+        if value in names("configs" if other == "fit" else "sweeps"):
+            there = f"Type: python -m emolight {other} --config {value}"
+        raise EmolightError(f"There is no {what} {value}.", there)
 
     return replaced(argv, CONFIG_OPTIONS, path_of)
 

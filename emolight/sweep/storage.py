@@ -92,6 +92,6 @@ def database_errors(
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        fix = 'pip install "emolight[postgresql]"' if isinstance(cause, ImportError) else fix
+        fix = 'pip install "emolight[cluster]"' if isinstance(cause, ImportError) else fix
         told = "it is no URL" if isinstance(cause, ValueError) else " ".join(str(cause).split())[:300]
         raise EmolightError(f"The study's database {what}: {told}.", fix) from None

@@ -86,7 +86,7 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     try:
         import ray
     except ImportError:
-        raise EmolightError("--ray needs Ray, which is not installed.", 'pip install "emolight[ray]"') from None
+        raise EmolightError("--ray needs Ray, which is not installed.", 'pip install "emolight[cluster]"') from None
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdigit():  # Ray itself would try for a minute

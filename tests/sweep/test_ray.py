@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-pytest.importorskip("ray", reason='Ray is not here: pip install "emolight[ray]"')
+pytest.importorskip("ray", reason='Ray is not here: pip install "emolight[cluster]"')
 
 import ray
 from ray.cluster_utils import Cluster

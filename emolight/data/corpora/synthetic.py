@@ -3,7 +3,9 @@
 No human speaks in it, and no result on it says anything about people. Source: a glottal pulse train after Klatt and
 Klatt 1990 (JASA 87, 820-857) with jitter and shimmer; filter: five resonators per vowel (formants of Peterson and
 Barney 1952), scaled by the actor's vocal tract. An emotion moves pitch, pitch range, rate, loudness, spectral tilt
-and jitter; actors follow it to different degrees, so that emotions overlap.
+and jitter a little, and mostly the order in which a sentence's syllables are high and low, loud and soft: it rises,
+falls, swells, sinks or trembles, as in speech. The steps are the same in every order, so that a clip's mean, deviation
+and extremes tell little of it. Actors follow it to different degrees, so that emotions overlap.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from emolight.files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 MARKER = "synthetic.json"
 README = (
     "This corpus is synthetic: vowels from a small voice model of emolight, named like RAVDESS clips.\n"
@@ -76,6 +78,8 @@ PROFILES = {
     "disgust": (-1.0, 0.1, -0.12, 1.0, 0.3, 0.6),
     "surprised": (5.5, 0.8, 0.0, 2.0, 0.2, 0.1),
 }
+WEIGHT = 0.2
+"""How much of its profile an emotion shows: what the mean over a clip can tell."""
 SPREAD = np.array([1.0, 0.2, 0.06, 1.5, 0.22, 0.22])
 """Standard deviation of an actor's habits in each of these; a clip's own variation is half of it."""
 VOWELS = {
@@ -87,6 +91,19 @@ VOWELS = {
     "r": (490, 1350, 1690),
 }
 STATEMENTS = {1: "iraiaeo", 2: "oriieuo"}
+CONTOURS = {
+    "neutral": (0, -1, 1, 2, -2),
+    "calm": (2, 0, -2, -1, 1),
+    "happy": (-2, -1, 0, 1, 2),
+    "sad": (2, 1, 0, -1, -2),
+    "angry": (-2, 0, 2, 1, -1),
+    "fearful": (-1, 2, -2, 1, 0),
+    "disgust": (0, 1, 2, -2, -1),
+    "surprised": (0, -1, -2, 1, 2),
+}
+"""Pitch and loudness of the five inner syllables: the same steps in another order; the first and last have 0."""
+STEPS = (1.25, 4.0)
+"""Semitones and dB of a step."""
 
 
 def make_corpus(
@@ -215,24 +232,28 @@ def _clip(fields: tuple[int, ...], parameters: dict[str, Any]) -> NDArray[np.int
     tract = (1.0 if sex else 1.15) * np.exp(person.normal(0, 0.05))
     habits = person.normal(0, SPREAD)
     strength = (0.75 if intensity == 1 else 1.25) * acting.normal(1.0, 0.35, len(SPREAD))
-    level, spread, speed, loudness, bright, rough = (
-        np.array(PROFILES[EMOTIONS[emotion - 1]]) * strength + habits + take.normal(0, SPREAD / 2)
+    profile = WEIGHT * np.array(PROFILES[EMOTIONS[emotion - 1]])
+    level, spread, speed, loudness, bright, rough = profile * strength + habits + take.normal(0, SPREAD / 2)
+    shape = np.array([0, *CONTOURS[EMOTIONS[emotion - 1]], 0])
+    heights, swells = (
+        step * (max(force, 0.3) * shape + take.normal(0, 0.4, len(shape)))
+        for step, force in zip(STEPS, strength, strict=False)
     )
 
     vowels = STATEMENTS[statement]
     syllable = 0.78 * parameters["duration"] / len(vowels) * np.exp(-speed)
     lengths = (rate * syllable * np.exp(take.normal(0, 0.12, len(vowels)))).astype(int)
     size = int(lengths.sum())
-    accents = np.interp(np.arange(size), np.cumsum(lengths) - lengths / 2, take.normal(0, 1.0, len(vowels)))
-    semitones = level + 2.0 * np.exp(spread) * (accents + np.linspace(0.8, -0.8, size))
+    accents = np.interp(np.arange(size), np.cumsum(lengths) - lengths / 2, heights)
+    semitones = level + np.exp(spread) * accents
     source = _glottis(pitch * 2 ** (semitones / 12), rate, 0.008 * np.exp(rough), bright, take)
 
     voice = np.zeros(size)
     start = 0
-    for vowel, length in zip(vowels, lengths, strict=True):
+    for vowel, length, swell in zip(vowels, lengths, swells, strict=True):
         formants = np.array([*VOWELS[vowel], 3500.0, 4500.0]) * tract * np.exp(take.normal(0, 0.03, 5))
         piece = source[start : start + length] * np.sqrt(np.sin(np.pi * np.arange(length) / length))
-        voice[start : start + length] += sosfilt(_resonators(formants, rate), piece)
+        voice[start : start + length] += 10 ** (swell / 20) * sosfilt(_resonators(formants, rate), piece)
         start += length
     voice *= 0.03 * 10 ** (loudness / 20) / (np.sqrt(np.mean(voice**2)) + 1e-12)
     before, after = (rate * take.uniform(0.05, 0.17, 2) * parameters["duration"]).astype(int)

@@ -202,7 +202,7 @@ def test_no_clip_says_the_three_ways_out(tmp_path: Path, kind: str) -> None:
     assert len(text.splitlines()) <= 3
     assert f"python -m emolight download '{root}' --corpus RAVDESS" in text
     assert "--data.root DIR" in text
-    assert "--config configs/demo.yaml" in text
+    assert "--config demo" in text
     assert ("rename it to 03-" in text) == (kind == "sound of the videos")
 
 

@@ -1,0 +1,35 @@
+"""``python -m emolight recipes``: the recipes and sweeps that come along; with a folder, copies of them to edit."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emolight.files import write_text
+from emolight.run.words import shipped
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m emolight recipes",
+        description="List the recipes and sweeps that `--config NAME` finds, or copy them to a folder, to edit them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "folder", nargs="?", metavar="DIR", help="copy them here; files that are there stay as they are"
+    )
+    folder = parser.parse_args(argv).folder
+    for kind in ("configs", "sweeps"):
+        for path in sorted(shipped(kind).rglob("*.yaml")):
+            text = path.read_text(encoding="utf-8")
+            name = f"{kind}/{path.relative_to(shipped(kind)).as_posix()}"
+            if not folder:
+                print(f"{name:<38}{text.partition(chr(10))[0].lstrip('# ')}")
+                continue
+            copy = Path(folder).expanduser() / name
+            kept = copy.exists()
+            if not kept:
+                write_text(copy, text)
+            print(f"{copy}{' is there and stays as it is' if kept else ''}")
+    return 0
