@@ -20,6 +20,7 @@ from emolight.data.protocols import folds_of
 from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import class_names
+from emolight.experiments.enrolment import KINDS, score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
 from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
@@ -228,12 +229,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "also score each fold's held-out clips under noise, band limits, level, rooms ..."
     parser.add_argument("--robustness", action="store_true", help=about)
+    about = "also score them with so many clips of each held-out speaker enrolled, such as 0 5 10 20 all"
+    parser.add_argument("--enrol", nargs="+", default=[], metavar="N", help=about)
+    about = f"what the enrolled clips are, of {', '.join(KINDS)}; default: mixed ordinary"
+    parser.add_argument("--enrol-as", nargs="+", choices=list(KINDS), default=["mixed", "ordinary"], help=about)
     options, config = parse(parser, argv)
+    if wrong := [count for count in options.enrol if count != "all" and not count.isdecimal()]:
+        raise EmolightError(f"--enrol is {wrong[0]}; it must be numbers of clips, or all.", "Type: --enrol 0 5 10 all")
+    if options.enrol and not config["model"]["speaker_norm"]:
+        raise EmolightError("--enrol needs models that adapt to speakers.", "Add --model.speaker_norm true.")
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers)
     if options.robustness:
         score_robustness(result, config["data"]["root"])
+        result = read_result(folder)
+    if options.enrol:
+        score_enrolment(result, options.enrol, options.enrol_as, config["data"]["root"])
         result = read_result(folder)
     print_result(result, summary_of(result))
     print(f"\nnext:\n  python -m emolight report {folder}\n  python -m emolight compare {folder} OTHER")
