@@ -72,6 +72,7 @@ class Recorder(pl.Callback):
             groups=list(data.groups),
             notes=data.selection.notes,
             parameters=sum(weights.numel() for weights in pl_module.parameters()),
+            pretrained=getattr(pl_module.network, "about", None),
             resumed=self.run.environment.get("resumed", -1) + 1,
             finished=False,
         )
