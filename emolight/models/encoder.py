@@ -135,10 +135,11 @@ class SpeechEncoder(Embedder):
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits of what :meth:`embed` gives."""
-        standard = (embeddings - self.standard_mean) / self.standard_std
-        if self.pooling == "weighted":
-            standard = (standard * self.weights.softmax(0)[:, None]).sum(1)
-        logits: Tensor = self.top(standard.flatten(1))
+        with torch.autocast(embeddings.device.type, enabled=False):  # it costs nothing, and frozen it is all
+            standard = (embeddings - self.standard_mean) / self.standard_std
+            if self.pooling == "weighted":
+                standard = (standard * self.weights.softmax(0)[:, None]).sum(1)
+            logits: Tensor = self.top(standard.flatten(1))
         return logits
 
     @torch.no_grad()

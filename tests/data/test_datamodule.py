@@ -60,7 +60,8 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     def epoch(number: int, workers: int, seed: int = 0) -> torch.Tensor:
         data = module(duration=0.3, num_workers=workers, seed=seed)
         data.setup("fit")
-        data.trainer = SimpleNamespace(current_epoch=number, global_rank=0, world_size=1, accelerator=None)
+        place = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(current_epoch=number, global_rank=0, world_size=1, strategy=place)
         return torch.cat([batch["waveform"] for batch in data.train_dataloader()])
 
     first = epoch(0, workers=0)

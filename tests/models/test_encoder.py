@@ -14,33 +14,10 @@ from emolight.models.encoder import SpeechEncoder
 from emolight.models.encoder_inputs import load_encoder
 from emolight.models.features import Waveform
 from emolight.models.loading import load_classifier
+from tests.encoders import make_wav2vec, make_whisper
 
 transformers = pytest.importorskip("transformers")
 RATE = 16000
-
-
-def make_whisper(folder: Path) -> Path:
-    torch.manual_seed(0)
-    config = transformers.WhisperConfig(
-        d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=64, decoder_ffn_dim=64, num_mel_bins=80, vocab_size=100,
-        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=1,
-    )  # fmt: skip
-    transformers.WhisperForConditionalGeneration(config).save_pretrained(folder)
-    transformers.WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
-
-
-def make_wav2vec(folder: Path, norm: str = "layer") -> Path:
-    torch.manual_seed(0)
-    config = transformers.Wav2Vec2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, feat_extract_norm=norm,
-        conv_dim=(16, 16, 16), conv_kernel=(10, 3, 3), conv_stride=(5, 4, 4), num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2, do_stable_layer_norm=norm == "layer", conv_bias=norm == "layer",
-    )  # fmt: skip
-    transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.run.folder import Run
+from tests.encoders import make_whisper
 from tests.small import CONFIGS, options
 
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -44,7 +45,8 @@ def files_of(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_configuration_trains(name: str, corpus: Path, here: Path) -> None:
-    assert run(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *options(corpus)]) == 0
+    own = [f"--model.network.path={make_whisper(here / 'encoder_weights')}"] if name == "encoder" else []
+    assert run(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *options(corpus), *own]) == 0
     assert (here / "lightning_logs" / name / "version_0" / "checkpoints" / "best.ckpt").exists()
 
 
@@ -52,7 +54,10 @@ def test_every_shipped_configuration_trains(name: str, corpus: Path, here: Path)
 def test_every_overlay_composes(name: str, corpus: Path, here: Path) -> None:
     overlay = ["--config", str(CONFIGS / "overlays" / f"{name}.yaml")]
     small = [word for word in options(corpus) if not word.startswith("--data.task")]
-    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *overlay, *small]) == 0
+    recipe = "mfcc"
+    if name == "finetune":
+        recipe, small = "encoder", [*small, f"--model.network.path={make_whisper(here / 'encoder_weights')}"]
+    assert run(["fit", "--config", str(CONFIGS / f"{recipe}.yaml"), *overlay, *small]) == 0
 
 
 def test_the_run_folder_is_complete(fitted: Path) -> None:
