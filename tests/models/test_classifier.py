@@ -305,7 +305,7 @@ def test_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 10])
 def test_the_schedule_works_with_any_number_of_steps(steps: int, warmup: float) -> None:
     """Also where PyTorch's own divides by zero: 5 steps and a warm-up of 0.2."""
-    made: Any = one_cycle([nn.Parameter(torch.zeros(1))], 0.01, 0.0, warmup, steps, fused=True)
+    made: Any = one_cycle([([nn.Parameter(torch.zeros(1))], 1.0)], 0.01, 0.0, warmup, steps, fused=True)
     rates = []
     for _ in range(steps):
         rates += made["lr_scheduler"]["scheduler"].get_last_lr()
