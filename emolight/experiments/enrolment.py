@@ -137,9 +137,9 @@ def enrolment_figure(rows: Sequence[dict[str, object]], title: str) -> Figure:
     counts = list(dict.fromkeys(table["clips"]))
     figure = new_figure(6.4, 3.6, title)
     axes = figure.subplots()
-    for kind, mark in zip(dict.fromkeys(table["enrolled"]), ("o-", "s--", "^:"), strict=False):
+    for number, (kind, mark) in enumerate(zip(dict.fromkeys(table["enrolled"]), ("o-", "s--", "^:"), strict=False)):
         own = table[table["enrolled"] == kind]
-        place = [counts.index(count) for count in own["clips"]]
+        place = [counts.index(count) + 0.1 * number for count in own["clips"]]  # beside each other
         below, above = own["uar"] - own["low"], own["high"] - own["uar"]
         line = axes.errorbar(place, 100 * own["uar"], 100 * np.array([below, above]), fmt=mark, capsize=3, label=kind)
         if mark == "o-":
