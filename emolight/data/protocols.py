@@ -88,7 +88,8 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
     clips = clips.sort_values("clip_id", ignore_index=True)
     subset = np.full(len(clips), "train", dtype=object)
     if fold is not None and fold not in folds:
-        fix = f"Give data.fold from {min(folds)} to {max(folds)}." if folds else "Leave data.fold out; data.split_seed draws another split."
+        fix = "Leave data.fold out; data.split_seed draws another split."
+        fix = f"Give data.fold from {min(folds)} to {max(folds)}." if folds else fix
         raise EmolightError(f"Protocol '{protocol}' has no {f'fold {fold}' if folds else 'folds'}.", fix)
     if folds:
         fold = min(folds) if fold is None else fold
