@@ -174,3 +174,25 @@ def test_onnx_enrols_as_pytorch_does(exported: list[Path], speaker: Path) -> Non
             assert one.how == other.how
     enrolled = onnx.enrol(speaker).predict_file(paths[0]).probabilities["sad"]
     assert abs(enrolled - onnx.predict_file(paths[0]).probabilities["sad"]) > 1e-3
+
+
+def test_encoders_that_no_graph_holds_are_refused_by_what_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from emolight.inference.export import write_onnx
+
+    for norm, half, what in (("group", False, "normalises over time"), ("layer", True, "in float16")):
+        network = partial(SpeechEncoder, path=str(make_wav2vec(tmp_path / norm, norm)))
+        model = EmotionClassifier(Waveform, network, augment=[], classes=CLASSES, duration=0.5)
+        with pytest.raises(EmolightError, match=rf"encoder .*{what}.* cannot be exported.\nTake float32"):
+            write_onnx(model, {}, tmp_path / "model.onnx", half)
+
+
+def test_an_encoder_predicts_but_has_no_class_activation_map(speaker: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    network = partial(SpeechEncoder, path=str(make_whisper(tmp_path)))
+    model = EmotionClassifier(Waveform, network, augment=[], classes=CLASSES, duration=0.5).eval()
+    words = ["predict", str(save(model, tmp_path / "best.ckpt")), str(speaker), "--format", "csv"]
+    assert run(words) == 0
+    with pytest.raises(EmolightError, match="no convolution for Grad-CAM"):
+        run([*words, "--explain", str(tmp_path / "pictures")])
+    assert not (tmp_path / "pictures").exists()
