@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from emolight.errors import EmolightError
 from emolight.inference.prediction import Prediction
-from emolight.inference.recognizer import Recognizer, load, onnx_file
+from emolight.inference.recognizer import Recognizer, load
 from emolight.inference.timeline import timeline
 
 MAX_SECONDS = 60
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m emolight demo", description="Try a trained model with your own voice in the browser."
     )
-    parser.add_argument("model", type=Path, help="a run folder, a checkpoint (.ckpt), or an exported model (.onnx)")
+    parser.add_argument("model", type=Path, help="as for predict: a run folder, a checkpoint, ...")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; default: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     options = parser.parse_args(argv)
@@ -70,11 +70,10 @@ def main(argv: list[str]) -> int:
     if find_spec("gradio") is None:
         raise EmolightError("The demo needs gradio.", 'Type: pip install "emolight[demo]"')
     recognizer, model, place = load(options.model), None, f"{options.host}:{options.port}"
-    if not onnx_file(options.model):
-        from emolight.inference.torch_network import checkpoint_of
-        from emolight.models.loading import load_classifier
+    with contextlib.suppress(EmolightError):  # where a model has no class activation map, there is no picture
+        from emolight.inference.explain import Explainer
 
-        model = load_classifier(checkpoint_of(options.model))
+        model = Explainer(options.model, Path()).model
     try:
         socket.create_server((options.host, options.port)).close()
     except (OSError, OverflowError) as error:

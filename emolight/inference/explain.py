@@ -26,7 +26,9 @@ from emolight.models.loading import load_classifier
 Array = NDArray[np.floating[Any]]
 
 
-def class_activation(model: EmotionClassifier, waveform: Waveform, emotion: str) -> Array:
+def class_activation(
+    model: EmotionClassifier, waveform: Waveform, emotion: str, offset: torch.Tensor | float = 0.0
+) -> Array:
     """Where a clip ``[T]`` speaks for an emotion, by Grad-CAM, a value a cell of ``network.cam_layer`` from 0 to 1.
 
     The mean gradient of the emotion's logit weighs each channel of the layer that the network names; negative sums
@@ -36,7 +38,7 @@ def class_activation(model: EmotionClassifier, waveform: Waveform, emotion: str)
     hook = model.network.cam_layer[0].register_forward_hook(lambda _layer, _inputs, output: kept.append(output))
     try:
         with torch.no_grad():
-            features = model.features(torch.from_numpy(waveform)[None].to(model.device))
+            features = model.features(torch.from_numpy(waveform)[None].to(model.device), offset)
         with torch.enable_grad():
             logit = model.network(features.requires_grad_())[0, model.classes.index(emotion)]
             (gradient,) = torch.autograd.grad(logit, kept[0])
@@ -57,17 +59,19 @@ def spread(cells: Array, stride: float | None, offset: float, shape: tuple[int, 
     return cells
 
 
-def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title: str) -> Figure:
+def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title: str, enrolled: Any = None) -> Figure:
     """Draw what a model in evaluation mode saw in a recording and why it said what it said.
 
     Waveform, features and class activation map (Grad-CAM of the likeliest emotion) share one time axis, in seconds
     of the recording; below stand the probabilities. Of a long recording the window is shown that speaks most for
-    the verdict. Where the network takes raw samples, the map lies under the waveform.
+    the verdict. Where the network takes raw samples, the map lies under the waveform. ``enrolled`` is the offset of an
+    enrolled speaker.
     """
     contract, front_end, emotion = contract_of(model), model.front_end, prediction.likeliest
     wave, start = judged_piece(contract, clip, prediction)
     rate, seconds = contract.sample_rate, len(wave) / contract.sample_rate
-    cells = class_activation(model, wave, emotion)
+    shift = (torch.zeros(1, 1) if enrolled is None else torch.from_numpy(enrolled)).to(model.device)
+    cells = class_activation(model, wave, emotion, shift)
     heights = [1.1, 2.0, 2.0] if front_end.image else [1.3, 0.55]
     heights.append(0.3 * len(contract.classes) + 0.2)
     figure = new_figure(WIDTH, sum(heights) + 0.62 * len(heights) + 0.7, plain(title))
@@ -82,7 +86,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
         with torch.no_grad():
             features, unit = front_end(torch.from_numpy(wave)[None].to(model.device)), front_end.unit
             if front_end.normalised_in_pictures:
-                features, unit = model.normalise(features), "standard deviations"
+                features, unit = model.normalise(features - shift[..., None]), "standard deviations"
         image = features[0, 0].float().cpu().numpy()  # of several channels the first
         seen, below = (draw_features(panel, image, rate, front_end.hop_length, front_end.axis) for panel in panels[1:])
         figure.colorbar(seen, cax=bars[0], label=unit)
@@ -135,7 +139,7 @@ def _draw_bars(axis: Any, prediction: Prediction) -> None:
 class Explainer:
     """Writes :func:`explain`'s pictures of the predictions of a checkpoint or run into a folder."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path, enrolled: Any = None) -> None:
         if onnx_file(source):
             raise EmolightError(
                 f"{source} is an exported model; the class activation map needs its gradients.",
@@ -143,6 +147,8 @@ class Explainer:
             )
         self.model, self.folder = load_classifier(checkpoint_of(source)), folder.expanduser()
         self.taken: set[str] = set()
+        self.enrolled = enrolled
+        assert self.model.network.cam_layer  # or an error, before anything is written
 
     def write(self, name: str, truth: str | None, clip: Clip, prediction: Prediction) -> Path:
         """Draw a recording as ``name.png``, for a name that came already ``name-2.png``; returns the path."""
@@ -152,5 +158,5 @@ class Explainer:
         self.taken.add(free.casefold())
         path = self.folder / f"{free}.png"
         heading = f"{name}\n{prediction}" + (f", labelled {truth}" if truth else "")
-        write_picture(explain(self.model, clip, prediction, heading), path)
+        write_picture(explain(self.model, clip, prediction, heading, self.enrolled), path)
         return path

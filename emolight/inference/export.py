@@ -21,11 +21,12 @@ from emolight import __version__
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, write_text
-from emolight.inference.onnx_network import FIELDS, INSTALL, load_onnx, seal
-from emolight.inference.recognizer import Contract
+from emolight.inference.onnx_network import FIELDS, INSTALL, SPEAKERS, load_onnx, seal
+from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
+from emolight.models.networks import Embedder
 from emolight.run.finish import CARD
 from emolight.run.folder import Run
 
@@ -93,10 +94,21 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
         "precision": precision,
         "opset": OPSET,
     }
+    if speakers := reference.speakers:
+        shape = list(speakers.centre.shape)
+        properties |= {
+            SPEAKERS: speakers.packed(),
+            "offset": f"of the speaker, float32 {shape}; zeros: not enrolled",
+            "statistic": f"of which a speaker's offset is made, float32 [batch, {', '.join(map(str, shape))}]",
+        }
     with atomic_write(output) as part:
         write_onnx(load_classifier(checkpoint), properties, part, half)
-        network = load_onnx(part)[1]
-        difference = max(float(np.abs(network(clip) - reference(clip)).max()) for clip in synthetic_batches(contract))
+        network, clips = load_onnx(part)[1], list(synthetic_batches(contract))
+        difference = max(float(np.abs(network(clip) - reference(clip)).max()) for clip in clips)
+        if speakers:
+            ours, theirs = (one.enrol(clips[-2], ordinary=False) for one in (network, reference))
+            enrolled = (float(np.abs(network(clip, ours) - reference(clip, theirs)).max()) for clip in clips)
+            difference = max(difference, *enrolled)
         if not difference <= TOLERANCE[precision]:
             raise EmolightError(
                 f"The exported model's probabilities differ from PyTorch's by {difference:.1e}; at most "
@@ -107,7 +119,10 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
 
 
 class _Exported(nn.Module):
-    """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``; decibels need float32, also where ``half``."""
+    """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``; decibels need float32, also where ``half``.
+
+    With a speaker's ``offset``, also to the statistics of which one is made.
+    """
 
     def __init__(self, model: EmotionClassifier, half: bool) -> None:
         super().__init__()
@@ -116,22 +131,33 @@ class _Exported(nn.Module):
         self.network = model.network.to(self.dtype).to(memory_format=torch.contiguous_format)
         self.eval()
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        features = self.normalise(self.front_end(waveform)).to(self.dtype)
-        probabilities: Tensor = (self.network(features).float() / self.temperature).softmax(dim=1)
-        return probabilities
+    def forward(self, waveform: Tensor, offset: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        seen = self.front_end(waveform)
+        if isinstance(self.network, Embedder):
+            statistic = self.network.embed(seen.squeeze(1))
+            logits = self.network.classify(statistic if offset is None else statistic - offset)
+        else:
+            statistic = seen.mean(-1)
+            features = self.normalise(seen if offset is None else seen - offset[..., None])
+            logits = self.network(features.to(self.dtype))
+        probabilities: Tensor = (logits.float() / self.temperature).softmax(dim=1)
+        return probabilities if offset is None else (probabilities, statistic)
 
 
 def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path, half: bool = False) -> None:
     """Save a classifier as one ONNX file, with its properties as JSON and its checksum; the model is used up."""
+    if isinstance(model.network, Embedder) and (half or not model.network.exportable):
+        kind = "in float16" if half else "that normalises over time, where padding would leak,"
+        raise EmolightError(f"A speech encoder {kind} cannot be exported.", "Take float32, or predict with its run.")
+    waves, shift = torch.zeros(2, contract_of(model).length), getattr(model.speakers, "centre", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             _Exported(model, half),
-            (torch.zeros(2, contract_of(model).length),),
-            input_names=["waveform"],
-            output_names=["probabilities"],
-            dynamic_shapes={"waveform": {0: "batch", 1: "time"}},
+            (waves,) if shift is None else (waves, shift),
+            input_names=["waveform", "offset"][: 1 if shift is None else 2],
+            output_names=["probabilities", "statistic"][: 1 if shift is None else 2],
+            dynamic_shapes={"waveform": {0: "batch", 1: "time"}} | ({} if shift is None else {"offset": {}}),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -154,6 +180,7 @@ def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> 
     source, folder = Path(source).expanduser(), Path(folder).expanduser()
     made = export(source, folder / "model.onnx", half)
     training = {name: value for name, value in made["training"].items() if not name.endswith("hashes")}
+    made.pop(SPEAKERS, None)
     write_text(folder / "config.json", json.dumps({**made, "training": training}, indent=1) + "\n")
     run = Run.around(source)
     card = run.folder / CARD if run else None
@@ -193,7 +220,8 @@ def synthetic_batches(contract: Contract) -> Iterator[Waveform]:
         hertz = generator.uniform(60, 1000, (size, 1))
         tones = generator.uniform(0.01, 0.7, (size, 1)) * np.sin(2 * np.pi * hertz * seconds)
         noise = 10 ** generator.uniform(-5, -1, (size, 1)) * generator.standard_normal((size, length))
-        yield (tones + noise).astype(np.float32)
+        ends = length - length * np.arange(size)[:, None] // 16  # zeros behind, as behind short recordings
+        yield np.where(np.arange(length) < ends, tones + noise, 0).astype(np.float32)
 
 
 def main(argv: list[str]) -> int:

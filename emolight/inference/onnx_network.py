@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
-from emolight.inference.recognizer import Contract, Network, Probabilities
+from emolight.inference.network import Array, Network, Probabilities, Speakers
+from emolight.inference.prediction import Contract
 
 INSTALL = 'Type: pip install "emolight[export]"'
 AGAIN = "Give a model.onnx of python -m emolight export; where it was one, copy it again or export it again."
 FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training", "title")
 """What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
+SPEAKERS = "speaker_norm"
+"""The property with the :class:`Speakers` of a model that can be adapted."""
 MARK = b"\x72\x4a\x0a\x06sha256\x12\x40"
 """How the last 76 bytes begin: field 14 of a ModelProto, a property ``sha256`` of 64 hexadecimal digits."""
 SEAL = len(MARK) + 64
@@ -53,13 +59,38 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         meta = session.get_modelmeta().custom_metadata_map
         contract = Contract(**{name: json.loads(meta[name]) for name in FIELDS})
+        packed = meta.get(SPEAKERS)
     except Exception as error:  # onnxruntime's errors have no common class of their own
         missing = "it is not a model of emolight, and lacks the property " if isinstance(error, KeyError) else ""
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise EmolightError(f"{path} cannot be loaded: {missing}{reason}", AGAIN) from None
 
-    def network(waveforms: Waveform) -> Probabilities:
-        result: Probabilities = session.run(["probabilities"], {"waveform": waveforms})[0]
-        return result
+    return contract, OnnxNetwork(session, Speakers.unpacked(json.loads(packed)) if packed else None)
 
-    return contract, network
+
+class OnnxNetwork(Network):
+    """A session of ONNX Runtime."""
+
+    def __init__(self, session: Any, speakers: Speakers | None) -> None:
+        self.session, self.speakers = session, speakers
+
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+        """As :meth:`Network.__call__`."""
+        return self._run("probabilities", waveforms, offset)
+
+    def statistics(self, waveforms: Waveform) -> Array:
+        """As :meth:`Network.statistics`."""
+        return self._run("statistic", waveforms)
+
+    def _run(self, name: str, waveforms: Waveform, offset: Any = None) -> Array:
+        inputs = {"waveform": waveforms}
+        if self.speakers is not None:
+            inputs["offset"] = np.zeros_like(self.speakers.centre) if offset is None else offset
+        try:
+            result: Array = self.session.run([name], inputs)[0]
+        except Exception as error:  # see above; of Whisper above 30 s
+            raise EmolightError(
+                f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}",
+                "Take shorter windows.",
+            ) from None
+        return result

@@ -4,59 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import io
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from emolight.data.audio import AudioError
-from emolight.data.corpus import OTHER_MEDIA, READ, walk
 from emolight.errors import EmolightError
 from emolight.files import write_text
 from emolight.inference.predict_writers import FORMATS, Result, print_result, shown, write_table
 from emolight.inference.prediction import Clip
-from emolight.inference.recognizer import Recognizer, load
+from emolight.inference.recognizer import KINDS, Recognizer, load
+from emolight.inference.recordings import CONVERT, STDIN, count_suffixes, find_recordings
 
-STDIN = "-"
-CONVERT = "Convert them first: ffmpeg -i FILE FILE.wav"
 BATCH_BYTES = 2**24  # of sound files that are decoded together, the last one aside: an hour of speech takes no less
-
-
-def find_recordings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files that the words of a command line mean: files, folders (searched for sound files), globs, ``-``.
-
-    Returns paths to read; and the sound and video files in folders that are of formats which cannot be read.
-    """
-    found: list[str] = []
-    unreadable: list[str] = []
-    for word in words:
-        place, problem, fix = Path(word).expanduser(), f"There is no file '{word}'", "Give files, folders, globs, or -."
-        if place.is_dir():
-            files = sorted(place / path for path in walk(place, Counter()) if not path.name.startswith("._"))
-            inside = [str(path) for path in files if path.suffix.lower() in READ and path.is_file()]
-            others = [str(path) for path in files if path.suffix.lower() in OTHER_MEDIA]
-            problem = f"No sound file that can be read is in the folder '{word}'"
-            problem, fix = (f"{problem}: it has {_count(others)}", CONVERT) if others else (problem, fix)
-            unreadable += others
-        elif word == STDIN or place.is_file():
-            inside = [str(place)]
-        else:
-            inside = sorted(path for path in glob.glob(str(place), recursive=True) if Path(path).is_file())
-        if not inside:
-            raise EmolightError(f"{problem}.", fix)
-        found += inside
-    return list(dict.fromkeys(found)), unreadable
-
-
-def _count(paths: Iterable[str]) -> str:
-    """``3 × .m4a, 1 × .mp4``."""
-    suffixes = Counter(PurePath(path).suffix.lower() for path in paths)
-    return ", ".join(f"{number} × {suffix}" for suffix, number in sorted(suffixes.items()))
 
 
 def predict_files(recognizer: Recognizer, paths: Sequence[str], **windows: Any) -> Iterator[Result | AudioError]:
@@ -106,7 +70,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
         "than those of the training is judged by windows.",
     )
     add = parser.add_argument
-    add("model", type=Path, help="a run folder, a checkpoint (.ckpt), or an exported model (.onnx, or its bundle)")
+    add("model", type=Path, help="a run, a checkpoint (.ckpt), an exported model, a cross-validation or an ensemble")
     add("paths", nargs="+", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
     add("--format", choices=FORMATS, help="default: by the suffix of --output, else text")
     add("--output", type=Path, metavar="FILE", help="write there (.csv, .jsonl, .json, .txt) instead of printing")
@@ -116,6 +80,13 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--timeline", type=Path, metavar="PNG", help="draw the probabilities of one recording over time")
     add("--abstain-below", type=float, default=0.0, metavar="P", help="no label below this confidence")
     add("--explain", type=Path, metavar="DIR", help="draw there what the model saw in every recording")
+    add("--enrol", type=Path, metavar="FOLDER", help="recordings of the speaker without labels, to adapt the model by")
+    add(
+        "--enrol-as",
+        choices=KINDS,
+        default=next(iter(KINDS)),
+        help="they are in an ordinary voice, or mixed: of all emotions",
+    )
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_args(argv)
     if options.whole and (options.window or options.hop or options.timeline):
@@ -135,6 +106,8 @@ def main(argv: list[str]) -> int:
     if options.timeline and len(paths) != 1:
         raise EmolightError(f"--timeline draws one recording; {len(paths)} are given.", "Name one of them.")
     recognizer = load(options.model, options.device, options.abstain_below)
+    if options.enrol:
+        recognizer = recognizer.enrol(options.enrol, options.enrol_as)
     warnings.showwarning = lambda message, *_: print(f"emolight: {message}", file=sys.stderr)
     if options.timeline and options.hop is None:
         options.hop = (options.window or recognizer.contract.duration) / 2  # of a short recording, too
@@ -142,7 +115,7 @@ def main(argv: list[str]) -> int:
     if options.explain:
         from emolight.inference.explain import Explainer
 
-        explainer = Explainer(options.model, options.explain)
+        explainer = Explainer(options.model, options.explain, recognizer.offset)
     results: Iterable[Result | AudioError] = predict_files(recognizer, paths, **windows)
     if len(paths) > 1 and sys.stderr.isatty() and (options.output or not sys.stdout.isatty()):
         from rich.console import Console
@@ -175,5 +148,5 @@ def main(argv: list[str]) -> int:
         print(f"predictions of {len(paths) - bad} of {len(paths)} recordings, as {options.format}: {options.output}")
     if unreadable:
         names = ", ".join(map(shown, unreadable[:20])) + (" ..." if len(unreadable) > 20 else "")
-        print(f"emolight: not read: {_count(unreadable)}: {names}\n{CONVERT}", file=sys.stderr)
+        print(f"emolight: not read: {count_suffixes(unreadable)}: {names}\n{CONVERT}", file=sys.stderr)
     return 1 if bad or unreadable else 0

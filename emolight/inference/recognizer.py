@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,17 +15,18 @@ from emolight.data.audio import Waveform
 from emolight.data.corpora import recognise
 from emolight.data.corpus import UNKNOWN
 from emolight.errors import EmolightError
+from emolight.inference.network import BATCH, Probabilities
 from emolight.inference.prediction import Clip, Contract, Prediction
+from emolight.inference.recordings import CONVERT, count_suffixes, find_recordings
 
-__all__ = ["Clip", "Contract", "Network", "Prediction", "Probabilities", "Recognizer", "load"]
+__all__ = ["Clip", "Contract", "Prediction", "Recognizer", "load"]
 
-Probabilities: TypeAlias = NDArray[np.float32]
-Network: TypeAlias = Callable[[Waveform], Probabilities]
-"""Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``."""
-BATCH = 32  # windows of the trained length in one pass of the network
 SILENT = 1e-3
 """A window this much below the level of the loudest one is silent: 16 bits of quiet room noise beside a voice."""
 MIN_WINDOW, MAX_WINDOW = 0.05, 60.0
+KINDS: dict[str, str] = {"ordinary": "in an ordinary voice", "mixed": "of all emotions"}
+"""What recordings that enrol a speaker may hold."""
+FEW = 5
 UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}  # of the values of emolight.data.audio.profile
 
 
@@ -38,7 +40,7 @@ class Recognizer:
 
     Args:
         contract: what the model expects.
-        network: see :data:`Network`.
+        network: see :class:`~emolight.inference.network.Network`; a plain function cannot be adapted to a speaker.
         abstain_below: confidence below which a prediction has no label.
 
     Example:
@@ -47,10 +49,71 @@ class Recognizer:
         'happy'
     """
 
-    def __init__(self, contract: Contract, network: Network, abstain_below: float = 0.0) -> None:
+    def __init__(self, contract: Contract, network: Callable[..., Probabilities], abstain_below: float = 0.0) -> None:
         self.contract, self.network, self.abstain_below = contract, network, abstain_below
         self.classes = contract.classes
         """Names of the emotions, in the order of the probabilities."""
+        self.offset: Any = None
+        """Of the enrolled speaker."""
+        self.about: str = getattr(network, "about", "")
+
+    def enrol(
+        self, recordings: str | Path | Sequence[Any], kind: str = "ordinary", sample_rate: int | None = None
+    ) -> Recognizer:
+        """This model adapted to a speaker by some recordings of theirs, which need no labels.
+
+        Recordings that are much longer than the model's clips count as several.
+
+        Args:
+            recordings: a folder, paths, or arrays as for :meth:`predict`; of one speaker. 5 to 20 are good; the fewer
+                there are, the smaller is the change.
+            kind: ``ordinary``: all in the speaker's ordinary voice, neutral or calm; ``mixed``: of all emotions alike.
+            sample_rate: of arrays, Hz.
+
+        Raises:
+            EmolightError: the model was trained without ``speaker_norm``, or for ``ordinary`` without neutral and calm
+                clips; or a recording is unusable.
+
+        Example:
+            >>> model.enrol("recordings/of/anna").predict_file("anna.wav").label
+            'happy'
+        """
+        if kind not in KINDS:
+            raise EmolightError(f"Recordings of the kind '{kind}' are unknown.", f"Valid: {', '.join(KINDS)}.")
+        if getattr(self.network, "speakers", None) is None:
+            raise EmolightError(
+                "This model cannot be adapted to a speaker: it was trained without speaker_norm.",
+                "Train one that can: python -m emolight fit --model.speaker_norm true",
+            )
+        rate, length, pieces = self.contract.sample_rate, self.contract.length, []
+        for clip in (clips := self._clips(recordings, sample_rate)):
+            sound = clip.trimmed
+            if len(sound) <= self.contract.longest * rate:
+                pieces.append(audio.fix_length(sound, length))
+                continue
+            parts = [sound[start : start + length] for start in window_starts(len(sound), length, length)]
+            pieces += [part for part, heard in zip(parts, sounding(parts), strict=True) if heard]
+        network: Any = self.network
+        adapted = copy.copy(self)
+        adapted.offset = network.enrol(np.stack(pieces), kind == "ordinary")
+        several = f"{len(clips)} recording{'s' * (len(clips) > 1)} {KINDS[kind]}"
+        few = f", few: {FEW} or more are better" if len(pieces) < FEW else ""
+        adapted.about = "; ".join(filter(None, (network.about, f"speaker enrolled with {several}{few}")))
+        return adapted
+
+    def _clips(self, recordings: str | Path | Sequence[Any], sample_rate: int | None) -> list[Clip]:
+        """Recordings of any form, one at least."""
+        recordings = [recordings] if isinstance(recordings, (str, Path)) else list(recordings)
+        words = [str(one) for one in recordings if isinstance(one, (str, Path))]
+        paths, unreadable = find_recordings(words)
+        if unreadable:
+            raise EmolightError(
+                f"Among the recordings are {count_suffixes(unreadable)}, which cannot be read.", CONVERT
+            )
+        arrays = [one for one in recordings if not isinstance(one, (str, Path))]
+        if not recordings or (arrays and sample_rate is None):
+            raise EmolightError("Recordings are needed, and of arrays the sample_rate.", "Give both.")
+        return [self.load_clip(path) for path in paths] + [self._of_array(one, sample_rate or 0) for one in arrays]
 
     def predict(self, waveform: ArrayLike, sample_rate: int, **windows: Any) -> Prediction:
         """The emotion of one recording.
@@ -67,12 +130,12 @@ class Recognizer:
 
     def predict_batch(self, waveforms: Sequence[ArrayLike], sample_rate: int, **windows: Any) -> list[Prediction]:
         """As :meth:`predict` for several recordings of any lengths; the short ones are one pass of the network."""
-        clips = []
-        for waveform in waveforms:
-            wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform")
-            wave = audio.prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
-            clips.append(self._clip(wave, sample_rate))
-        return self.predict_clips(clips, **windows)
+        return self.predict_clips([self._of_array(one, sample_rate) for one in waveforms], **windows)
+
+    def _of_array(self, waveform: ArrayLike, sample_rate: int) -> Clip:
+        wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform")
+        wave = audio.prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
+        return self._clip(wave, sample_rate)
 
     def predict_file(self, path: str | Path, **windows: Any) -> Prediction:
         """As :meth:`predict` for a sound file."""
@@ -124,7 +187,7 @@ class Recognizer:
         cut = [asked or len(clip.trimmed) > longest * rate for clip in clips]
         short = [clip for clip, by_windows in zip(clips, cut, strict=True) if not by_windows]
         pieces = [audio.fix_length(clip.trimmed, contract.length) for clip in short]
-        rows = iter(self.network(np.stack(pieces)) if pieces else ())
+        rows = iter(self._judge(np.stack(pieces)) if pieces else ())
         found = []
         for clip, by_windows in zip(clips, cut, strict=True):
             if by_windows:
@@ -142,11 +205,10 @@ class Recognizer:
         length, size = round(window * rate), max(1, int(BATCH * min(1.0, trained / window)))
         starts = window_starts(len(wave), length, max(1, round(hop * rate)))
         parts = [wave[start : start + length] for start in starts]
-        levels = np.array([part.std() for part in parts])  # a constant offset aside
-        sound = levels > levels.max() * SILENT
+        sound = sounding(parts)
         batches = (parts[first : first + size] for first in range(0, len(parts), size))
         pieces = (np.stack([audio.fix_length(part, length) for part in batch]) for batch in batches)
-        rows = np.concatenate([self.network(batch) for batch in pieces])
+        rows = np.concatenate([self._judge(batch) for batch in pieces])
         profiles = [audio.profile(part, rate) for part, heard in zip(parts, sound, strict=True) if heard]
         values = [{name: one[name] for name in ("level", "bandwidth")} for one in profiles]  # all last a window
         windows, own = [], iter(values)
@@ -164,6 +226,9 @@ class Recognizer:
         how += f", {len(rows) - len(values)} silent left out" if len(values) < len(rows) else ""
         return self._prediction(rows[sound].mean(axis=0), warnings, how, windows=tuple(windows))
 
+    def _judge(self, pieces: Waveform) -> Probabilities:
+        return self.network(pieces) if self.offset is None else self.network(pieces, self.offset)
+
     def _odd(self, values: dict[str, float]) -> tuple[str, ...]:
         """In which values of :func:`audio.profile` a recording is unlike the ones that the model was trained on."""
         found, ranges = [], self.contract.training.get("ranges", {})
@@ -176,6 +241,7 @@ class Recognizer:
 
     def _prediction(self, row: Probabilities, warnings: tuple[str, ...], how: str = "", **rest: Any) -> Prediction:
         probabilities = dict(zip(self.classes, map(float, row), strict=True))
+        how = "; ".join(filter(None, (how, "" if "times" in rest else self.about)))
         label = self.classes[int(row.argmax())] if row.max() >= self.abstain_below else None
         return Prediction(label, probabilities, warnings, how, **rest)
 
@@ -184,6 +250,12 @@ def window_starts(samples: int, length: int, step: int) -> list[int]:
     """First samples of the windows that cover a recording; the last one ends where it ends, so (11, 4, 3): 0 3 6 7."""
     starts = list(range(0, max(1, samples - length + 1), step))
     return starts + ([samples - length] if starts[-1] + length < samples else [])
+
+
+def sounding(parts: Sequence[Waveform]) -> NDArray[np.bool_]:
+    """Which windows of a recording hold sound."""
+    levels = np.array([part.std() for part in parts])  # a constant offset aside
+    return np.asarray(levels > levels.max() * SILENT)
 
 
 def onnx_file(path: str | Path) -> Path | None:
@@ -197,8 +269,8 @@ def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> R
     """Load a trained model for inference.
 
     Args:
-        path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), or an exported model (``.onnx``, or a
-            folder of ``export --bundle``).
+        path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), an exported model (``.onnx``, or a folder
+            of ``export --bundle``), or the folder of a cross-validation or ensemble: the mean of all of its models.
         device: where PyTorch computes: ``cpu``, ``cuda``, ``mps``; an ONNX file runs on the CPU.
         abstain_below: confidence below which a prediction has no label.
 
@@ -212,7 +284,9 @@ def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> R
 
         contract, network = load_onnx(exported)
     else:
-        from emolight.inference.torch_network import load_torch
+        from emolight.inference.ensemble import load_ensemble
+        from emolight.inference.torch_network import CROSSVAL, load_torch
 
-        contract, network = load_torch(Path(path).expanduser(), device)
+        path = Path(path).expanduser()
+        contract, network = (load_ensemble if (path / CROSSVAL).is_file() else load_torch)(path, device)
     return Recognizer(contract, network, abstain_below)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
-from emolight.inference.recognizer import Contract, Network, Probabilities
+from emolight.inference.network import Array, Network, Probabilities, Speakers
+from emolight.inference.prediction import Contract
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
+
+CROSSVAL = "crossval.json"
+"""Stands in the folder of a cross-validation or an ensemble."""
 
 
 def contract_of(model: EmotionClassifier) -> Contract:
@@ -24,9 +29,38 @@ def checkpoint_of(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_dir():
         return path
+    if (path / CROSSVAL).is_file():
+        raise EmolightError(f"'{path}' holds several models; this takes one.", "Give one of its runs.")
     from emolight.run.folder import Run  # here, because a checkpoint alone loads without what a run needs
 
     return Run.open(path).best
+
+
+class TorchNetwork(Network):
+    """A classifier in evaluation mode, on its device."""
+
+    def __init__(self, model: EmotionClassifier) -> None:
+        self.model = model
+        if model.speakers is not None:
+            centre, ordinary, strength = (values.cpu().numpy() for _, values in model.speakers.named_buffers())
+            self.speakers = Speakers(centre, ordinary, float(strength))
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+        """As :meth:`Network.__call__`."""
+        shift = 0.0 if offset is None else self._tensor(offset)
+        logits = self.model.logits({"waveform": self._tensor(waveforms)}, shift) / self.model.temperature
+        result: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def statistics(self, waveforms: Waveform) -> Array:
+        """As :meth:`Network.statistics`."""
+        result: Array = self.model.statistics({"waveform": self._tensor(waveforms)}).float().cpu().numpy()
+        return result
+
+    def _tensor(self, values: Array) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.model.device)
 
 
 def load_torch(path: Path, device: str = "cpu") -> tuple[Contract, Network]:
@@ -35,11 +69,4 @@ def load_torch(path: Path, device: str = "cpu") -> tuple[Contract, Network]:
         model = load_classifier(checkpoint_of(path)).to(device)
     except (RuntimeError, AssertionError) as error:
         raise EmolightError(f"'{device}' cannot be used: {str(error).splitlines()[0]}", "Try cpu.") from None
-
-    @torch.inference_mode()
-    def network(waveforms: Waveform) -> Probabilities:
-        logits = model(torch.from_numpy(waveforms).to(device)) / model.temperature
-        result: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
-        return result
-
-    return contract_of(model), network
+    return contract_of(model), TorchNetwork(model)

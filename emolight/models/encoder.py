@@ -96,6 +96,9 @@ class SpeechEncoder(Embedder):
         self.top = nn.Sequential(nn.Dropout(dropout), *before, last)
         if head == "logistic":
             self.requires_grad_(False)
+        # Group norm runs over time: each clip passes alone, in a loop that no graph holds.
+        self.alone = getattr(self.encoder.config, "feat_extract_norm", "layer") == "group"
+        self.exportable = not self.alone
         self.frozen = not self.trained
         if self.frozen:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
@@ -181,7 +184,7 @@ class SpeechEncoder(Embedder):
         encoder = self.encoder
         if isinstance(self.front, WhisperFront):
             return self._whisper(inputs, lengths)
-        if getattr(encoder.config, "feat_extract_norm", "layer") == "group":  # over time: padding would leak
+        if self.alone:
             parts = [self._plain(row[None, : int(length)], None) for row, length in zip(inputs, lengths, strict=True)]
             sizes = torch.tensor([part[0].shape[1] for part in parts], device=samples.device)
             padded = [nn.utils.rnn.pad_sequence([part[k][0] for part in parts], True) for k in range(len(self.layers))]

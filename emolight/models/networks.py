@@ -86,6 +86,7 @@ class Embedder(Network):
         shape: of a clip's embedding.
         frozen: whether only the second part is trained: then embeddings are computed once a clip.
         key: what an embedding depends on, beside the clip.
+        exportable: whether :meth:`embed` can be written as ONNX.
     """
 
     hidden = True
@@ -93,6 +94,7 @@ class Embedder(Network):
     shape: tuple[int, ...]
     frozen: bool = True
     key: str = ""
+    exportable: bool = True
 
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, *shape]`` float32 of samples ``[B, T]``, with zeros behind each clip."""

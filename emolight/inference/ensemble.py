@@ -1,0 +1,81 @@
+"""The models of a cross-validation or of an ensemble as one, the weighted mean of their calibrated probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emolight.data.audio import Waveform, fix_length
+from emolight.errors import EmolightError
+from emolight.inference.network import Network, Probabilities
+from emolight.inference.prediction import Contract
+from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
+
+
+def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]]:
+    """The best checkpoints of a run, cross-validation or ensemble, and their weights, which sum to ``weight``."""
+    if not (folder / CROSSVAL).is_file():
+        yield checkpoint_of(folder), weight
+        return
+    about = json.loads((folder / CROSSVAL).read_text(encoding="utf-8"))
+    for run in about["runs"]:
+        yield checkpoint_of(folder / run["folder"]), weight / len(about["runs"])
+    for member in about.get("members", ()):
+        yield from members_of(Path(member["folder"]), weight * member["weight"])
+
+
+class Mean(Network):
+    """The weighted mean of networks; each gets the clips at the length that it was trained on."""
+
+    def __init__(self, members: Sequence[tuple[Contract, Network, float]], about: str) -> None:
+        self.members, self.about = members, about
+        self.speakers = next((network.speakers for _, network, _ in members if network.speakers), None)
+
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+        """As :meth:`Network.__call__`; ``offset`` holds one for each network."""
+        rows = [
+            weight * network(pieces(waveforms, contract.length), own)
+            for (contract, network, weight), own in zip(self.members, offset or [None] * len(self.members), strict=True)
+        ]
+        mean: Probabilities = np.sum(rows, axis=0, dtype=np.float32)
+        return mean
+
+    def enrol(self, waveforms: Waveform, ordinary: bool) -> Any:
+        """As :meth:`Network.enrol`; networks that cannot be adapted stay as they are."""
+        return [
+            network.enrol(pieces(waveforms, contract.length), ordinary) if network.speakers else None
+            for contract, network, _ in self.members
+        ]
+
+
+def pieces(waveforms: Waveform, length: int) -> Waveform:
+    """The middle of clips ``[B, T]`` that zeros fill, as clips of ``length`` samples; of a shorter T all."""
+    if waveforms.shape[1] <= length:
+        return waveforms
+    ends = ((waveforms != 0) * np.arange(1, waveforms.shape[1] + 1)).max(axis=1)
+    return np.stack([fix_length(wave[:end], length) for wave, end in zip(waveforms, ends, strict=True)])
+
+
+def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]:
+    """Load the models of a cross-validation or ensemble; see :func:`emolight.inference.recognizer.load`."""
+    try:
+        found = list(members_of(folder))
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise EmolightError(f"{folder / CROSSVAL} is damaged: {error}.", "Make it again.") from None
+    members = [(*load_torch(path, device), weight) for path, weight in found]
+    contracts = [contract for contract, _, _ in members]
+    first = max(contracts, key=lambda one: one.length)
+    for other in contracts:
+        for key in ("classes", "sample_rate", "trim_db"):
+            if getattr(other, key) != (value := getattr(first, key)):
+                problem = f"The members have different {key}: {getattr(other, key)} and {value}."
+                raise EmolightError(problem, "Predict with each of them.")
+    facts = dict(first.training)
+    for key in ("hashes", "val_hashes", "speakers", "val_speakers"):
+        facts[key] = sorted({value for one in contracts for value in one.training.get(key, ())})
+    about = f"mean of {len(members)} models of {folder.name}"
+    return Contract(**{**vars(first), "training": facts}), Mean(members, about)

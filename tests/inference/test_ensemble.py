@@ -1,0 +1,84 @@
+"""The folder of a cross-validation or an ensemble is one model: the weighted mean of all of its runs' models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emolight.__main__ import run
+from emolight.errors import EmolightError
+from emolight.inference.recognizer import load
+from emolight.models.classifier import EmotionClassifier
+from emolight.models.features import MFCC, MelSpectrogram, Waveform
+from tests.inference.conftest import CLASSES, Small, save, settle, small_model, voice
+
+RATE = 16000
+
+
+def run_of(folder: Path, features: type = MFCC, duration: float = 0.5, bias: float = 0.0) -> Path:
+    """A run folder whose model differs by ``bias``."""
+    model = small_model(features)
+    if duration != 0.5:
+        model = settle(EmotionClassifier(features, Small, augment=[], classes=CLASSES, duration=duration))
+    with torch.no_grad():
+        list(model.network.modules())[-1].bias += bias * torch.arange(len(CLASSES))
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("name: a\n")
+    save(model, folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a cross-validation of two runs on 0.5 s, and of a run on 0.8 s."""
+    top = tmp_path_factory.mktemp("logs")
+    for fold in (1, 2):
+        run_of(top / "cv" / f"fold_{fold}", bias=fold)
+    run_of(top / "one", MelSpectrogram, duration=0.8)
+    runs = [{"folder": f"fold_{fold}"} for fold in (1, 2)]
+    (top / "cv" / "crossval.json").write_text(json.dumps({"kind": "crossval", "runs": runs}))
+    members = [{"folder": str(top / "cv"), "weight": 0.75}, {"folder": str(top / "one"), "weight": 0.25}]
+    (top / "both").mkdir()
+    (top / "both" / "crossval.json").write_text(json.dumps({"kind": "ensemble", "runs": [], "members": members}))
+    return top / "both"
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.1])
+def test_it_says_the_weighted_mean_of_what_its_models_say(ensemble: Path, seconds: float) -> None:
+    top, wave = ensemble.parent, voice(seconds)
+    each = [load(top / name).predict(wave, RATE) for name in ("cv/fold_1", "cv/fold_2", "one")]
+    rows = np.array([list(one.probabilities.values()) for one in each])
+    assert np.ptp(rows, axis=0).max() > 0.05
+    said = load(ensemble).predict(wave, RATE)
+    np.testing.assert_allclose(list(said.probabilities.values()), np.array([0.375, 0.375, 0.25]) @ rows, atol=2e-3)
+    assert said.how == "mean of 3 models of both"
+    assert load(top / "cv").predict(wave, RATE).how.endswith("mean of 2 models of cv")
+
+
+def test_a_long_recording_is_judged_by_windows_too(ensemble: Path) -> None:
+    said = load(ensemble).predict(np.concatenate([voice(1.0, pitch=pitch) for pitch in (100, 200, 300, 400)]), RATE)
+    assert said.how == "mean of 9 windows of 0.8 s; mean of 3 models of both"
+    assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmolightError, match="holds several models; this takes one"):
+        run(["export", str(ensemble), "--output", str(tmp_path / "model.onnx")])
+    with pytest.raises(EmolightError, match="cannot be adapted to a speaker"):
+        load(ensemble).enrol([voice()], sample_rate=RATE)
+    (tmp_path / "crossval.json").write_text('{"runs": [{}]}')
+    with pytest.raises(EmolightError, match=r"crossval\.json is damaged"):
+        load(tmp_path)
+    other = small_model(Waveform)
+    other.hparams["trim_db"] = None
+    (run_of(tmp_path / "a") / "checkpoints" / "best.ckpt").unlink()
+    save(other, tmp_path / "a" / "checkpoints" / "best.ckpt")
+    folders = [str(tmp_path / "a"), str(ensemble.parent / "one")]
+    members = [{"folder": folder, "weight": 0.5} for folder in folders]
+    (tmp_path / "crossval.json").write_text(json.dumps({"runs": [], "members": members}))
+    with pytest.raises(EmolightError, match="different trim_db"):
+        load(tmp_path)
