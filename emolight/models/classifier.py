@@ -33,7 +33,7 @@ JOINED = ("hashes", "val_hashes", "speakers", "val_speakers")
 
 
 class EmotionClassifier(pl.LightningModule):
-    """Emotion of a clip from its waveform.
+    """Emotion of a clip from its waveform: ``[B, T]`` float32 to logits ``[B, C]``.
 
     Args:
         features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
@@ -52,9 +52,6 @@ class EmotionClassifier(pl.LightningModule):
         trim_db: the trimming rule of the training clips; linked from the data.
         seed: base of the augmentation's random numbers; linked from ``seed_everything``.
 
-    Shape:
-        waveforms ``[B, T]`` float32 to logits ``[B, C]``.
-
     Attributes:
         front_end: the :class:`~emolight.models.features.Features`.
         network: the :class:`~emolight.models.networks.Network`.
@@ -63,9 +60,6 @@ class EmotionClassifier(pl.LightningModule):
         training_facts: the data module's ``training_facts()``; a checkpoint keeps them.
         predictions: after validation or test, of the clips of all processes, by ``index``: ``index`` and ``label``
             int64 [N], and uncalibrated ``probabilities`` float32 [N, C]. Callbacks read it in ``on_validation_end``.
-
-    Raises:
-        EmolightError: a value out of range, or parts that do not fit.
 
     Example:
         >>> trainer.fit(EmotionClassifier(network=ResNet34), datamodule=EmotionDataModule(corpus="RAVDESS"))
@@ -108,17 +102,10 @@ class EmotionClassifier(pl.LightningModule):
         self.augment = nn.ModuleList(_maker(change, Augmentation)() for change in changes)
         self.training_facts: dict[str, Any] = {}
         self.predictions: dict[str, np.ndarray] = {}
-        self._settings = {
-            "augment": [change.spec for change in self.augment],
-            "mixup": mixup,
-            "label_smoothing": label_smoothing,
-            "class_weights": class_weights,
-            "speaker_norm": speaker_norm,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "warmup": warmup,
-            "seed": seed,
-        }
+        training = {"mixup": mixup, "label_smoothing": label_smoothing, "class_weights": class_weights, "seed": seed}
+        optimiser = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
+        self._settings = {**training, **optimiser, "speaker_norm": speaker_norm}
+        self._settings["augment"] = [change.spec for change in self.augment]
         self._makers = (_maker(features or MFCC, Features), _maker(network or ResNet18, Network))
         if classes:
             self._build(classes, sample_rate, duration, trim_db)
@@ -126,9 +113,8 @@ class EmotionClassifier(pl.LightningModule):
     def _build(self, classes: Sequence[str], sample_rate: int, duration: float, trim_db: float | None) -> None:
         """Make everything whose size depends on the data."""
         if len(classes) < 2:
-            raise EmolightError(
-                f"The classes are [{', '.join(classes)}]; a classifier needs at least two.", "Change data.emotions."
-            )
+            problem = f"The classes are [{', '.join(classes)}]; a classifier needs at least two."
+            raise EmolightError(problem, "Change data.emotions.")
         make_features, make_network = self._makers
         del self._makers  # what jsonargparse makes cannot be pickled
         self.classes = [str(name) for name in classes]
@@ -144,21 +130,17 @@ class EmotionClassifier(pl.LightningModule):
         self.network, self._pass = network, Replay(network)
         if self.network.image != self.front_end.image:
             takes, fits = ("images", "WaveCNN") if self.network.image else ("samples", "ResNet18")
-            raise EmolightError(
-                f"{type(self.network).__name__} takes {takes}; {type(self.front_end).__name__} gives none.",
-                f"For example: --model.network {fits}",
-            )
+            problem = f"{type(self.network).__name__} takes {takes}; {type(self.front_end).__name__} gives none."
+            raise EmolightError(problem, f"For example: --model.network {fits}")
         if (wanted := getattr(self.network, "sample_rate", sample_rate)) != sample_rate:
-            raise EmolightError(
-                f"{type(self.network).__name__} was trained at {wanted} Hz; data.sample_rate is {sample_rate}.",
-                f"Set data.sample_rate {wanted}.",
-            )
+            problem = f"{type(self.network).__name__} was trained at {wanted} Hz; data.sample_rate is {sample_rate}."
+            raise EmolightError(problem, f"Set data.sample_rate {wanted}.")
         # Plain values only, so that the checkpoint loads with weights_only=True.
         parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}
         data = {"sample_rate": sample_rate, "duration": duration, "trim_db": trim_db}
         self.save_hyperparameters({**parts, "classes": self.classes, **data}, logger=False)
-        shape: tuple[int, ...] = (self.front_end.channels, self.front_end.rows)
-        shape = self.network.shape if isinstance(self.network, Embedder) else shape
+        of_rows = (self.front_end.channels, self.front_end.rows)
+        shape = self.network.shape if isinstance(self.network, Embedder) else of_rows
         self.speakers = SpeakerNorm(shape) if self.hparams["speaker_norm"] else None
         self._offsets = (torch.zeros(1, *shape), torch.zeros(0, dtype=torch.int64))
         self.register_buffer("class_weight", torch.ones(len(classes)))
@@ -173,17 +155,15 @@ class EmotionClassifier(pl.LightningModule):
         contract = getattr(data, "contract", None)
         if not hasattr(self, "network"):
             if contract is None:
-                raise EmolightError(
-                    "The classifier does not know its classes: the Trainer has no data module with a contract.",
-                    "Give EmotionClassifier(classes=[...], sample_rate=...), or fit with an EmotionDataModule.",
-                )
+                problem = "The classifier does not know its classes: the Trainer has no data module with a contract."
+                fix = "Give EmotionClassifier(classes=[...], sample_rate=...), or fit with an EmotionDataModule."
+                raise EmolightError(problem, fix)
             self._build(**contract)
         for name in ("classes", "sample_rate"):
             ours, theirs = self.hparams[name], (contract or self.hparams)[name]
             if theirs != ours:
-                raise EmolightError(
-                    f"The model was made for data.{name} {ours}; the data has {theirs}.", "Make them the same."
-                )
+                problem = f"The model was made for data.{name} {ours}; the data has {theirs}."
+                raise EmolightError(problem, "Make them the same.")
         # Augmented clips need embeddings of their own.
         changing = stage == "fit" and any(change.level == "waveform" for change in self.augment)
         if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
@@ -253,10 +233,8 @@ class EmotionClassifier(pl.LightningModule):
         """Fit what is fitted on the training clips in one step, unless a checkpoint brought it."""
         data, resumed = self._data(), self.normalise.fitted and self.trainer.ckpt_path
         if not (hasattr(data, "training_facts") and hasattr(data, "statistics_dataloader")):
-            raise EmolightError(
-                "The classifier is fitted to a data module with statistics_dataloader() and training_facts().",
-                "Fit with an EmotionDataModule, or give yours these methods.",
-            )
+            problem = "The classifier is fitted to a data module with statistics_dataloader() and training_facts()."
+            raise EmolightError(problem, "Fit with an EmotionDataModule, or give yours these methods.")
         if self.speakers is not None:
             fit_speakers(self, self.speakers, data)
         if resumed:
@@ -307,9 +285,8 @@ class EmotionClassifier(pl.LightningModule):
         return loss if loss.requires_grad else None
 
     def _augmented(self, clips: Tensor, level: str) -> Tensor:
-        for change in self.augment:
-            if change.level == level:
-                clips = change(clips)
+        for change in (one for one in self.augment if one.level == level):
+            clips = change(clips)
         return clips
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
@@ -330,15 +307,10 @@ class EmotionClassifier(pl.LightningModule):
         self.val_scores.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics, gather the predictions, and in a fit fit the temperature to them.
-
-        Raises:
-            EmolightError: the loss is not finite.
-        """
+        """Log the metrics, gather the predictions, and in a fit the temperature; refuse a loss that is not finite."""
         self._finish(self.val_scores)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            found = self.predictions
-            self.temperature.fill_(fit_temperature(found["probabilities"], found["label"]))
+            self.temperature.fill_(fit_temperature(self.predictions["probabilities"], self.predictions["label"]))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and gather the predictions."""
@@ -348,10 +320,8 @@ class EmotionClassifier(pl.LightningModule):
         values = scores.compute()
         loss = values[scores.loss_name]
         if not loss.isfinite() and not self.trainer.sanity_checking:
-            raise EmolightError(
-                f"{scores.loss_name} is {loss:g} after {self.trainer.global_step} steps: training diverged.",
-                "Lower model.learning_rate, or train with trainer.precision 32-true.",
-            )
+            problem = f"{scores.loss_name} is {loss:g} after {self.trainer.global_step} steps: training diverged."
+            raise EmolightError(problem, "Lower model.learning_rate, or train with trainer.precision 32-true.")
         self.log_dict(values, sync_dist=True)
         self.predictions = scores.predictions(self.trainer.world_size)
         scores.reset()
