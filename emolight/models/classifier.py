@@ -104,7 +104,7 @@ class EmotionClassifier(pl.LightningModule):
         self.predictions: dict[str, np.ndarray] = {}
         training = {"mixup": mixup, "label_smoothing": label_smoothing, "class_weights": class_weights, "seed": seed}
         optimiser = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
-        self._settings = {**training, **optimiser, "speaker_norm": speaker_norm}
+        self._settings: dict[str, Any] = {**training, **optimiser, "speaker_norm": speaker_norm}
         self._settings["augment"] = [change.spec for change in self.augment]
         self._makers = (_maker(features or MFCC, Features), _maker(network or ResNet18, Network))
         if classes:
