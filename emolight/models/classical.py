@@ -1,0 +1,151 @@
+"""The classical row: statistics of a clip over time, and a linear classifier fitted in one step."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveFloat
+from torch import Tensor, nn
+
+from emolight.errors import EmolightError
+from emolight.models.encoder_inputs import lengths_of
+from emolight.models.features import MFCC, slopes
+from emolight.models.fitting import fit_linear, fit_scale
+from emolight.models.networks import Embedder
+from emolight.models.parts import without_cast
+
+N_MFCC = 20
+FUNCTIONALS = 6
+SIZES = {"mfcc": FUNCTIONALS * 3 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
+SHORTEST = 1600
+"""Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
+
+
+class Classical(Embedder):
+    """Statistics of a clip and a linear classifier, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
+
+    The statistics are standardised by the training clips. Zeros behind a clip are padding, and change nothing.
+    eGeMAPSv02 (88 statistics) and ComParE_2016 (6373) are computed by audEERING's openSMILE, which is free for research
+    and other non-commercial use alone; ``mfcc`` needs nothing.
+
+    Args:
+        in_channels: channels of the samples; the classifier gives it.
+        num_classes: size of the last layer; the classifier gives it.
+        statistics: mfcc (of 20 MFCC and their first and second slopes mean, deviation, skewness, kurtosis, minimum and
+            maximum over time), eGeMAPSv02, or ComParE_2016.
+        head: logistic regression, or a linear svm, one class against the others; by scikit-learn.
+        inverse_penalty: of the head; scikit-learn's C.
+
+    Raises:
+        EmolightError: the package opensmile is not installed.
+
+    Example:
+        >>> EmotionClassifier(features=Waveform, network=partial(Classical, statistics="eGeMAPSv02"))
+
+    Source:
+        Eyben et al., *The Geneva Minimalistic Acoustic Parameter Set*, 2016; Schuller et al., *The INTERSPEECH 2016
+        Computational Paralinguistics Challenge*, 2016.
+    """
+
+    sample_rate = 16000
+    standard_mean: Tensor
+    standard_std: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        statistics: Literal["mfcc", "eGeMAPSv02", "ComParE_2016"] = "mfcc",
+        head: Literal["logistic", "svm"] = "logistic",
+        inverse_penalty: PositiveFloat = 0.01,
+    ) -> None:
+        super().__init__(in_channels, num_classes)
+        self.statistics, self.kind, self.inverse_penalty = statistics, head, inverse_penalty
+        self.shape = (SIZES[statistics],)
+        self.front: nn.Module | None = None
+        if statistics == "mfcc":
+            self.front = MFCC(self.sample_rate, n_mfcc=N_MFCC, hop_length=256)
+            self.key = f"classical mfcc {N_MFCC} {FUNCTIONALS} 1"
+        else:
+            _smile(statistics)
+            self.key = f"opensmile {version('opensmile')} {statistics} 1"
+        self.register_buffer("standard_mean", torch.zeros(self.shape))
+        self.register_buffer("standard_std", torch.ones(self.shape))
+        self.last = nn.Linear(*self.shape, num_classes)
+        self.requires_grad_(False)
+
+    def embed(self, samples: Tensor) -> Tensor:
+        """Statistics ``[B, E]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
+        if self.front is not None:
+            image = self.front(samples).squeeze(1)
+            return masked_statistics(image, 1 + lengths_of(samples) // 256)
+        rows = []
+        for wave, length in zip(samples.float().cpu().numpy(), lengths_of(samples).tolist(), strict=True):
+            wave = np.pad(wave[:length], (0, max(0, SHORTEST - length))).clip(-1, 32767 / 32768)  # int16 would wrap
+            rows.append(np.asarray(_smile(self.statistics)(wave, self.sample_rate)).reshape(self.shape))
+        return torch.from_numpy(np.nan_to_num(np.stack(rows), posinf=0.0, neginf=0.0)).to(samples.device)
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Logits of what :meth:`embed` gives."""
+        with torch.autocast(embeddings.device.type, enabled=False):  # as it was fitted
+            logits: Tensor = self.last((embeddings.float() - self.standard_mean) / self.standard_std)
+        return logits
+
+    def fit(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Standardise by training embeddings ``[N, E]``, and fit the head to the labels ``[N]``."""
+        values = fit_scale(embeddings, self.standard_mean, self.standard_std)
+        fit_linear(self.last, values, labels, self.kind, self.inverse_penalty)
+
+    def exportable(self) -> nn.Module:
+        """The same by operators that ONNX knows.
+
+        Raises:
+            EmolightError: the statistics are openSMILE's.
+        """
+        if not isinstance(self.front, MFCC):
+            raise EmolightError(
+                f"{self.statistics} is computed by openSMILE, which no ONNX file can hold.",
+                "Predict with the checkpoint, or train with --model.network.statistics mfcc.",
+            )
+        other = copy.deepcopy(self)
+        other.front = self.front.exportable()
+        return other
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
+
+
+def masked_statistics(image: Tensor, frames: Tensor) -> Tensor:
+    """Statistics over time ``[B, 18 F]`` of ``[B, F, N]`` and its slopes, in each clip's first ``frames`` ``[B]``."""
+    step = torch.arange(image.shape[2], device=image.device)
+    last = torch.minimum(step, frames[:, None] - 1)  # a clip's last frame goes on behind it
+    image = torch.gather(image, 2, last[:, None].expand_as(image))
+    first = slopes(image)
+    rows = torch.cat([image, first, slopes(first)], dim=1)
+    mask = (step < frames[:, None])[:, None]
+    weight = mask.to(rows.dtype) / frames[:, None, None]
+    mean = (rows * weight).sum(2, keepdim=True)
+    centred = rows - mean
+    std = (centred.square() * weight).sum(2, keepdim=True).sqrt()
+    centred = centred / std.clamp(min=1e-3)
+    skew, kurtosis = ((centred**power * weight).sum(2) for power in (3, 4))
+    low, high = rows.masked_fill(~mask, torch.inf).amin(2), rows.masked_fill(~mask, -torch.inf).amax(2)
+    return torch.cat([mean[..., 0], std[..., 0], skew, kurtosis, low, high], dim=1).float()
+
+
+@functools.cache
+def _smile(statistics: str) -> Callable[[Any, int], Any]:
+    try:
+        import opensmile
+    except ImportError:
+        raise EmolightError(
+            f"{statistics} needs the package opensmile.", 'Type: pip install "emolight[opensmile]"'
+        ) from None
+    smile: Callable[[Any, int], Any] = opensmile.Smile(opensmile.FeatureSet[statistics])
+    return smile
