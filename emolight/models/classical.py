@@ -20,9 +20,10 @@ from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
 from emolight.models.parts import without_cast
 
-N_MFCC = 20
-FUNCTIONALS = 6
-SIZES = {"mfcc": FUNCTIONALS * 3 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
+N_MFCC, HOP = 40, 256
+PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FUNCTIONALS = 7 + len(PERCENTILES)
+SIZES = {"mfcc": FUNCTIONALS * 2 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
 SHORTEST = 1600
 """Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
 
@@ -37,8 +38,8 @@ class Classical(Embedder):
     Args:
         in_channels: channels of the samples; the classifier gives it.
         num_classes: size of the last layer; the classifier gives it.
-        statistics: mfcc (of 20 MFCC and their first and second slopes mean, deviation, skewness, kurtosis, minimum and
-            maximum over time), eGeMAPSv02, or ComParE_2016.
+        statistics: mfcc (960: mean, deviation, skewness, kurtosis, trend, minimum, maximum and five percentiles over
+            time of 40 MFCC and their slopes), eGeMAPSv02, or ComParE_2016.
         head: logistic regression, or a linear svm, one class against the others; by scikit-learn.
         inverse_penalty: of the head; scikit-learn's C.
 
@@ -70,7 +71,7 @@ class Classical(Embedder):
         self.shape = (SIZES[statistics],)
         self.front: nn.Module | None = None
         if statistics == "mfcc":
-            self.front = MFCC(self.sample_rate, n_mfcc=N_MFCC, hop_length=256)
+            self.front = MFCC(self.sample_rate, n_mfcc=N_MFCC, hop_length=HOP)
             self.key = f"classical mfcc {N_MFCC} {FUNCTIONALS} 1"
         else:
             _smile(statistics)
@@ -84,7 +85,7 @@ class Classical(Embedder):
         """Statistics ``[B, E]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
         if self.front is not None:
             image = self.front(samples).squeeze(1)
-            return masked_statistics(image, 1 + lengths_of(samples) // 256)
+            return masked_statistics(image, 1 + lengths_of(samples) // HOP)
         rows = []
         for wave, length in zip(samples.float().cpu().numpy(), lengths_of(samples).tolist(), strict=True):
             wave = np.pad(wave[:length], (0, max(0, SHORTEST - length))).clip(-1, 32767 / 32768)  # int16 would wrap
@@ -122,21 +123,30 @@ class Classical(Embedder):
 
 
 def masked_statistics(image: Tensor, frames: Tensor) -> Tensor:
-    """Statistics over time ``[B, 18 F]`` of ``[B, F, N]`` and its slopes, in each clip's first ``frames`` ``[B]``."""
-    step = torch.arange(image.shape[2], device=image.device)
+    """:data:`FUNCTIONALS` over time of ``[B, F, N]`` and its slopes, in each clip's first ``frames`` ``[B]``.
+
+    Returns:
+        ``[B, FUNCTIONALS * 2 F]``: a functional at a time, in each the F rows and then their slopes.
+    """
+    step, count = torch.arange(image.shape[2], device=image.device), frames[:, None, None].to(image.dtype)
     last = torch.minimum(step, frames[:, None] - 1)  # a clip's last frame goes on behind it
     image = torch.gather(image, 2, last[:, None].expand_as(image))
-    first = slopes(image)
-    rows = torch.cat([image, first, slopes(first)], dim=1)
+    rows = torch.cat([image, slopes(image)], dim=1)
     mask = (step < frames[:, None])[:, None]
-    weight = mask.to(rows.dtype) / frames[:, None, None]
-    mean = (rows * weight).sum(2, keepdim=True)
-    centred = rows - mean
-    std = (centred.square() * weight).sum(2, keepdim=True).sqrt()
-    centred = centred / std.clamp(min=1e-3)
-    skew, kurtosis = ((centred**power * weight).sum(2) for power in (3, 4))
-    low, high = rows.masked_fill(~mask, torch.inf).amin(2), rows.masked_fill(~mask, -torch.inf).amax(2)
-    return torch.cat([mean[..., 0], std[..., 0], skew, kurtosis, low, high], dim=1).float()
+    mean = (rows * mask).sum(2, keepdim=True) / count
+    centred = (rows - mean) * mask
+    std = (centred.square().sum(2, keepdim=True) / count).sqrt()
+    scaled = centred / std.clamp(min=1e-3)
+    skewness, kurtosis = (scaled**3).sum(2) / count[..., 0], (scaled**4).sum(2) / count[..., 0]
+    time = (2 * step / (count - 1).clamp(min=1) - 1) * mask
+    trend = (centred * time).sum(2) / time.square().sum(2)
+    ordered = rows.masked_fill(~mask, torch.inf).sort(dim=2).values
+    found = [mean[..., 0], std[..., 0], skewness, kurtosis, trend]
+    for share in (0.0, 1.0, *PERCENTILES):
+        place = share * (count - 1).expand(-1, rows.shape[1], -1)
+        below, above = (torch.gather(ordered, 2, at.long()) for at in (place.floor(), place.ceil()))
+        found.append((below + (above - below) * place.frac())[..., 0])
+    return torch.cat(found, dim=1).float()
 
 
 @functools.cache
