@@ -37,7 +37,7 @@ class SpeechEncoder(Embedder):
         inverse_penalty: of head logistic; scikit-learn's C.
         trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
         encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
-        gradient_checkpointing: saves memory for time in the trained layers.
+        gradient_checkpointing: saves memory for time in the trained layers of Whisper.
 
     Raises:
         EmolightError: transformers is not installed, or the encoder cannot be had, or is of an unknown kind.
