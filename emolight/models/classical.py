@@ -24,6 +24,15 @@ N_MFCC, HOP = 40, 256
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FUNCTIONALS = 7 + len(PERCENTILES)
 SIZES = {"mfcc": FUNCTIONALS * 2 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
+PENALTIES = {
+    ("mfcc", "logistic"): 0.003,
+    ("mfcc", "svm"): 0.0001,
+    ("eGeMAPSv02", "logistic"): 0.1,
+    ("eGeMAPSv02", "svm"): 0.03,
+    ("ComParE_2016", "logistic"): 0.003,
+    ("ComParE_2016", "svm"): 0.0001,
+}
+"""scikit-learn's C by statistics and head: the best for the validation speakers of RAVDESS, both tasks, ``emobox6``."""
 SHORTEST = 1600
 """Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
 
@@ -41,7 +50,7 @@ class Classical(Embedder):
         statistics: mfcc (960: mean, deviation, skewness, kurtosis, trend, minimum, maximum and five percentiles over
             time of 40 MFCC and their slopes), eGeMAPSv02, or ComParE_2016.
         head: logistic regression, or a linear svm, one class against the others; by scikit-learn.
-        inverse_penalty: of the head; scikit-learn's C.
+        inverse_penalty: of the head; scikit-learn's C. null is what validation speakers of RAVDESS preferred.
 
     Raises:
         EmolightError: the package opensmile is not installed.
@@ -64,10 +73,11 @@ class Classical(Embedder):
         num_classes: int,
         statistics: Literal["mfcc", "eGeMAPSv02", "ComParE_2016"] = "mfcc",
         head: Literal["logistic", "svm"] = "logistic",
-        inverse_penalty: PositiveFloat = 0.01,
+        inverse_penalty: PositiveFloat | None = None,
     ) -> None:
         super().__init__(in_channels, num_classes)
-        self.statistics, self.kind, self.inverse_penalty = statistics, head, inverse_penalty
+        self.statistics, self.kind = statistics, head
+        self.inverse_penalty = inverse_penalty or PENALTIES[statistics, head]
         self.shape = (SIZES[statistics],)
         self.front: nn.Module | None = None
         if statistics == "mfcc":
