@@ -128,7 +128,7 @@ class _Exported(nn.Module):
         super().__init__()
         self.front_end, self.normalise = model.front_end.exportable(), model.normalise
         self.temperature, self.dtype = model.temperature, torch.float16 if half else torch.float32
-        self.network = model.network.to(self.dtype).to(memory_format=torch.contiguous_format)
+        self.network = model.network.exportable().to(self.dtype).to(memory_format=torch.contiguous_format)
         self.eval()
 
     def forward(self, waveform: Tensor, offset: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:

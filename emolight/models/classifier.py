@@ -17,6 +17,7 @@ from torch.optim import SGD, Optimizer
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import fit_temperature
 from emolight.models.augment import DEFAULT, Augmentation, mixup
+from emolight.models.classical import Classical as Classical  # known by its name from here on
 from emolight.models.encoder import SpeechEncoder as SpeechEncoder  # known by its name from here on
 from emolight.models.features import MFCC, Features
 from emolight.models.fitting import fit_inputs, fit_speakers
@@ -37,7 +38,8 @@ class EmotionClassifier(pl.LightningModule):
 
     Args:
         features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
-        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform WaveCNN, SpeechEncoder; or your own.
+        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform WaveCNN, SpeechEncoder, Classical; or
+            your own.
         augment: changes of the training clips; null is time shift, noise, gain and SpecAugment, ``[]`` nothing.
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from emolight.errors import EmolightError
 from emolight.models.encoder_inputs import WhisperFront, lengths_of, load_encoder
-from emolight.models.networks import CamLayer, Embedder
+from emolight.models.fitting import fit_linear, fit_scale
+from emolight.models.networks import Embedder
 
 
 class SpeechEncoder(Embedder):
@@ -37,7 +37,7 @@ class SpeechEncoder(Embedder):
         inverse_penalty: of head logistic; scikit-learn's C.
         trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
         encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
-        gradient_checkpointing: saves memory for time in the trained layers.
+        gradient_checkpointing: saves memory for time in the trained layers of Whisper.
 
     Raises:
         EmolightError: transformers is not installed, or the encoder cannot be had, or is of an unknown kind.
@@ -110,11 +110,6 @@ class SpeechEncoder(Embedder):
         return self.front.sample_rate
 
     @property
-    def cam_layer(self) -> CamLayer:
-        """There is none."""
-        raise EmolightError("A speech encoder has no convolution for Grad-CAM.", "explain works with ResNet18.")
-
-    @property
     def head(self) -> nn.Module:
         """The last linear layer."""
         return self.top[-1]
@@ -145,29 +140,11 @@ class SpeechEncoder(Embedder):
             logits: Tensor = self.top(standard.flatten(1))
         return logits
 
-    @torch.no_grad()
     def fit(self, embeddings: Tensor, labels: Tensor) -> None:
         """Standardise by training embeddings ``[N, layers, E]``; with head logistic fit it to the labels ``[N]``."""
-        self.standard_mean.copy_(embeddings.mean(0))
-        std = embeddings.std(0, correction=0)
-        self.standard_std.copy_(torch.where(std > 1e-5, std, 1.0))
-        if self.kind != "logistic":
-            return
-        from sklearn.linear_model import LogisticRegression
-
-        values = ((embeddings - self.standard_mean) / self.standard_std).flatten(1).cpu().numpy()
-        model = LogisticRegression(C=self.inverse_penalty, max_iter=2000).fit(values, labels.cpu().numpy())
-        last: Any = self.head
-        last.weight.zero_()
-        last.bias.fill_(-30.0)  # of a class without training clips
-        coefficients, intercept = model.coef_, model.intercept_
-        if len(model.classes_) == 2:
-            coefficients, intercept = (
-                np.concatenate([-coefficients, coefficients]) / 2,
-                np.array([-1, 1]) * intercept / 2,
-            )
-        last.weight[model.classes_] = torch.as_tensor(coefficients, dtype=last.weight.dtype, device=last.weight.device)
-        last.bias[model.classes_] = torch.as_tensor(intercept, dtype=last.bias.dtype, device=last.bias.device)
+        values = fit_scale(embeddings, self.standard_mean, self.standard_std)
+        if self.kind == "logistic":
+            fit_linear(self.head, values, labels, "logistic", self.inverse_penalty)
 
     def rates(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Trained parameters, and their share of the learning rate."""

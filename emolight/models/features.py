@@ -284,7 +284,7 @@ class MFCC(MelSpectrogram):
         """Cosine transform of the decibels, and its slopes."""
         images = [self.dct @ super().compute(waveform)]
         while len(images) < self.channels:
-            images.append(_slopes(images[-1]))
+            images.append(slopes(images[-1]))
         return torch.cat(images, dim=1)
 
     @property
@@ -298,7 +298,7 @@ class MFCC(MelSpectrogram):
         return FeatureAxis("coefficient", "", None, 0, self.rows - 1)
 
 
-def _slopes(image: Tensor) -> Tensor:
+def slopes(image: Tensor) -> Tensor:
     """Of a line through 5 frames; torchaudio's ``compute_deltas``, which ONNX cannot express for any batch."""
     padded = nn.functional.pad(image, (2, 2, 0, 0), mode="replicate")
     return (padded[..., 3:-1] - padded[..., 1:-3] + 2 * (padded[..., 4:] - padded[..., :-4])) / 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,45 @@ def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
     if model.hparams["class_weights"]:
         counts = F.one_hot(torch.cat(labels), len(model.classes)).sum(dim=0).float()
         model.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
+
+
+@torch.no_grad()
+def fit_scale(embeddings: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Set ``mean`` and ``std`` ``[...]`` to those of embeddings ``[N, ...]``; returns them standardised, ``[N, E]``."""
+    values = embeddings.double()
+    mean.copy_(values.mean(0))
+    deviation = values.std(0, correction=0)
+    std.copy_(torch.where(deviation > 1e-6 * values.abs().amax(0), deviation, 1.0))  # else it is rounding
+    return ((embeddings - mean) / std).flatten(1)
+
+
+@torch.no_grad()
+def fit_linear(
+    layer: Any, values: Tensor, labels: Tensor, kind: Literal["logistic", "svm"], inverse_penalty: float
+) -> None:
+    """Fit scikit-learn's classifier to ``values`` ``[N, E]`` and labels ``[N]``, and write it into a linear layer.
+
+    Raises:
+        EmolightError: all clips are of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    if (labels == labels[0]).all():
+        raise EmolightError("The training clips are all of one emotion.", "Change data.emotions, or the split.")
+    model = (
+        LogisticRegression(C=inverse_penalty, max_iter=2000)
+        if kind == "logistic"
+        else LinearSVC(C=inverse_penalty, dual="auto", max_iter=10000, random_state=0)
+    )
+    model.fit(values.cpu().numpy(), labels.cpu().numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if len(model.classes_) == 2:
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    layer.weight.zero_()
+    layer.bias.fill_(-30.0)  # of a class without training clips
+    layer.weight[model.classes_] = weight.to(layer.weight)
+    layer.bias[model.classes_] = bias.to(layer.bias)
 
 
 def _on(model: EmotionClassifier, batch: Batch) -> Batch:

@@ -78,6 +78,10 @@ class Network(Part, nn.Module):
         """
         return CamLayer(_last(self, nn.Conv1d, nn.Conv2d), None, 0.0)
 
+    def exportable(self) -> nn.Module:
+        """The same network by operators that ONNX knows."""
+        return self
+
 
 class Embedder(Network):
     """A network in two parts, samples to a clip's embedding, and embedding to logits; it takes the samples as they are.
@@ -106,6 +110,13 @@ class Embedder(Network):
 
     def fit(self, embeddings: Tensor, labels: Tensor) -> None:
         """Fit what is fitted in one step to training embeddings ``[N, *shape]`` and labels ``[N]``."""
+
+    @property
+    def cam_layer(self) -> CamLayer:
+        """There is none."""
+        raise EmolightError(
+            f"{type(self).__name__} has no convolution for Grad-CAM.", "explain works with networks such as ResNet18."
+        )
 
     @torch.inference_mode()
     def embed_numpy(self, samples: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
-from emolight.models import encoder, features  # noqa: F401  encoder: its networks are known by name
+from emolight.models import classical, encoder, features  # noqa: F401  whose networks are known by name
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
