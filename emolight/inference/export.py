@@ -146,9 +146,8 @@ class _Exported(nn.Module):
 
 def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path, half: bool = False) -> None:
     """Save a classifier as one ONNX file, with its properties as JSON and its checksum; the model is used up."""
-    if isinstance(model.network, Embedder) and (half or not model.network.exportable):
-        kind = "in float16" if half else "that normalises over time, where padding would leak,"
-        raise EmolightError(f"A speech encoder {kind} cannot be exported.", "Take float32, or predict with its run.")
+    if half and isinstance(model.network, Embedder):
+        raise EmolightError("A speech encoder in float16 cannot be exported.", "Take float32, or predict with its run.")
     waves, shift = torch.zeros(2, contract_of(model).length), getattr(model.speakers, "centre", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,8 +17,8 @@ from torch.optim import SGD, Optimizer
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import fit_temperature
 from emolight.models.augment import DEFAULT, Augmentation, mixup
-from emolight.models.classical import Classical as Classical  # known by its name from here on
-from emolight.models.encoder import SpeechEncoder as SpeechEncoder  # known by its name from here on
+from emolight.models.classical import Classical as Classical  # these are known by name from here on
+from emolight.models.encoder import SpeechEncoder as SpeechEncoder
 from emolight.models.features import MFCC, Features
 from emolight.models.fitting import fit_inputs, fit_speakers
 from emolight.models.networks import Embedder, ForeignNetwork, Network, ResNet18
@@ -38,8 +38,7 @@ class EmotionClassifier(pl.LightningModule):
 
     Args:
         features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
-        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform WaveCNN, SpeechEncoder, Classical; or
-            your own.
+        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform SpeechEncoder, Classical, WaveCNN.
         augment: changes of the training clips; null is time shift, noise, gain and SpecAugment, ``[]`` nothing.
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.
@@ -102,8 +101,7 @@ class EmotionClassifier(pl.LightningModule):
                 raise EmolightError(f"model.{name} is {value:g}; it must be {valid}.", f"{usual:g} is usual.")
         changes: Sequence[Any] = DEFAULT if augment is None else augment
         self.augment = nn.ModuleList(_maker(change, Augmentation)() for change in changes)
-        self.training_facts: dict[str, Any] = {}
-        self.predictions: dict[str, np.ndarray] = {}
+        self.training_facts, self.predictions = dict[str, Any](), dict[str, np.ndarray]()
         training = {"mixup": mixup, "label_smoothing": label_smoothing, "class_weights": class_weights, "seed": seed}
         optimiser = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
         self._settings: dict[str, Any] = {**training, **optimiser, "speaker_norm": speaker_norm}

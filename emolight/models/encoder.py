@@ -98,7 +98,6 @@ class SpeechEncoder(Embedder):
             self.requires_grad_(False)
         # Group norm runs over time: each clip passes alone, in a loop that no graph holds.
         self.alone = getattr(self.encoder.config, "feat_extract_norm", "layer") == "group"
-        self.exportable = not self.alone
         self.frozen = not self.trained
         if self.frozen:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
@@ -113,6 +112,13 @@ class SpeechEncoder(Embedder):
     def head(self) -> nn.Module:
         """The last linear layer."""
         return self.top[-1]
+
+    def exportable(self) -> nn.Module:
+        """The encoder as it is; a loop over clips is no graph."""
+        if self.alone:
+            problem = "A speech encoder that normalises over time, where padding would leak, cannot be exported."
+            raise EmolightError(problem, "Take float32 and another encoder, or predict with its run.")
+        return self
 
     def train(self, mode: bool = True) -> SpeechEncoder:
         """As PyTorch's; a frozen encoder stays as it is for evaluation."""

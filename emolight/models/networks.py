@@ -79,7 +79,7 @@ class Network(Part, nn.Module):
         return CamLayer(_last(self, nn.Conv1d, nn.Conv2d), None, 0.0)
 
     def exportable(self) -> nn.Module:
-        """The same network by operators that ONNX knows."""
+        """The same network by operators that ONNX knows; EmolightError where there are none."""
         return self
 
 
@@ -90,7 +90,6 @@ class Embedder(Network):
         shape: of a clip's embedding.
         frozen: whether only the second part is trained: then embeddings are computed once a clip.
         key: what an embedding depends on, beside the clip.
-        exportable: whether :meth:`embed` can be written as ONNX.
     """
 
     hidden = True
@@ -98,7 +97,6 @@ class Embedder(Network):
     shape: tuple[int, ...]
     frozen: bool = True
     key: str = ""
-    exportable: bool = True
 
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, *shape]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
