@@ -131,7 +131,7 @@ def test_no_server_is_an_error_with_the_way_by_hand(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_with_what_to_do(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("shutil.copyfileobj", full)
