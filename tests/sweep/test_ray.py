@@ -107,5 +107,5 @@ def test_mistakes(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(EmolightError, match="SQLite serves one machine only"):
         start("sqlite:///x.db", cluster.address)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EmolightError, match=r'pip install "emolight\[ray\]"'):
+    with pytest.raises(EmolightError, match=r'pip install "emolight\[cluster\]"'):
         start("", "auto")
