@@ -76,7 +76,7 @@ def test_a_timeout_gives_the_slots_back(cluster: Cluster, tmp_path: Path) -> Non
     url = sqlite_url(tmp_path / "study.db")
     study = trivial.make(url, 4)
     # Three workers where two have room: the third waits, and must not keep the end waiting.
-    assert not run_on_ray(trivial.plan(tmp_path, 600, timeout=10), url, cluster.address, 3, lambda: None)
+    assert not run_on_ray(trivial.plan(tmp_path, 600, timeout=20), url, cluster.address, 3, lambda: None)
     assert "RUNNING" not in trivial.states(study)
     fill(study)  # as the next command does
     assert [trial.state for trial in slots(study).values()] == [TrialState.WAITING] * 4
