@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -194,14 +195,21 @@ def _typed(kind: type[Sweep | Parameter], where: str, given: Any) -> dict[str, A
     parser, renamed = ArgumentParser(exit_on_error=False), {"with": "with_"}
     parser.add_class_arguments(kind, skip={"space"})
     try:
-        told = parser.parse_object({renamed.get(key, key): given[key] for key in given if key != "space"})
+        told = parser.parse_object({renamed.get(key, key): deepcopy(given[key]) for key in given if key != "space"})
     except ArgumentError as error:
         found = re.search(r'Parser key "(\w+?)_?"', str(error))
         key = found[1] if found else str(error)
         raise EmolightError(
             f"{where}: {key} cannot be {given.get(key)!r}.", f"It takes {types.get(key)}; see docs/sweeps.md."
         ) from None
-    return dict(told.items())
+    # jsonargparse keeps one parser for equal unions: after `float | int` was read anywhere, it reads 40 as 40.0.
+    return {key: _as_given(given.get(key.removesuffix("_")), value) for key, value in told.items()}
+
+
+def _as_given(given: Any, read: Any) -> Any:
+    if isinstance(given, list) and isinstance(read, list):
+        return [_as_given(*pair) for pair in zip(given, read, strict=True)]
+    return given if type(given) is int and isinstance(read, float) else read
 
 
 def _list(value: Any) -> list[Any]:

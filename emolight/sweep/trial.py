@@ -115,8 +115,8 @@ def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, s
     for key, inner in value.items():
         if isinstance(inner, dict) and inner:
             yield from _leaves(inner, f"{prefix}{key}.")
-        else:  # where an option takes both, 2 is at times parsed as 2.0
-            yield f"{prefix}{key}", json.dumps(inner, default=str).removesuffix(".0")
+        else:
+            yield f"{prefix}{key}", json.dumps(inner, default=str)
 
 
 class Report(pl.Callback):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +95,26 @@ def test_a_sweep_that_is_not_there(here: Path) -> None:
     write(here, YAML)
     with pytest.raises(EmolightError, match=r"There is no sweep .*y\.yaml"):
         read_sweep(here / "y.yaml")
+
+
+def test_whole_numbers_stay_whole_whatever_was_parsed_before(here: Path) -> None:
+    text = """
+from jsonargparse import ArgumentParser
+class Other:
+    def __init__(self, x: float | int | None = None, y: list[str | float | int | bool | None] | None = None): ...
+parser = ArgumentParser()
+parser.add_class_arguments(Other)
+parser.parse_args(["--x=2", "--y=[2]"])
+from pathlib import Path
+from emolight.sweep.space import read_sweep
+space = read_sweep(Path("x.yaml")).space
+print(repr(space["model.features.n_mels"].low), space["model.features.n_fft"].choices, space["a"].low)
+"""
+    space = "model.features.n_mels: {low: 40, high: 80, step: 8}"
+    space += ", model.features.n_fft: {choices: [512, 1024]}, a: {low: 3e-4, high: 1}"
+    write(here, f"config: mfcc.yaml\nspace: {{{space}}}\n")
+    done = subprocess.run([sys.executable, "-c", text], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "40 [512, 1024] 0.0003"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sweeps/*.yaml")), ids=lambda path: path.stem)
