@@ -1,0 +1,210 @@
+"""Every table of docs/results.md that says how well something recognises emotions, by one command.
+
+python benchmarks/results.py --root DIR [--encoders DIR] [--nemo DIR] [--only WORDS] [--list] [--write FILE]
+
+It runs what is missing, two folds at a time, and goes on where it was stopped: a fold that is finished is never run
+again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand; a row that
+was not run says so. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
+recordings with nemo.csv; without them their rows are left as they are. --list says what is missing, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import REPOSITORY, machine, markdown
+
+from emolight.experiments.results import CROSSVAL, Result, read_result
+from emolight.experiments.summary import SUMMARY
+
+LOGS = Path("lightning_logs/results")
+INPUTS = ("mfcc", "mel", "spectrogram")
+SIZES = ("tiny.en", "base")
+SIX = "{happiness: happy, anger: angry, fear: fearful, sadness: sad}"
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: what makes it, and the folder in which it lies then."""
+
+    table: str
+    label: str
+    folder: str
+    command: tuple[str, ...]
+
+    @property
+    def result(self) -> Result | None:
+        """What was found, if it was run to its end."""
+        path = LOGS / self.folder
+        return read_result(path) if (path / CROSSVAL).is_file() else None
+
+
+def crossval(name: str, protocol: str, *words: str) -> tuple[str, tuple[str, ...]]:
+    """The folder and the command of a cross-validation."""
+    where = ("--name", f"results/{name}", "--protocol", protocol, "--workers", "2")
+    return f"{name}/crossval_{protocol}", ("crossval", *words, *where)
+
+
+def ensemble(name: str, protocol: str, *members: str, weights: str = "equal") -> tuple[str, tuple[str, ...]]:
+    """The same of the mean of results."""
+    folders = [str(LOGS / member / f"crossval_{protocol}") for member in members]
+    return f"{name}/crossval_{protocol}", ("ensemble", *folders, "--name", f"results/{name}", "--weights", weights)
+
+
+def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
+    """Every line, those that others need before them."""
+    full, robust = ("--config", "configs/overlays/full.yaml"), ("--config", "configs/overlays/robust.yaml")
+    for protocol in ("emobox6", "luna5", "random"):
+        table = f"article {protocol}"
+        seeds = ("--seeds", "0", "1", "2") if protocol == "random" else ()
+        for one in INPUTS:
+            card = ("--robustness",) if (one, protocol) == ("mfcc", "emobox6") else ()
+            words = ("--config", f"configs/{one}.yaml", *seeds, *card)
+            yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
+        yield Row(table, "mean of the three inputs", *ensemble("inputs", protocol, *INPUTS))
+    words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
+    yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
+    for task in ("article", "full"):
+        classical = ("--config", "configs/classical.yaml", "--data.task", task)
+        label = "mfcc statistics, logistic regression"
+        yield Row(f"{task} emobox6", label, *crossval(f"classical_{task}", "emobox6", *classical))
+    for protocol in ("emobox6", "luna5"):
+        words = ("--config", "configs/mfcc.yaml", *full)
+        yield Row(f"full {protocol}", "mfcc, ResNet18", *crossval("mfcc_full", protocol, *words))
+        waveform = crossval("waveform", protocol, "--config", "configs/waveform.yaml")
+        yield Row(f"full {protocol}", "waveform, 1-D convolutions", *waveform)
+    for task, protocol in (("article", "emobox6"), ("full", "emobox6"), ("full", "luna5")):
+        names, table = [f"{size}_{task}" for size in SIZES], f"{task} {protocol}"
+        for size, name in zip(SIZES, names, strict=True):
+            words = _encoder(encoders / size, "--data.task", task)
+            yield Row(table, f"Whisper {size}, pretrained, frozen", *crossval(name, protocol, *words))
+        yield Row(table, "mean of both encoders", *ensemble(f"encoders_{task}", protocol, *names))
+        own = "inputs" if task == "article" else "mfcc_full"
+        nets = INPUTS if task == "article" else (own,)
+        for weights in ("equal", "validation"):
+            made = ensemble(f"all_{task}_{weights}", protocol, *names, *nets, weights=weights)
+            label = f"encoders and {'three ResNet18' if len(nets) > 1 else 'ResNet18'}, {weights} weights"
+            yield Row(table, label, *made)
+    yield from _enrolled(encoders)
+    words = ("--data.corpus", str(nemo / "nemo.csv"))
+    mfcc = crossval("nemo", "speakers5", "--config", "configs/mfcc.yaml", *words)
+    yield Row("nemo speakers5", "mfcc, ResNet18", *mfcc)
+    base = crossval("nemo_base", "speakers5", *_encoder(encoders / "base", *words))
+    yield Row("nemo speakers5", "Whisper base, pretrained, frozen", *base)
+
+
+def _encoder(path: Path, *words: str) -> tuple[str, ...]:
+    return ("--config", "configs/encoder.yaml", "--model.network.path", str(path), *words)
+
+
+def _enrolled(encoders: Path) -> Iterator[Row]:
+    """Speakers who are enrolled by some of their clips; one command scores all numbers of clips."""
+    counts = ("5", "10", "20", "all")
+    enrol = ("--model.speaker_norm", "true", "--enrol", *counts, "--enrol-as", "mixed", "ordinary")
+    ways = [f"{count}_{kind}" for kind in ("mixed", "ordinary") for count in counts]
+    for task in ("article", "full"):
+        table, names = f"{task} emobox6 enrolled", [f"{size}_{task}_speakers" for size in SIZES]
+        mfcc = (
+            "--config",
+            "configs/mfcc.yaml",
+            *(("--config", "configs/overlays/full.yaml") if task == "full" else ()),
+        )
+        kinds = [(f"mfcc_{task}_speakers", "mfcc, ResNet18", mfcc)]
+        for size, name in zip(SIZES, names, strict=True):
+            kinds.append((name, f"Whisper {size}", _encoder(encoders / size, "--data.task", task)))
+        for name, label, words in kinds:
+            folder, command = crossval(name, "emobox6", *words, *enrol)
+            yield Row(table, f"{label}, none enrolled", folder, command)
+            for way in ways:
+                yield Row(table, f"{label}, {way.replace('_', ' ')}", f"{folder}_enrol_{way}", command)
+        for way in ways:
+            members = [str(LOGS / name / f"crossval_emobox6_enrol_{way}") for name in names]
+            folder = f"speakers_{task}_{way}"
+            command = ("ensemble", *members, "--name", f"results/{folder}")
+            yield Row(table, f"mean of both, {way.replace('_', ' ')}", f"{folder}/crossval_emobox6", command)
+
+
+def line(row: Row) -> list[str]:
+    """The cells of a row."""
+    if (result := row.result) is None:
+        return [row.label, NOT_RUN, *[""] * 6]
+    pooled = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))["pooled"]
+    uar, *others = (f"{100 * pooled[name]['value']:.1f}" for name in ("uar", "accuracy", "macro_f1"))
+    ends = [" to ".join(f"{100 * end:.1f}" for end in pooled["uar"][unit]) for unit in ("by_speaker", "by_clip")]
+    seconds, commit = result.facts.get("seconds"), str(result.facts.get("commit") or "")
+    return [row.label, f"**{uar}**", *ends, *others, f"{seconds:.0f}" if seconds else "", commit[:7]]
+
+
+def tables(rows: list[Row]) -> dict[str, str]:
+    """Mark to text: a table for each task and protocol, the robustness card, and the time of all."""
+    head = ("system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit")
+    texts = {
+        name: markdown(head, [line(row) for row in rows if row.table == name])
+        for name in dict.fromkeys(row.table for row in rows)
+    }
+    cards = {name: found for name in ("mfcc", "robust") if (found := card(name))}
+    if cards:
+        lines = []
+        for change in next(iter(cards.values())):
+            lost = [(100 * one[change], 100 * (one["clean"] - one[change])) for one in cards.values()]
+            lines.append([change, *(f"{left:.1f} ({-gone:+.1f})" for left, gone in lost)])
+        texts["robustness"] = markdown(("UAR %, and its change", *cards), lines)
+    results = {row.folder: result for row in rows if (result := row.result)}
+    seconds = sum(result.facts.get("seconds") or 0 for result in results.values() if result.kind == "crossval")
+    texts["time"] = f"{len(results)} of {len(rows)} rows; {seconds / 3600:.1f} hours of trainings, two at a time.\n"
+    return texts
+
+
+def card(name: str) -> dict[str, float]:
+    """Disturbance to UAR of the held-out clips of all folds; empty if it was not run."""
+    path = LOGS / name / "crossval_emobox6" / "robustness_test.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    return {str(one["disturbance"]): float(one["uar"]) for one in found}
+
+
+def write(path: Path, texts: dict[str, str]) -> None:
+    """Put the tables between their marks: ``<!-- NAME -->`` and ``<!-- end -->``."""
+    page = path.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        if start in page:
+            before, _, rest = page.partition(start)
+            page = f"{before}{start}{text}{end}{rest.partition(end)[2]}"
+    path.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="the RAVDESS recordings; default: data/ravdess")
+    parser.add_argument("--encoders", type=Path, default=Path("encoders"))
+    parser.add_argument("--nemo", type=Path, default=Path("nemo"))
+    parser.add_argument("--only", default="", help="run rows whose table and label match this regular expression")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--write", type=Path, default=REPOSITORY / "docs" / "results.md")
+    options = parser.parse_args()
+    os.chdir(REPOSITORY)
+    rows = list(rows_of(options.encoders, options.nemo))
+    print(machine(), flush=True)
+    for row in rows:
+        if row.result is not None or not re.search(options.only, f"{row.table} {row.label}"):
+            continue
+        print(f"{row.table}: {row.label}", flush=True)
+        places = ["--data.root", str(options.root)] if options.root and "nemo" not in row.table else []
+        if not options.list:
+            words = [*row.command, *(places if row.command[0] == "crossval" else [])]
+            subprocess.run([sys.executable, "-m", "emolight", *words], check=False)
+    if not options.list:
+        write(options.write, tables(rows))
+
+
+if __name__ == "__main__":
+    main()
