@@ -108,3 +108,31 @@ def test_the_gpu_script_is_a_smoke_test_without_a_gpu(
     far = [float(line.split("|")[-2]) for line in text.splitlines() if "channels" in line]
     assert len(far) == 8
     assert np.max(far) < 2e-2
+
+
+def test_every_table_of_the_results_has_its_marks_and_its_rows_in_order(here: Path) -> None:
+    results = importlib.import_module("results")
+    rows = list(results.rows_of(Path("encoders"), Path("nemo")))
+    made: set[str] = set()
+    for row in rows:
+        if row.command[0] == "ensemble":
+            members = row.command[1 : row.command.index("--name")]
+            assert {Path(one).relative_to(results.LOGS).as_posix() for one in members} <= made, row
+        made.add(row.folder)
+    assert len(made) == len(rows)
+    page = (BENCHMARKS.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    for name in {row.table for row in rows} | {"robustness", "time"}:
+        assert f"<!-- {name} -->\n" in page
+
+
+def test_tables_are_written_between_their_marks_and_nowhere_else(here: Path) -> None:
+    results = importlib.import_module("results")
+    rows = [results.Row("a", "mine", "mine/crossval_x", ("crossval",))]
+    page = here / "page.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n", encoding="utf-8")
+    results.write(page, results.tables(rows))
+    text = page.read_text(encoding="utf-8")
+    assert "| mine | not run |" in text
+    assert "old" not in text
+    assert text.startswith("before\n<!-- a -->\n| system |")
+    assert text.endswith("<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n")
