@@ -48,8 +48,8 @@ import emolight.data.resident as resident
 import emolight.models.classifier as classifier
 from emolight.data.datamodule import EmotionDataModule
 from emolight.models.augment import Gain, Noise, SpecAugment, TimeShift, mixup
-from emolight.models.networks import ResNet18
 from emolight.models.replay import Replay
+from emolight.models.vision import ResNet18
 from emolight.run import cli
 
 GPU = torch.cuda.is_available()

@@ -47,7 +47,7 @@ from emolight.data.audio import fix_length
 from emolight.data.cache import open_cache
 from emolight.data.datamodule import EmotionDataModule
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram
-from emolight.models.networks import ResNet18
+from emolight.models.vision import ResNet18
 from emolight.run import cli
 from emolight.run.precision import fast_precision
 

@@ -24,7 +24,7 @@ import torch
 import torchvision
 from torch import nn
 
-from emolight.models.networks import ResNet18
+from emolight.models.vision import ResNet18
 
 INPUTS = ((40, 71), (64, 71), (81, 57))
 CLASSES = 5

@@ -129,7 +129,9 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(here: Path) -> 
     results = importlib.import_module("results")
     rows = [results.Row("a", "mine", "mine/crossval_x", ("crossval",))]
     page = here / "page.md"
-    page.write_text("before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n", encoding="utf-8")
+    page.write_text(
+        "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n", encoding="utf-8"
+    )
     results.write(page, results.tables(rows))
     text = page.read_text(encoding="utf-8")
     assert "| mine | not run |" in text

@@ -21,13 +21,14 @@ from emolight.models.classical import Classical as Classical  # these are known 
 from emolight.models.encoder import SpeechEncoder as SpeechEncoder
 from emolight.models.features import MFCC, Features
 from emolight.models.fitting import fit_inputs, fit_speakers
-from emolight.models.networks import Embedder, ForeignNetwork, Network, ResNet18
+from emolight.models.networks import Embedder, ForeignNetwork, Network
 from emolight.models.normalise import Normalise
 from emolight.models.parts import build, without_cast
 from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
 from emolight.models.scores import Batch, Scores
 from emolight.models.speakers import SpeakerNorm
+from emolight.models.vision import ResNet18
 
 JOINED = ("hashes", "val_hashes", "speakers", "val_speakers")
 """What a model that is trained further keeps of its earlier training."""
@@ -135,8 +136,7 @@ class EmotionClassifier(pl.LightningModule):
         if (wanted := getattr(self.network, "sample_rate", sample_rate)) != sample_rate:
             problem = f"{type(self.network).__name__} was trained at {wanted} Hz; data.sample_rate is {sample_rate}."
             raise EmolightError(problem, f"Set data.sample_rate {wanted}.")
-        # Plain values only, so that the checkpoint loads with weights_only=True.
-        parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}
+        parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}  # plain values
         data = {"sample_rate": sample_rate, "duration": duration, "trim_db": trim_db}
         self.save_hyperparameters({**parts, "classes": self.classes, **data}, logger=False)
         of_rows = (self.front_end.channels, self.front_end.rows)

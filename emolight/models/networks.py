@@ -1,34 +1,28 @@
-"""Networks, features in and logits out: torchvision's image networks, and one for raw samples."""
+"""What a network is, features in and logits out; and one for raw samples."""
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, ClassVar, NamedTuple
-from urllib.error import URLError
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from emolight.errors import EmolightError
 from emolight.models.parts import Part, Spec, spec_of
-from emolight.models.smallmaps import use_small_maps
 
 
 class CamLayer(NamedTuple):
     """The layer that Grad-CAM looks at.
 
     Cell k of the layer's output is centred on position ``offset + k * stride`` of the network's input, along time
-    and along the rows. Where ``stride`` is None, the cells are spread evenly over the input.
+    and along the rows; two strides are of rows and time. None: the cells are spread evenly over the input.
     """
 
     layer: nn.Module
-    stride: float | None
+    stride: float | tuple[float, float] | None
     offset: float
 
 
@@ -164,121 +158,6 @@ class ForeignNetwork(Network):
         """The module's logits."""
         logits: Tensor = self.module(features)
         return logits
-
-
-class _Torchvision(Network):
-    """A network of torchvision with a stem for any number of channels.
-
-    Args:
-        in_channels: channels of the features; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
-        pretrained: start from the ImageNet weights. A one-channel stem is the sum over the three colours, so that
-            a grey image gives the response that it gives as three equal channels; of several channels each takes an
-            equal share of that sum.
-
-    Raises:
-        EmolightError: the weights are not on disk and cannot be downloaded, or their file is damaged.
-    """
-
-    name: ClassVar[str]
-    weights: ClassVar[Any]
-    stem: ClassVar[str] = "conv1"
-    last: ClassVar[str] = "fc"
-    cam: ClassVar[str] = "layer4"
-    recordable = True
-
-    def __init__(self, in_channels: int, num_classes: int, pretrained: bool = False) -> None:
-        super().__init__(in_channels, num_classes)
-        self.network: nn.Module = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes)
-        rgb = self.network.get_submodule(self.stem)
-        assert isinstance(rgb, nn.Conv2d)
-        stem = copy.deepcopy(rgb)
-        stem.in_channels = in_channels
-        stem.weight = nn.Parameter(torch.empty(rgb.out_channels, in_channels, *rgb.kernel_size))
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        self.network.set_submodule(self.stem, stem)
-        if pretrained:
-            self._take_imagenet(in_channels)
-        use_small_maps(self.network)
-        self.to(memory_format=torch.channels_last)
-
-    def _take_imagenet(self, in_channels: int) -> None:
-        state, stem = imagenet_state(self.weights), f"{self.stem}.weight"
-        grey = state[stem].sum(dim=1, keepdim=True)
-        state[stem] = grey.repeat(1, in_channels, 1, 1) / in_channels
-        own = self.network.state_dict()
-        head = {name: value for name, value in own.items() if name.startswith(f"{self.last}.")}
-        self.network.load_state_dict({**state, **head})
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits; see :class:`Network`."""
-        if not torch.compiler.is_exporting():
-            image = image.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(image)
-        return logits
-
-    @property
-    def head(self) -> nn.Module:
-        """The last linear layer."""
-        return self.network.get_submodule(self.last)
-
-    @property
-    def cam_layer(self) -> CamLayer:
-        """The last convolutions; five strides of 2, each with a kernel centred on its cell."""
-        return CamLayer(self.network.get_submodule(self.cam), 32, 0.0)
-
-
-class ResNet18(_Torchvision):
-    """He et al., *Deep Residual Learning*, 2016: 11 million weights, embedding of 512."""
-
-    name, weights = "resnet18", torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-
-
-class ResNet34(_Torchvision):
-    """The same with 21 million weights."""
-
-    name, weights = "resnet34", torchvision.models.ResNet34_Weights.IMAGENET1K_V1
-
-
-class EfficientNetB0(_Torchvision):
-    """Tan and Le, *EfficientNet*, 2019: 4 million weights, embedding of 1280."""
-
-    name, weights = "efficientnet_b0", torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1
-    stem, last, cam = "features.0.0", "classifier.1", "features"
-
-
-class MobileNetV3(_Torchvision):
-    """Howard et al., *Searching for MobileNetV3*, 2019, the small one: 1.5 million weights, embedding of 1024."""
-
-    name, weights = "mobilenet_v3_small", torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1
-    stem, last, cam = "features.0.0", "classifier.3", "features"
-
-
-def imagenet_state(weights: Any) -> dict[str, Tensor]:
-    """ImageNet weights of torchvision, from PyTorch's cache folder or the internet, hash checked.
-
-    Args:
-        weights: one of a torchvision enum, such as ``ResNet18_Weights.IMAGENET1K_V1``.
-
-    Raises:
-        EmolightError: they are not on disk and cannot be downloaded, or their file is damaged.
-    """
-    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    try:
-        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            weights.url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except (URLError, TimeoutError, ConnectionError) as error:
-        raise EmolightError(
-            f"model.network.pretrained needs the ImageNet weights, and the download failed: {error}.",
-            f"Download {weights.url} elsewhere and place it at {target}, or set model.network.pretrained false.",
-        ) from None
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise EmolightError(
-            f"The ImageNet weights at {target} cannot be read: {reason}", "Delete the file and run again."
-        ) from None
-    return state
 
 
 class WaveCNN(Network):

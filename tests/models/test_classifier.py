@@ -21,9 +21,10 @@ from emolight.models.checkpoint import CheckpointFiles, save_checkpoint, weights
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram, Waveform
 from emolight.models.loading import load_classifier
-from emolight.models.networks import MobileNetV3, Network, ResNet18, WaveCNN
+from emolight.models.networks import Network, WaveCNN
 from emolight.models.normalise import Normalise
 from emolight.models.schedule import one_cycle
+from emolight.models.vision import MobileNetV3, ResNet18
 
 CLASSES = ["calm", "happy", "sad"]
 MEL = functools.partial(MelSpectrogram, n_mels=32, hop_length=200)

@@ -16,8 +16,9 @@ from torch import nn
 from emolight.errors import EmolightError
 from emolight.models.augment import Augmentation, Gain, TimeShift
 from emolight.models.features import MFCC, Features, MelSpectrogram
-from emolight.models.networks import Network, ResNet18
+from emolight.models.networks import Network
 from emolight.models.parts import build
+from emolight.models.vision import ResNet18
 
 MINE = """
 from torch import nn
@@ -57,7 +58,7 @@ def test_a_part_remembers_all_of_its_arguments_but_what_the_classifier_gives() -
     arguments = part.spec["init_args"]
     assert (arguments["n_mfcc"], arguments["hop_length"], arguments["n_mels"]) == (13, 256, 64)
     assert "sample_rate" not in arguments
-    assert ResNet18(1, 5).spec["init_args"] == {"pretrained": False}
+    assert ResNet18(1, 5).spec["init_args"] == {"pretrained": False, "stem_pool": "both"}
     assert ResNet18(num_classes=5, in_channels=1).spec == ResNet18(1, 5).spec
 
 
@@ -106,7 +107,7 @@ def test_arguments_become_plain_values() -> None:
         ("os.system", Features, ("no class 'os.system'",)),
         ("subprocess.Popen", Network, ("does not derive from Network",)),
         ("emolight.models.nothing.X", Network, ("cannot be imported",)),
-        ("emolight.models.networks.ResNet19", Network, ("no class", "Did you mean 'ResNet18'")),
+        ("emolight.models.vision.ResNet19", Network, ("no class", "Did you mean 'ResNet18'")),
         ({"init_args": {}}, Network, ("A part of the model is",)),
         (3, Network, ("A part of the model is 3",)),
     ],

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emolight.models.networks import MobileNetV3, ResNet18
 from emolight.models.replay import Replay
+from emolight.models.vision import MobileNetV3, ResNet18
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emolight.models.networks import MobileNetV3, Network, ResNet18
+from emolight.models.networks import Network
 from emolight.models.smallmaps import SmallMapConv2d, use_small_maps
+from emolight.models.vision import MobileNetV3, ResNet18
 
 SIZES = [*product(range(1, 6), range(1, 6)), (1, 17), (23, 1), (7, 1), (4, 9), (8, 8)]
 

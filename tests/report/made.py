@@ -50,7 +50,7 @@ def make_run(folder: Path, corpus: Path, seed: int = 0, **data: Any) -> Run:
     split = module.make_split()
     split.write(folder / "split.csv")
     features = {"class_path": "emolight.models.features.MFCC", "init_args": {"n_mfcc": 40}}
-    model = {"features": features, "network": {"class_path": "emolight.models.networks.ResNet18"}}
+    model = {"features": features, "network": {"class_path": "emolight.models.vision.ResNet18"}}
     config = {"name": "demo", "seed_everything": seed, "data": options, "model": model, "trainer": {}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     facts = {"corpus": module.corpus_name, "task": module.task_name, "seconds": 310.0, "finished": True}
