@@ -31,7 +31,7 @@ COMMANDS = {
     },
     "evaluate": {
         "validate": ("run.cli", "score a checkpoint on its run's validation clips"),
-        "test": ("run.cli", "score a checkpoint on its run's test clips, or on another corpus"),
+        "test": ("experiments.enrolment", "score a checkpoint on its run's test clips, or on another corpus"),
         "compare": ("experiments.compare", "runs and cross-validations ranked, with paired tests"),
         "report": ("report.report", "one page on a run or a cross-validation, with clips to hear"),
         "ensemble": ("experiments.ensemble", "the mean of several runs' predictions"),

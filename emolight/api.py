@@ -51,7 +51,7 @@ def fit(config: str | Path | None = None, **options: Any) -> FittedRun:
         text = str(value) if isinstance(value, str | Path) else json.dumps(value)
         words.append(f"--{place}={text}")
     made: list[Run] = []
-    cli.main(words, on_run=made.append)
+    cli.main(words, on_done=lambda done: made.append(done.run))
     if not made:
         raise EmolightError("Nothing was trained.", "Leave trainer.fast_dev_run out.")
     return FittedRun(made[0].folder)

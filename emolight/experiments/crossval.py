@@ -20,7 +20,7 @@ from emolight.data.protocols import folds_of
 from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import class_names
-from emolight.experiments.enrolment import KINDS, score_enrolment
+from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
 from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
@@ -30,7 +30,7 @@ from emolight.files import write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
-from emolight.run.options import differences, parse_own
+from emolight.run.options import add_enrolment, check_enrolment, differences, parse_own
 from emolight.run.precision import fast_precision
 
 BASE, CLIPS = "base.yaml", "clips.json"
@@ -229,15 +229,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "also score each fold's held-out clips under noise, band limits, level, rooms ..."
     parser.add_argument("--robustness", action="store_true", help=about)
-    about = "also score them with so many clips of each held-out speaker enrolled, such as 0 5 10 20 all"
-    parser.add_argument("--enrol", nargs="+", default=[], metavar="N", help=about)
-    about = f"what the enrolled clips are, of {', '.join(KINDS)}; default: mixed ordinary"
-    parser.add_argument("--enrol-as", nargs="+", choices=list(KINDS), default=["mixed", "ordinary"], help=about)
+    add_enrolment(parser)
     options, config = parse(parser, argv)
-    if wrong := [count for count in options.enrol if count != "all" and not count.isdecimal()]:
-        raise EmolightError(f"--enrol is {wrong[0]}; it must be numbers of clips, or all.", "Type: --enrol 0 5 10 all")
-    if options.enrol and not config["model"]["speaker_norm"]:
-        raise EmolightError("--enrol needs models that adapt to speakers.", "Add --model.speaker_norm true.")
+    check_enrolment(options.enrol, config["model"]["speaker_norm"])
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers)

@@ -1,39 +1,41 @@
-"""What a few unlabelled recordings of each held-out speaker gain: ``crossval --enrol 0 5 10 all``."""
+"""What a few unlabelled recordings of each scored speaker gain: ``--enrol 0 5 10 all`` of ``crossval`` and ``test``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from emolight.data.corpus import UNKNOWN
 from emolight.data.datamodule import EmotionDataModule
+from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import predictions_table
 from emolight.evaluation.statistics import summarise
 from emolight.evaluation.style import BLUE, clean_axis, new_figure
-from emolight.experiments.results import CROSSVAL, Result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
 from emolight.experiments.summary import write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
 from emolight.models.networks import Embedder
-from emolight.models.speakers import ORDINARY
-from emolight.run.folder import Run
+from emolight.models.speakers import KINDS, ORDINARY
+from emolight.run import cli
+from emolight.run.finish import independence
+from emolight.run.recorder import table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from emolight.run.command import EmolightCLI
+
 DRAWS = 5
-KINDS = {
-    "mixed": "of all emotions",
-    "ordinary": "neutral or calm",
-    "one emotion": "of one emotion, taken for all: what a wrong draw costs",
-}
-"""What the drawn clips are."""
+Parts = dict[tuple[str, str], list[pd.DataFrame]]
+"""Kind and count of the enrolled clips, to predictions."""
 
 
 def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str], root: str | list[str] | None) -> None:
@@ -41,57 +43,87 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
 
     The clip that is scored is never among those drawn. Each way becomes a result of its own beside the folder of the
     cross-validation, which ``compare``, ``ensemble`` and ``report`` read; the curve is written into that folder.
-
-    Raises:
-        EmolightError: the models were trained without ``speaker_norm``.
     """
-    parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    parts = Parts()
     for (fold, seed), run in runs_of(result).items():
         data = run.data(root=root)
         data.prepare_data()
         data.setup()
-        model = load_classifier(run.best)
         print(f"fold {fold} seed {seed}: enrolment", flush=True)
-        for way, draw, table in _ways(model, data, run, result.subset, counts, kinds):
+        for way, draw, table in _ways(load_classifier(run.best), data, result.subset, counts, kinds):
             parts.setdefault(way, []).append(table.assign(fold=fold, seed=DRAWS * seed + draw))
         if result.subset == "test":
             run.count_test(run.best, len(data.subset("test")))
-    rows = []
     about = json.loads((result.folder / CROSSVAL).read_text(encoding="utf-8"))
+    curve = result.folder / f"enrolment_{result.subset}"
+    _write(parts, {**about, "openings": result.openings}, result.folder, curve)
+
+
+def score_test(done: EmolightCLI) -> None:
+    """As :func:`score_enrolment` for a ``test`` that is done, maybe of another corpus; results stand beside its run."""
+    run, data, suffix = done.run, done.datamodule, done.recorder.suffix
+    data.trainer = None  # every clip in this process
+    clips, parts = data.clips.iloc[data.subset("test")], Parts()
+    meaning = independence(data, clips, done.model.training_facts, "test")
+    if data.split.label == ALL_TEST:
+        both = f"labels of both: {', '.join(name for name in data.classes if name in set(clips['emotion']))}"
+        meaning = f"{meaning}; {both}"
+        print(both, flush=True)
+    for way, draw, table in _ways(done.model.cpu().eval(), data, "test", done.own.enrol, done.own.enrol_as):
+        parts.setdefault(way, []).append(table.assign(fold=0, seed=draw))
+    folder = run.folder.with_name(f"{run.folder.name}{suffix}")
+    about = {
+        "name": f"{run.folder.parent.name} {folder.name}",
+        "kind": "test",
+        "subset": "test",
+        "corpus": data.corpus_name,
+        "task": data.task_name,
+        "protocol": data.split.label,
+        "selection": run.split.selection,
+        "split": data.split.hash,
+        "speaker_independent": data.split.speaker_independent("test") and not meaning.startswith("not independent"),
+        "runs": [],
+        "openings": run.openings,
+        "facts": {**facts_of(run), "meaning": meaning, "speakers": clips["speaker"].nunique()},
+    }
+    _write(parts, about, folder, run.folder / f"enrolment_test{suffix}")
+
+
+def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) -> None:
+    """A result folder of each way, named after ``folder``, and the ``curve`` over all of them."""
+    rows = []
     for (kind, count), tables in parts.items():
         table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
         uar = summarise(table)["pooled"]["uar"]
         low, high = uar["by_speaker"]
-        draws = table["seed"].nunique()
-        rows.append({"enrolled": kind, "clips": count, "draws": draws, "uar": uar["value"], "low": low, "high": high})
-        print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%})", flush=True)
-        if count == "0" or kind == "one emotion":
-            continue
-        said = f"speakers enrolled with {count} clips {KINDS[kind]}, {draws} draws"
-        folder = result.folder.with_name(f"{result.folder.name}_enrol_{count}_{kind}")
-        own = {"name": f"{about['name']}, {count} {kind} clips enrolled", "runs": [], "openings": result.openings}
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        selection = f"{about['selection']}; {said}"
-        write_crossval(folder, {**about, **own, "seeds": seeds, "selection": selection}, table, [])
-    title = f"{result.name}: {result.subset} clips of enrolled speakers"
-    write_found(str(result.folder / f"enrolment_{result.subset}"), rows, enrolment_figure(rows, title))
+        rows.append(
+            {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
+        )
+        print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%})", flush=True)
+        if kind == "one emotion" or (count == "0" and about["runs"]):  # which the runs' own result is
+            continue
+        said = f"speakers enrolled with {count} clips {KINDS[kind]}, {len(seeds)} draws"
+        way, said = (count, "speakers not enrolled") if count == "0" else (f"{count}_{kind}", said)
+        own = {"name": f"{about['name']}, {way.replace('_', ' ')} clips enrolled", "runs": [], "seeds": seeds}
+        place = folder.with_name(f"{folder.name}_enrol_{way}")
+        write_crossval(place, {**about, **own, "selection": f"{about['selection']}; {said}"}, table, [])
+    title = f"{about['name']}: {about['subset']} clips of enrolled speakers"
+    write_found(str(curve), rows, enrolment_figure(rows, title))
 
 
 def _ways(
     model: EmotionClassifier,
     data: EmotionDataModule,
-    run: Run,
     subset: str,
     counts: Sequence[str],
     kinds: Sequence[str],
 ) -> Iterator[tuple[tuple[str, str], int, pd.DataFrame]]:
     """Kind and count, number of the draw, and the predictions."""
     speakers = model.speakers
-    if speakers is None:
-        raise EmolightError(
-            f"{run.folder} was trained without model.speaker_norm: its speakers cannot be enrolled.",
-            "Train with --model.speaker_norm true, under another --name.",
-        )
+    assert speakers is not None
+    if (data.clips["speaker"] == UNKNOWN).any():
+        raise EmolightError("--enrol needs to know the speakers.", "Give the column speaker.")
     if isinstance(model.network, Embedder) and model.network.frozen:
         data.embed(model.network.key, model.network.embed_numpy)
     batches = list(data.test_dataloader() if subset == "test" else data.val_dataloader())
@@ -118,7 +150,7 @@ def _ways(
                     for clip in np.flatnonzero(clips["speaker"] == name):
                         drawn = order[order != clip][: len(order) if count == "all" else int(count)]
                         offsets[clip] = speakers.offset(statistics[drawn], ordinary=kind == "ordinary")
-                table = predictions_table(clips, data.classes, _probabilities(model, batches, offsets), data.groups)
+                table = table_of(data, rows, _probabilities(model, batches, offsets))
                 yield (kind, count), draw, table
 
 
@@ -148,3 +180,8 @@ def enrolment_figure(rows: Sequence[dict[str, object]], title: str) -> Figure:
     axes.legend(frameon=False)
     clean_axis(axes, "y")
     return figure
+
+
+def main(argv: list[str]) -> int:
+    """Run ``test``."""
+    return cli.main(["test", *argv], on_done=lambda done: score_test(done) if done.own.enrol else None)

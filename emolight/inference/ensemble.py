@@ -14,6 +14,7 @@ from emolight.errors import EmolightError
 from emolight.inference.network import Network, Probabilities
 from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
+from emolight.models.encoder_inputs import shared_encoders
 
 
 def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]]:
@@ -66,7 +67,8 @@ def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]
         found = list(members_of(folder))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise EmolightError(f"{folder / CROSSVAL} is damaged: {error}.", "Make it again.") from None
-    members = [(*load_torch(path, device), weight) for path, weight in found]
+    with shared_encoders():
+        members = [(*load_torch(path, device), weight) for path, weight in found]
     contracts = [contract for contract, _, _ in members]
     first = max(contracts, key=lambda one: one.length)
     for other in contracts:

@@ -33,6 +33,8 @@ PENALTIES = {
     ("ComParE_2016", "svm"): 0.00003,
 }
 """scikit-learn's C by statistics and head: the best for the validation speakers of RAVDESS, both tasks, ``emobox6``."""
+LIMIT = 10.0
+"""Standard deviations: what lies farther from the training clips says no more, and would ruin the calibration."""
 SHORTEST = 1600
 """Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
 
@@ -40,7 +42,8 @@ SHORTEST = 1600
 class Classical(Embedder):
     """Statistics of a clip and a linear classifier, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
 
-    The statistics are standardised by the training clips. Zeros behind a clip are padding, and change nothing.
+    The statistics are standardised by the training clips, and cut off at :data:`LIMIT`. Zeros behind a clip are
+    padding, and change nothing.
     eGeMAPSv02 (88 statistics) and ComParE_2016 (6373) are computed by audEERING's openSMILE, which is free for research
     and other non-commercial use alone; ``mfcc`` needs nothing.
 
@@ -105,13 +108,14 @@ class Classical(Embedder):
     def classify(self, embeddings: Tensor) -> Tensor:
         """Logits of what :meth:`embed` gives."""
         with torch.autocast(embeddings.device.type, enabled=False):  # as it was fitted
-            logits: Tensor = self.last((embeddings.float() - self.standard_mean) / self.standard_std)
+            standard = (embeddings.float() - self.standard_mean) / self.standard_std
+            logits: Tensor = self.last(standard.clamp(-LIMIT, LIMIT))
         return logits
 
     def fit(self, embeddings: Tensor, labels: Tensor) -> None:
         """Standardise by training embeddings ``[N, E]``, and fit the head to the labels ``[N]``."""
         values = fit_scale(embeddings, self.standard_mean, self.standard_std)
-        fit_linear(self.last, values, labels, self.kind, self.inverse_penalty)
+        fit_linear(self.last, values.clamp(-LIMIT, LIMIT), labels, self.kind, self.inverse_penalty)
 
     def exportable(self) -> nn.Module:
         """The same by operators that ONNX knows.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from emolight.errors import EmolightError
-from emolight.models.encoder_inputs import WhisperFront, lengths_of, load_encoder
+from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
 
@@ -71,7 +71,8 @@ class SpeechEncoder(Embedder):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(in_channels, num_classes)
-        self.encoder, self.front, found = load_encoder(path, revision)
+        load = load_encoder if trainable_layers else frozen_encoder
+        self.encoder, self.front, found = load(path, revision)
         self.about = {"encoder": path, **found}
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(found["sha256"])), dtype=torch.uint8))
         count = self.encoder.config.num_hidden_layers

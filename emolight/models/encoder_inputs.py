@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 
 from emolight.errors import EmolightError
 
+SHARED: ContextVar[dict[Any, Any] | None] = ContextVar("SHARED", default=None)
 INSTALL = 'Type: pip install "emolight[encoders]"'
 SHORTEST = 400
 """Samples: a shorter clip counts as one so long."""
@@ -145,3 +149,25 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
             "licence": licence[1] if licence else "unknown: see the encoder's page",
         },
     )
+
+
+@contextmanager
+def shared_encoders() -> Iterator[None]:
+    """Within, frozen encoders of the same weights are one module, read once: for models of one device."""
+    token = SHARED.set({})
+    try:
+        yield
+    finally:
+        SHARED.reset(token)
+
+
+def frozen_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | SampleFront, dict[str, Any]]:
+    """As :func:`load_encoder`; maybe a module that other models have as well, see :func:`shared_encoders`."""
+    kept = SHARED.get()
+    if kept is None or (path, revision) not in kept:
+        encoder, front, found = load_encoder(path, revision)
+        if kept is None:
+            return encoder, front, found
+        kept[path, revision] = kept.setdefault(found["sha256"], encoder), front, found
+    shared: tuple[Any, WhisperFront | SampleFront, dict[str, Any]] = kept[path, revision]
+    return shared

@@ -33,7 +33,7 @@ def fit_speakers(model: EmotionClassifier, speakers: SpeakerNorm, data: Any) -> 
     clips = data.clips.iloc[rows.numpy()]
     codes, names = clips["speaker"].factorize()
     codes = torch.from_numpy(codes.astype(np.int64))
-    ordinary = torch.from_numpy(clips["emotion"].isin(ORDINARY).to_numpy())
+    ordinary = torch.tensor(clips["emotion"].isin(ORDINARY).to_numpy())  # pandas gives an array that is not writable
     statistics = torch.cat([model.statistics(batch).cpu() for batch in batches])
     offsets = speakers.cpu().fit(statistics, codes, ordinary)
     speakers.to(model.device)

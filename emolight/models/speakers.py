@@ -13,6 +13,12 @@ from emolight.models.parts import without_cast
 
 ORDINARY = ("neutral", "calm")
 """Classes of somebody's ordinary voice."""
+KINDS = {
+    "mixed": "of all emotions",
+    "ordinary": "neutral or calm",
+    "one emotion": "of one emotion, taken for all: what a wrong draw costs",
+}
+"""What clips that enrol a speaker are."""
 
 
 class SpeakerNorm(nn.Module):

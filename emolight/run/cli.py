@@ -21,7 +21,7 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.command import EmolightCLI
-from emolight.run.folder import CLAIMED, CONFIG, ENVIRONMENT, SPLIT, Run
+from emolight.run.folder import CLAIMED, CONFIG, ENVIRONMENT, SPLIT
 from emolight.run.options import insert_run
 from emolight.run.parser import EmolightParser, limit_imports, named_modes
 from emolight.run.words import with_own_classes, with_recipes
@@ -53,12 +53,12 @@ SILENT = (
 def main(
     argv: list[str],
     callbacks: Sequence[pl.Callback] = (),
-    on_run: Callable[[Run], None] = lambda _: None,
+    on_done: Callable[[EmolightCLI], None] = lambda _: None,
     pictures: bool = True,
 ) -> int:
     """Parse and run ``fit``, ``validate`` or ``test``; returns the exit code.
 
-    ``callbacks`` are for the trainer, after this project's own; ``on_run`` is given the run, when all is done.
+    ``callbacks`` are for the trainer, after this project's own; ``on_done`` is given everything, when all is done.
     Without ``pictures`` a run folder of many gets neither what is drawn nor the controls.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -86,7 +86,7 @@ def main(
             _remove_unused(os.environ.get(CLAIMED))
             raise
     if hasattr(done, "recorder"):
-        on_run(done.run)
+        on_done(done)
     return 0
 
 

@@ -29,7 +29,7 @@ from emolight.files import remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
 from emolight.run.finish import finish, print_start
 from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
-from emolight.run.options import contradictions
+from emolight.run.options import add_enrolment, check_enrolment, contradictions
 from emolight.run.parser import check_groups, option_error
 from emolight.run.precision import fast_precision
 from emolight.run.progress import progress
@@ -65,6 +65,8 @@ class EmolightCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument("--resume", type=str, help="Run folder of an interrupted fit to go on with.")
+        if subcommand == "test":
+            add_enrolment(parser)
         return parser
 
     def add_arguments_to_parser(self, parser: Any) -> None:
@@ -110,6 +112,8 @@ class EmolightCLI(LightningCLI):
         if changed := contradictions(config.ckpt_path, around, given[command], command):
             fix = "Leave the flag out; a checkpoint keeps the model and the task that it was trained with."
             raise EmolightError(f"The checkpoint was trained with {changed[0]}.", fix)
+        if command == "test":
+            check_enrolment(config.enrol, config.model.speaker_norm)
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; EmolightError where arguments do not fit, or a package is not installed."""

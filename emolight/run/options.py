@@ -16,6 +16,7 @@ import yaml
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
 from emolight.models.loading import load_classifier
+from emolight.models.speakers import KINDS
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.precision import BFLOAT16
@@ -171,6 +172,23 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
         elif value != given[name]:
             texts.append(f"{option} {value}, received {given[name]}")
     return texts
+
+
+def add_enrolment(parser: Any) -> None:
+    """The options of ``crossval`` and ``test`` that :func:`check_enrolment` checks."""
+    about = "also score with so many other clips of each scored speaker enrolled, such as 0 5 10 20 all"
+    parser.add_argument("--enrol", nargs="+", default=[], metavar="N", help=about)
+    about, usual = f"what the enrolled clips are, of {', '.join(KINDS)}; default: mixed ordinary", ["mixed", "ordinary"]
+    parser.add_argument("--enrol-as", nargs="+", choices=list(KINDS), default=usual, help=about)
+
+
+def check_enrolment(counts: Sequence[str], speaker_norm: bool) -> None:
+    """Refuse numbers of clips that are none, and models that do not adapt."""
+    if wrong := [count for count in counts if count != "all" and not count.isdecimal()]:
+        raise EmolightError(f"--enrol is {wrong[0]}; it must be numbers of clips, or all.", "Type: --enrol 0 5 10 all")
+    if counts and not speaker_norm:
+        problem = "--enrol needs models that adapt to speakers."
+        raise EmolightError(problem, "They are trained with --model.speaker_norm true.")
 
 
 def parse_own(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

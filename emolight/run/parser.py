@@ -141,7 +141,7 @@ def _may_be_set(action: argparse.Action) -> bool:
 
 
 def _described(action: argparse.Action) -> str:
-    default = "" if action.default in (None, argparse.SUPPRESS) else f" [{_plain(action.default)}]"
+    default = "" if action.default in (None, [], argparse.SUPPRESS) else f" [{_plain(action.default)}]"
     option = max((word for word in action.option_strings if not word.endswith("+")), key=len, default=action.dest)
     text = " ".join((HELP.get(action.dest) or action.help or "").replace("``", "").split()).partition(" (type: ")[0]
     if action.dest in SHORT:

@@ -135,13 +135,8 @@ class Recorder(pl.Callback):
         """Metrics and calibrated predictions, of all processes."""
         assert isinstance(model, EmotionClassifier)
         data, metrics = data_of(trainer), trainer.callback_metrics
-        clips = data.clips.iloc[model.predictions["index"]]
         probabilities = calibrate(model.predictions["probabilities"], float(model.temperature))
-        if data.split.label == ALL_TEST:  # another corpus: the labels that both have compete, and no others
-            present = set(data.clips["emotion"])
-            probabilities = probabilities * [name in present for name in data.classes]
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-        self.latest = predictions_table(clips, data.classes, probabilities, data.groups)
+        self.latest = table_of(data, model.predictions["index"], probabilities)
         own = {name: float(value) for name, value in metrics.items() if name.startswith(f"{subset}/")}
         return Best(trainer.current_epoch, own, self.latest)
 
@@ -198,6 +193,18 @@ def data_of(trainer: pl.Trainer) -> EmotionDataModule:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, EmotionDataModule)
     return data
+
+
+def table_of(data: EmotionDataModule, rows: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """The predictions table of some rows of ``data.clips`` and their calibrated probabilities ``[N, C]``.
+
+    Of another corpus than the model's the labels that both have compete, and no others.
+    """
+    clips = data.clips.iloc[rows]
+    if data.split.label == ALL_TEST:
+        probabilities = probabilities * np.isin(data.classes, data.clips["emotion"])
+        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return predictions_table(clips, data.classes, probabilities, data.groups)
 
 
 class ContinuedCSVLogger(CSVLogger):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
+from emolight.experiments.enrolment import _ways
 from emolight.experiments.results import read_result
+from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
 
@@ -46,6 +51,67 @@ def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:
     assert enrolled.table["seed"].nunique() == 5
     # Not enrolled at all, the same model gives what `test` gave.
     assert plain.openings == 2
+
+
+def test_a_model_scores_enrolled_speakers_of_another_corpus(
+    crossval: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It knows no `bored`, and the other corpus has no `calm`."""
+    paths, emotions = sorted(corpus.rglob("*-0[56].wav")), {"03": "happy", "04": "sad", "05": "angry", "06": "bored"}
+    rows = [(path, emotions.get(path.stem.split("-")[2]), f"other {path.stem[-2:]}") for path in paths]
+    table = pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).dropna()
+    table.to_csv(tmp_path / "other.csv", index=False)
+    made = crossval / "fold_1_seed_0" / "version_0"
+    words = ["test", "--ckpt_path", str(made), "--data.corpus", str(tmp_path / "other.csv"), "--data.root=/"]
+    words += [f"--data.cache_dir={corpus.parent / 'cache'}", "--enrol", "0", "2", "all", "--enrol-as", "mixed"]
+    assert run(words) == 0
+    assert "labels of both: happy, sad, angry" in capsys.readouterr().out
+    curve = pd.read_csv(made / "enrolment_test_other.csv", dtype=str)
+    assert curve["clips"].tolist() == ["0", "2", "all"]
+    none, two, everything = (
+        read_result(made.with_name(f"version_0_other_enrol_{way}")) for way in ("0", "2_mixed", "all_mixed")
+    )
+    known = table[table["emotion"] != "bored"]
+    for result in (none, two, everything):
+        assert (result.corpus, result.protocol, result.kind) == ("other", "every clip tests", "test")
+        assert result.table["clip_id"].nunique() == len(known)
+        assert set(result.table["speaker"]) == {"other 05", "other 06"}
+        assert set(result.table["prediction"]) <= {"happy", "sad", "angry"}
+        assert "labels of both: happy, sad, angry" in result.facts["meaning"]
+    assert none.selection.endswith("; speakers not enrolled")
+    assert two.selection.endswith("; speakers enrolled with 2 clips of all emotions, 5 draws")
+    assert two.table["seed"].nunique() == 5
+    plain = Run.open(made).predictions("test", "_other")
+    pd.testing.assert_frame_equal(plain, none.table[plain.columns], rtol=1e-3, atol=1e-5)
+    assert not np.allclose(plain["prob_sad"], everything.table["prob_sad"], atol=1e-3)
+
+
+@pytest.mark.parametrize(("count", "drawn"), [("0", 0), ("2", 2), ("9", 4), ("all", 4)])
+def test_a_clip_is_adapted_by_others_of_its_speaker_alone(count: str, drawn: int) -> None:
+    """Clip i is a one at place i, so that an offset shows who made it."""
+    speakers, seen = np.array(list("aababbabba")), list[torch.Tensor]()
+    clips = pd.DataFrame({"clip_id": list("0123456789"), "speaker": speakers, "emotion": ["sad", "happy"] * 5})
+    batch = {"index": torch.arange(10)}
+    model = SimpleNamespace(
+        speakers=SimpleNamespace(offset=lambda statistics, ordinary: statistics.sum(0)),
+        statistics=lambda batch: torch.eye(10),
+        logits=lambda batch, offset: seen.append(offset) or torch.zeros(10, 2),
+        temperature=1.0,
+        network=None,
+    )
+    data = SimpleNamespace(
+        clips=clips,
+        test_dataloader=lambda: [batch],
+        classes=["happy", "sad"],
+        groups=(),
+        split=SimpleNamespace(label=""),
+    )
+    draws = list(_ways(model, data, "test", [count], ["mixed"]))  # type: ignore[arg-type]
+    assert len(draws) == len(seen) == (5 if count.isdecimal() and drawn else 1)
+    for offsets in seen:
+        assert (offsets.sum(1) == drawn).all()
+        assert offsets.diagonal().sum() == 0
+        assert all(offsets[clip][torch.from_numpy(speakers != speakers[clip])].sum() == 0 for clip in range(10))
 
 
 def test_models_that_do_not_adapt_are_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

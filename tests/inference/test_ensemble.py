@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,23 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.inference.recognizer import load
 from emolight.models.classifier import EmotionClassifier
+from emolight.models.encoder import SpeechEncoder
 from emolight.models.features import MFCC, MelSpectrogram, Waveform
+from tests.encoders import make_whisper
 from tests.inference.conftest import CLASSES, Small, save, settle, small_model, voice
 
 RATE = 16000
 
 
-def run_of(folder: Path, features: type = MFCC, duration: float = 0.5, bias: float = 0.0) -> Path:
+def run_of(
+    folder: Path,
+    features: type = MFCC,
+    duration: float = 0.5,
+    bias: float = 0.0,
+    model: EmotionClassifier | None = None,
+) -> Path:
     """A run folder whose model differs by ``bias``."""
-    model = small_model(features)
+    model = model or small_model(features)
     if duration != 0.5:
         model = settle(EmotionClassifier(features, Small, augment=[], classes=CLASSES, duration=duration))
     with torch.no_grad():
@@ -82,3 +92,37 @@ def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp
     (tmp_path / "crossval.json").write_text(json.dumps({"runs": [], "members": members}))
     with pytest.raises(EmolightError, match="different trim_db"):
         load(tmp_path)
+
+
+def test_frozen_encoders_of_the_same_weights_are_in_memory_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five members two have the same folder, one a copy of it, one other weights, and one trains its own."""
+    transformers = pytest.importorskip("transformers")
+    first, other = make_whisper(tmp_path / "first"), tmp_path / "other"
+    copy = shutil.copytree(first, tmp_path / "copy")
+    weights = transformers.WhisperForConditionalGeneration.from_pretrained(first)
+    torch.nn.init.normal_(weights.model.encoder.conv1.weight)
+    weights.save_pretrained(other)
+    transformers.WhisperFeatureExtractor().save_pretrained(other)
+    members = []
+    for place, (path, trained) in enumerate([(first, 0), (first, 0), (copy, 0), (other, 0), (first, 1)]):
+        torch.manual_seed(place)
+        network = partial(SpeechEncoder, path=str(path), trainable_layers=trained)
+        model = EmotionClassifier(Waveform, network, augment=[], classes=CLASSES, duration=0.5)
+        folder = run_of(tmp_path / f"run_{place}", bias=place, model=settle(model))
+        members.append({"folder": str(folder), "weight": 0.2})
+    (tmp_path / "crossval.json").write_text(json.dumps({"runs": [], "members": members}))
+    each = [list(load(member["folder"]).predict(voice(), RATE).probabilities.values()) for member in members]
+    read, load_it = list[str](), transformers.AutoModel.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoModel, "from_pretrained", lambda path, **words: read.append(path) or load_it(path, **words)
+    )
+    together = load(tmp_path)
+    assert [Path(path).name for path in read] == ["first", "copy", "other", "first"]
+    encoders = [id(network.model.network.encoder) for _, network, _ in together.network.members]
+    assert [encoders.index(one) for one in encoders] == [0, 0, 0, 3, 4]
+    mean = list(together.predict(voice(), RATE).probabilities.values())
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-4)
+    alone = [load(members[0]["folder"]).network.model.network.encoder for _ in range(2)]
+    assert alone[0] is not alone[1]

@@ -106,6 +106,21 @@ def test_values_are_standardised_however_small_and_constants_stay() -> None:
     assert std[2] == 1
 
 
+@pytest.mark.parametrize("head", ["logistic", "svm"])
+def test_a_statistic_far_outside_of_training_does_not_decide_alone(head: str) -> None:
+    torch.manual_seed(0)
+    network = network_of("mfcc", head=head)
+    labels = torch.arange(90) % 3
+    embeddings = 2 * torch.randn(90, 960) + torch.nn.functional.one_hot(labels, 960)
+    embeddings[0, 7] = 1e6  # neither in training
+    network.fit(embeddings, labels)
+    clip, broken = (network.standard_mean + step * network.standard_std for step in (0, 10))
+    broken = torch.where(torch.arange(960) == 500, 1e9, clip)
+    at_the_limit = torch.where(torch.arange(960) == 500, clip + 10 * network.standard_std, clip)
+    assert torch.allclose(network.classify(broken[None]), network.classify(at_the_limit[None]), atol=1e-3)
+    assert network.last.weight[:, 7].abs().max() < 1
+
+
 @pytest.mark.parametrize("kind", ["mfcc", "eGeMAPSv02"])
 def test_it_is_fitted_saved_loaded_and_exported(kind: str, tmp_path: Path) -> None:
     network_of(kind)
