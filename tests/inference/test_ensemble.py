@@ -11,6 +11,8 @@ import torch
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
+from emolight.experiments.ensemble import about_ensemble
+from emolight.experiments.results import Result
 from emolight.inference.recognizer import load
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, MelSpectrogram, Waveform
@@ -82,3 +84,20 @@ def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp
     (tmp_path / "crossval.json").write_text(json.dumps({"runs": [], "members": members}))
     with pytest.raises(EmolightError, match="different trim_db"):
         load(tmp_path)
+
+
+def test_an_ensemble_is_found_from_any_working_folder_and_may_move(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave, logs = voice(), Path("lightning_logs")
+    for name in ("a", "b"):
+        run_of(logs / name / "version_0", bias=len(name))
+    results = [Result(logs / name / "version_0", *[""] * 10, 0, True, {}) for name in ("a", "b")]  # type: ignore[arg-type]
+    about = about_ensemble(logs / "both" / "crossval_x", "both", results)
+    assert [one["folder"] for one in about["members"]] == ["../../a/version_0", "../../b/version_0"]
+    (logs / "both" / "crossval_x").mkdir(parents=True)
+    (logs / "both" / "crossval_x" / "crossval.json").write_text(json.dumps(about))
+    said = load(logs / "both" / "crossval_x").predict(wave, RATE).probabilities
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert load(Path("..") / logs / "both" / "crossval_x").predict(wave, RATE).probabilities == said
+    (here / "lightning_logs").rename(here / "moved")
+    assert load(here / "moved" / "both" / "crossval_x").predict(wave, RATE).probabilities == said
