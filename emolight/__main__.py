@@ -122,9 +122,11 @@ def run(argv: list[str]) -> int:
     """Hand over to the command named first in ``argv``, and return its exit code."""
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("-h", "--help", "help"):
+        if rest and rest[0] in MODULES:
+            return run([*rest, "--help"])
         print(HELP, end="")
         return 0
-    if command == "--version":
+    if command in ("--version", "-V", "-v", "version"):
         print(f"emolight {__version__}")
         return 0
     if command.startswith("-"):

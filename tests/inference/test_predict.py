@@ -42,6 +42,9 @@ def test_a_folder_is_searched_for_sound_files(recordings: Path) -> None:
     assert len(find_recordings([str(recordings / "a.wav"), str(recordings)])[0]) == 4
     with pytest.raises(EmolightError, match="There is no file"):
         find_recordings([str(recordings / "*.opus")])
+    (recordings / "gone.wav").symlink_to("nowhere.wav")  # is told when it is read, not left out
+    for word in (recordings, recordings / "*"):
+        assert str(recordings / "gone.wav") in find_recordings([str(word)])[0]
     (recordings / "empty").mkdir()
     with pytest.raises(EmolightError, match="No sound file that can be read is in the folder"):
         find_recordings([str(recordings / "empty")])

@@ -236,6 +236,19 @@ def test_a_logger_is_added_and_never_takes_the_runs_place(words: list[str], corp
     assert run(["test", "--ckpt_path", str(folder)]) == 0
 
 
+def test_a_logger_that_fails_is_named(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Exception):  # noqa: N818 - as of a tracking server's client
+        pass
+
+    def refuse(*_: object) -> None:
+        raise Refused("no API key")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.ExperimentWriter.log_hparams", refuse)
+    words = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "own"]
+    with pytest.raises(EmolightError, match="CSVLogger cannot be used: no API key"):
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), *words])
+
+
 def test_a_logger_whose_package_is_missing_is_told_in_one_line(corpus: Path, here: Path) -> None:
     if importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed")
