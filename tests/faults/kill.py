@@ -105,16 +105,17 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
     log = folder / "log.txt"
     found = {"kills": 0, "while writing": 0, "while starting": 0, "most epochs lost": 0}
     for number in range(count):
-        process = start(words, folder, log)
-        before, first = stamp(run), number == 0  # the first fit also writes one before its first epoch
-        starting = number % 3 == 2
-        while not starting and process.poll() is None and (stamp(run) == before or (first and not logged_epochs(run))):
+        saved = before = max(saved_epochs(run), 0)
+        seen, starting, process = stamp(run), number % 3 == 2, start(words, folder, log)
+        while not starting and process.poll() is None and saved <= before:
             time.sleep(0.05)
+            if stamp(run) != seen:
+                seen, saved = stamp(run), saved_epochs(run)
         writing = run if number % 3 == 1 else None
         if not wait_until(process, 120 if writing else draw.uniform(0, 8 if starting else 4), writing):
             raise EmolightError(f"The fit ended by itself with {process.returncode}.", log.read_text()[-2000:])
         found["while writing"] += written_by(process, run)
-        found["while starting"] += stamp(run) == before
+        found["while starting"] += starting and stamp(run) == seen
         process.send_signal(signal.SIGKILL)
         process.wait()
         found["kills"] += 1
