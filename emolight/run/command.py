@@ -165,8 +165,11 @@ class EmolightCLI(LightningCLI):
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
             reason = " ".join(str(error).split())[:200]
+            asked = {str(config.trainer[name]) for name in ("accelerator", "devices", "strategy", "num_nodes")}
             fix = (
-                fix if re.search("accelerator|devices|strategy|nodes", reason) else "Change that option of the trainer."
+                fix
+                if re.search("accelerator|devices|strategy|nodes|backend", reason)
+                else "Change that option of the trainer."
             )
             raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
@@ -233,9 +236,11 @@ class EmolightCLI(LightningCLI):
                 raise KeyboardInterrupt from None
             raise
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and (error.filename is not None or error.errno in (None, errno.EPIPE)):
                 raise
-            raise EmolightError(f"The disk is full: {error}.", f"Free some space. {go_on}") from None
+            what = "The disk is full" if full else "The system does not read or write"
+            raise EmolightError(f"{what}: {error}.", f"{'Free some space' if full else 'Mend that'}. {go_on}") from None
         except EmolightError:
             raise
         except Exception as error:

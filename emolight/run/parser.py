@@ -203,6 +203,11 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return untrusted(option, name)
     if name := said(r"No module named '([\w.]+)'"):
         return EmolightError(f"{option} needs the module '{name}', which is not here.", "Is it in this folder?")
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        hint = nearest(found[2], vars(sys.modules[found[1]])) if found[1] in sys.modules else ""
+        return EmolightError(
+            f"{option}: the module '{found[1]}' has no '{found[2]}'.", hint or "Is it still called so?"
+        )
     if name := said(r"argument \S+ --> (\S+):"):
         return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
     if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):

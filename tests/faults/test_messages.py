@@ -37,6 +37,7 @@ FILES = {
     "recipe.yaml": "name: mine\nmodel: {mixup: 0}\n",
     "configs/mfcc.yaml": "name: mfcc\n",
     "lost/config.yaml": "data:\n",
+    "own_net.py": "class Net:\n    pass\n",
     "notes.txt": "no sound\n",
     "page.ckpt": "<!DOCTYPE html>",
     "lost/page.ckpt": "<!DOCTYPE html>",
@@ -167,6 +168,7 @@ MODEL: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --config noise.yaml", ["model.augment is 'Nois'", "Did you mean 'Noise'?"]),
     (f"fit {MFCC} --config noise2.yaml", ["Noise has no argument 'lowest_snr'", "Valid: "]),
     (f"fit {MFCC} --model.augment Noise", ["model.augment", "a list"]),
+    (f"fit {MFCC} --model.network own_net.Nett", ["'own_net' has no 'Nett'.\nDid you mean 'Net'?"]),
     (f"fit {MFCC} --model.network my.Net", ["model.network", "my"]),
     (f"fit {MFCC} DATA --model.network WaveCNN", ["WaveCNN takes samples", "--model.network ResNet18"]),
     (

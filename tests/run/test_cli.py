@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -234,6 +235,15 @@ def test_a_logger_is_added_and_never_takes_the_runs_place(words: list[str], corp
     assert any("tfevents" in name for name in files_of(folder))
     assert bool(list(here.glob("mylogs/**/metrics.csv"))) == (words != ["false"])
     assert run(["test", "--ckpt_path", str(folder)]) == 0
+
+
+def test_a_file_system_that_fails_is_told(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("emolight.models.checkpoint.save_checkpoint", fail)
+    with pytest.raises(EmolightError, match=r"Input/output error\.\nMend that\. Go on with: .* fit --resume"):
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)])
 
 
 def test_a_logger_that_fails_is_named(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
