@@ -166,11 +166,7 @@ class EmolightCLI(LightningCLI):
             fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
             reason = " ".join(str(error).split())[:200]
             asked = {str(config.trainer[name]) for name in ("accelerator", "devices", "strategy", "num_nodes")}
-            fix = (
-                fix
-                if re.search("accelerator|devices|strategy|nodes|backend", reason)
-                else "Change that option of the trainer."
-            )
+            fix = fix if asked - {"auto", "cpu", "1"} else "Change that option of the trainer."
             raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
             problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
