@@ -103,14 +103,16 @@ def main(argv: list[str] | None = None) -> None:
     except EmolightError as error:
         print(f"emolight: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # `| head` has closed the pipe; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
-        print(f"emolight: '{error.filename}': {error.strerror}.", file=sys.stderr)
+        if error.filename is None:  # standard output, of which Python would complain once more at its end
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `| head` has closed it
+            sys.exit(141)
+        place = "" if error.filename is None else f"'{error.filename}': "
+        print(f"emolight: {place}{error.strerror}.", file=sys.stderr)
         print("Mend that (place, permissions, room), or choose another place.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -122,9 +124,11 @@ def run(argv: list[str]) -> int:
     """Hand over to the command named first in ``argv``, and return its exit code."""
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("-h", "--help", "help"):
+        if rest and rest[0] in MODULES:
+            return run([*rest, "--help"])
         print(HELP, end="")
         return 0
-    if command == "--version":
+    if command in ("--version", "-V", "-v", "version"):
         print(f"emolight {__version__}")
         return 0
     if command.startswith("-"):

@@ -14,9 +14,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it over ``path``.
 
     The folder is made when it is missing. When the block raises, the temporary file is removed and ``path``
-    keeps its old content.
+    keeps its old content. A device or a pipe, such as ``/dev/null``, is written to and never replaced.
     """
     path = Path(path)
+    apart = path.exists() and not (path.is_file() or path.is_dir() or path.is_symlink())
+    if apart or path.parent == Path("/dev"):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -11,10 +11,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 from emolight.data.corpora.synthetic import make_corpus
+from emolight.run.precision import processor
 
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
+
+
+def pytest_report_header() -> str:
+    """Which CPU a log is from: arithmetic in bfloat16 differs between them."""
+    return f"cpu: {processor()}, torch {torch.__version__}"
 
 
 @pytest.fixture(scope="session")

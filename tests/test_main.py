@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -108,3 +109,16 @@ def test_without_the_help_file_the_command_itself_answers(
     with pytest.raises(SystemExit):
         main(["cache", "--help"])
     assert "--prune" in capsys.readouterr().out
+
+
+def test_what_the_system_refuses_without_a_name_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("emolight.__main__.run", full)
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("emolight: No space left on device.\n")

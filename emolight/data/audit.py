@@ -108,7 +108,11 @@ def audit(
     root = Path(root).expanduser()
     corpus, only = corpus or corpus_in(root), only or {}
     root = root.parent if root.is_file() else root
-    found, published = corpus.find(root, strict=False), corpus.expected()
+    try:
+        found, published = corpus.find(root, strict=False), corpus.expected()
+    except EmolightError as error:
+        problem = str(error).partition("\n")[0]
+        raise EmolightError(problem, "Give the folder of its recordings, or another --corpus.") from None
     table, known = found.table, {} if only or published is not None else corpus.counts
     for column, values in only.items():
         check_choice("column of the clips", column, table.columns)

@@ -189,6 +189,22 @@ class EmotionDataModule(pl.LightningDataModule):
             used, split = used[~used["clip_id"].isin(bad)], split.without(bad)
         self.clips = used.sort_values("clip_id", ignore_index=True)
         self.split, self.cache = split, cache
+        self.selection.notes += self._oddities()
+
+    def _oddities(self) -> list[str]:
+        """What makes figures other than they seem: emotions that a subset lacks, and sound that is there twice."""
+        found, keys = [], ["sound", *(name for name in ("start", "end") if name in self.clips)]
+        for name, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+            there = set(self.clips.loc[self.clips["subset"] == name, "emotion"])
+            if there and not self.choice.scored and (absent := [one for one in self.classes if one not in there]):
+                found.append(f"no {word} clip is labelled {', '.join(absent)}")
+        sounds = self.clips.assign(sound=self.clips["clip_id"].map(self.cache.hashes))
+        if (twice := sounds.duplicated(keys)).any():
+            first = sounds["clip_id"][twice].iloc[0]
+            several = (sounds.groupby(keys, dropna=False)["subset"].nunique() > 1).sum()
+            note = f"{twice.sum()} clips are copies of another, the first: {first}"
+            found.append(f"{note}; {several} stand in two subsets, which flatters the figures" if several else note)
+        return found
 
     def make_split(self) -> Split:
         """The split that is asked for; no recording is decoded for it."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emolight.data.corpora import Spec, corpus_of
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
+from emolight.data.splits import plain_number
 from emolight.errors import EmolightError, nearest
 
 if TYPE_CHECKING:
@@ -135,6 +137,10 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
                 f"No clip is left of emotion '{absent[0]}', by data.emotions, data.task and data.filter.",
                 f"{nearest(absent[0], labels)}Labels: {', '.join(labels)}.",
             )
+    if not choice.scored:
+        meant = set(map(_bare, whole.classes))
+        fix = 'Write them alike, or pass --data.label_map \'{{"{}": "{}"}}\''
+        _refuse_alike(f"The labels of {what}", [one for one in labels if _bare(one) in meant], fix, _bare)
     if len(whole.classes) < 2:
         raise EmolightError(
             f"The classes are [{', '.join(whole.classes)}]; a classifier needs at least two.", "Change data.emotions."
@@ -147,6 +153,24 @@ def _check(problem: str, names: Iterable[str], valid: Sequence[str]) -> None:
     for name in names:
         if name not in valid:
             raise EmolightError(f"{problem.format(name)}.", f"{nearest(name, valid)}Valid: {', '.join(valid[:12])}.")
+
+
+def _bare(label: str) -> str:
+    """A label without case and blanks."""
+    return "".join(unicodedata.normalize("NFKC", label).casefold().replace("_", " ").split())
+
+
+def _bare_speaker(speaker: str) -> str:
+    """A speaker without case and what a spreadsheet makes of a number."""
+    return plain_number(unicodedata.normalize("NFKC", speaker).casefold())
+
+
+def _refuse_alike(what: str, names: Iterable[str], fix: str, bare: Callable[[str], str]) -> None:
+    """Refuse two names that are one to the eye: they would count as two classes, or as two speakers."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(bare(name), name)) != name:
+            raise EmolightError(f"{what} '{other}' and '{name}' differ in writing only.", fix.format(name, other))
 
 
 def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Selection:
@@ -174,6 +198,8 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
         )
     if choice.speakers == "unknown":
         clips = clips.assign(speaker=UNKNOWN)
+    fix = "Write them alike in the table: as two speakers they could be in training and in test at once."
+    _refuse_alike(f"The speakers of {corpus.name}", clips["speaker"].unique(), fix, _bare_speaker)
     left_out = {**found.passed_over, f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])

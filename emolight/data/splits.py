@@ -139,7 +139,7 @@ class Split:
             )
         table = table.reindex(columns=COLUMNS, fill_value="")
         ids, subsets, protocols = table["clip_id"], table["subset"], table.pop("protocol")
-        mend = "Mend the line, or take it out."
+        mend = "Mend the line, take it out, or delete the file to write the split anew."
         sheet.refuse(~subsets.isin(SUBSETS), "unknown subset {}", "Valid: train, val, test.", subsets)
         sheet.refuse(ids.duplicated(), "clip {} stands there already", mend, ids)
         several = protocols != protocols[0]
@@ -148,7 +148,7 @@ class Split:
             known = clips.set_index("clip_id").reindex(ids).reset_index()
             restore = "Restore the recording, take the line out, or delete the file to write the split anew."
             sheet.refuse(known["emotion"].isna(), "clip {} is not in the corpus, or not of the task", restore, ids)
-            for name, plain in (("emotion", str), ("speaker", _number)):
+            for name, plain in (("emotion", str), ("speaker", plain_number)):
                 wrong = table[name].map(plain) != known[name].map(plain)
                 sheet.refuse(wrong, f"{name} {{}}, but clip {{}} is {{}}", mend, table[name], ids, known[name])
             table["speaker"] = known["speaker"]  # a spreadsheet says 1.0
@@ -185,6 +185,6 @@ def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
     return split
 
 
-def _number(speaker: str) -> str:
+def plain_number(speaker: str) -> str:
     """A speaker as a spreadsheet may have left it: 01, 1 and 1.0 are one."""
-    return speaker.removesuffix(".0").lstrip("0") or "0"
+    return " ".join(speaker.split()).removesuffix(".0").lstrip("0") or "0"

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emolight.errors import EmolightError
 from emolight.files import atomic_write
 
 if TYPE_CHECKING:
@@ -51,5 +52,8 @@ def legend_below(figure: Figure, handles: list[Any], columns: int = 3) -> None:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write the figure atomically, at 130 dpi, in the format of the suffix (``.png``, or ``.pdf`` for a paper)."""
     path = Path(path).expanduser()
+    kind = path.suffix.removeprefix(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise EmolightError(f"'{path}' cannot be drawn: its suffix names no format.", "Take .png, .svg or .pdf.")
     with atomic_write(path) as part:
-        figure.savefig(part, format=path.suffix.removeprefix(".") or "png", dpi=DPI)
+        figure.savefig(part, format=kind, dpi=DPI)

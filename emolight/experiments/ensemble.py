@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,14 +84,17 @@ def validation_weights(results: Sequence[Result]) -> Weights:
     return {fold: best_weights([part[part["fold"] == fold] for part in parts]) for fold in folds}
 
 
-def about_ensemble(name: str, results: Sequence[Result], weights: Weights | None = None) -> dict[str, Any]:
-    """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble."""
+def about_ensemble(
+    folder: Path, name: str, results: Sequence[Result], weights: Weights | None = None
+) -> dict[str, Any]:
+    """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble in ``folder``."""
     first = results[0]
     members = []
     for place, one in enumerate(results):
         own = {fold: of_fold[place] for fold, of_fold in (weights or {}).items()}
         mean = sum(own.values()) / len(own) if own else 1 / len(results)
-        members.append({"name": one.name, "folder": str(one.folder), "weight": mean, "folds": own})
+        relative = Path(os.path.relpath(one.folder.resolve(), folder.resolve())).as_posix()  # they may move together
+        members.append({"name": one.name, "folder": relative, "weight": mean, "folds": own})
     return {
         "name": name,
         "kind": "ensemble",
@@ -128,6 +132,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if len(options.results) < 2:
         raise EmolightError("An ensemble needs two results, received one.", "Name more folders.")
+    places = [folder.expanduser().resolve() for folder in options.results]
+    if twice := [str(one) for one, place in zip(options.results, places, strict=True) if places.count(place) > 1]:
+        raise EmolightError(f"'{twice[0]}' is named twice.", "An ensemble takes each result once; see --weights.")
     first, *others = results = [read_result(folder) for folder in options.results]
     for other in others:
         for key in ("corpus", "task", "protocol", "clips scored", "split"):
@@ -137,9 +144,9 @@ def main(argv: list[str]) -> int:
                     "An ensemble takes results of one corpus, task and protocol, with the same folds and clips.",
                 )
     weights = validation_weights(results) if options.weights == "validation" else None
-    about = about_ensemble(options.name, results, weights)
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
     folder = logs / options.name / f"crossval_{first.protocol.replace(' ', '_')}"
+    about = about_ensemble(folder, options.name, results, weights)
     write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
     members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]
     write_table(folder / "tables" / "members.csv", pd.DataFrame(members))

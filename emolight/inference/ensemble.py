@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
 from emolight.models.encoder_inputs import shared_encoders
 
 
+def member_folder(folder: Path, member: Mapping[str, Any]) -> Path:
+    """Where a member of the ensemble in ``folder`` is: relative to it, or, as once, to the working folder."""
+    own = folder / member["folder"]
+    return own if own.exists() else Path(member["folder"])
+
+
 def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]]:
     """The best checkpoints of a run, cross-validation or ensemble, and their weights, which sum to ``weight``."""
     if not (folder / CROSSVAL).is_file():
@@ -26,7 +32,7 @@ def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]
     for run in about["runs"]:
         yield checkpoint_of(folder / run["folder"]), weight / len(about["runs"])
     for member in about.get("members", ()):
-        yield from members_of(Path(member["folder"]), weight * member["weight"])
+        yield from members_of(member_folder(folder, member), weight * member["weight"])
 
 
 class Mean(Network):

@@ -25,7 +25,7 @@ def find_recordings(words: Sequence[str]) -> tuple[list[str], list[str]]:
         place, problem, fix = Path(word).expanduser(), f"There is no file '{word}'", "Give files, folders, globs, or -."
         if place.is_dir():
             files = sorted(place / path for path in walk(place, Counter()) if not path.name.startswith("._"))
-            inside = [str(path) for path in files if path.suffix.lower() in READ and path.is_file()]
+            inside = [str(path) for path in files if path.suffix.lower() in READ and _listed(path)]
             others = [str(path) for path in files if path.suffix.lower() in OTHER_MEDIA]
             problem = f"No sound file that can be read is in the folder '{word}'"
             problem, fix = (f"{problem}: it has {count_suffixes(others)}", CONVERT) if others else (problem, fix)
@@ -33,11 +33,16 @@ def find_recordings(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif word == STDIN or place.is_file():
             inside = [str(place)]
         else:
-            inside = sorted(path for path in glob.glob(str(place), recursive=True) if Path(path).is_file())
+            inside = sorted(path for path in glob.glob(str(place), recursive=True) if _listed(Path(path)))
         if not inside:
             raise EmolightError(f"{problem}.", fix)
         found += inside
     return list(dict.fromkeys(found)), unreadable
+
+
+def _listed(path: Path) -> bool:
+    """Whether it is a file, or a link to one that is gone, which reading tells."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def count_suffixes(paths: Iterable[str]) -> str:

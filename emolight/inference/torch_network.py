@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,5 +69,6 @@ def load_torch(path: Path, device: str = "cpu") -> tuple[Contract, Network]:
     try:
         model = load_classifier(checkpoint_of(path)).to(device)
     except (RuntimeError, AssertionError) as error:
-        raise EmolightError(f"'{device}' cannot be used: {str(error).splitlines()[0]}", "Try cpu.") from None
+        reason = re.split(r" (?:Please|Expected)|^Expected", str(error).splitlines()[0])[0] or "no such device."
+        raise EmolightError(f"'{device}' cannot be used: {reason}", "Valid: cpu, cuda, cuda:1, mps.") from None
     return contract_of(model), TorchNetwork(model)

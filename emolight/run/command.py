@@ -18,13 +18,14 @@ from jsonargparse import ArgumentError
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from emolight.data.datamodule import EmotionDataModule
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, nearest
 from emolight.files import remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
 from emolight.run.finish import finish, print_start
@@ -38,8 +39,11 @@ from emolight.run.tensorboard import TensorBoardExtras
 
 BESIDE = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "verbose", "weights_only"}
 """Arguments of the Trainer's methods that are no options."""
-LOGGED = "Logged are val/loss, val/uar, val/accuracy, val/f1 and train/loss"
-NO_PACKAGE = re.compile(r"Requirement '(\w+)|No module named '(\w+)|`(?:pip|uv pip) install (\S+?)`")
+LOGGED = {"val/loss": "min", "val/uar": "max", "val/accuracy": "max", "val/f1": "max", "train/loss": "min"}
+"""What callbacks can monitor, and which value of it is best."""
+FINDERS = {"LearningRateFinder": "model.learning_rate", "BatchSizeFinder": "data.batch_size"}
+"""Callbacks that change an option when ``config.yaml`` is written already."""
+NO_PACKAGE = re.compile(r"Requirement '([\w-]+)|No module named '(\w+)|`(?:pip|uv pip) install (\S+?)`")
 PROCESS_GONE = re.compile(r"peer|connection|gloo|nccl|socket", re.IGNORECASE)
 """In the message of a collective operation when another process of the group has died."""
 
@@ -123,7 +127,12 @@ class EmolightCLI(LightningCLI):
             raise option_error(str(error), self._subcommand_parsers[str(self.subcommand)], []) from None
         except (ImportError, TypeError, ValueError) as error:
             if not (found := NO_PACKAGE.search(str(error))):
-                raise
+                *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+                if frame.f_globals["__name__"].partition(".")[0] not in ("lightning", "jsonargparse"):
+                    raise
+                reason = re.search(r"Errors:\s+- (.+)", str(error))  # of a class that did not like its arguments
+                problem = f"An object of the configuration cannot be made: {reason[1] if reason else error}."
+                raise EmolightError(problem, "Change its arguments.") from None
             package = next(filter(None, found.groups()))
             raise EmolightError(f"The package {package} is not installed.", f"pip install {package}") from None
 
@@ -132,26 +141,26 @@ class EmolightCLI(LightningCLI):
         config, options = self.own, dict(kwargs)
         dry, saves = config.trainer.fast_dev_run, config.trainer.enable_checkpointing is not False
         fitting = self.subcommand == "fit" and not dry
-        callbacks: list[pl.Callback] = []
+        own: list[pl.Callback] = []
         if not dry:
             self.recorder = Recorder(self.run, "" if fitting else self._suffix(config), checkpoints=fitting and saves)
-            callbacks.append(self.recorder)
+            own.append(self.recorder)
         if fitting:
-            callbacks += [
+            own += [
                 LearningRateMonitor("epoch"),
                 TensorBoardExtras(self.recorder, self.pictures),
                 StopOnSignal(self.run),
             ]
-            callbacks += [LastCheckpoint(self.run)] if saves else []
+            own += [LastCheckpoint(self.run)] if saves else []
         if config.trainer.enable_progress_bar is not False:
-            callbacks += progress()
+            own += progress()
             options["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.precision is None:  # into config.yaml too
             config.trainer.precision = options["precision"] = fast_precision(config.trainer.accelerator)
-        self.trainer_defaults["callbacks"] = [*callbacks, *self.trainer_defaults["callbacks"]]
+        self.trainer_defaults["callbacks"] = [*own, *self.trainer_defaults["callbacks"]]
         # The user's, ours for checkpoints, and where `srun` starts a run a task, what keeps Lightning from SLURM.
-        given, devices = options.get("plugins", config.trainer.plugins) or [], str(config.trainer.devices)
-        plugins = [*(given if isinstance(given, list) else [given]), RunCheckpoints()]
+        plugins = [*_listed(options.get("plugins", config.trainer.plugins)), RunCheckpoints()]
+        devices = str(config.trainer.devices)
         alone = devices == "1" or (devices == "auto" and torch.cuda.device_count() < 2)
         if alone and config.trainer.num_nodes == 1 and "SLURM_NTASKS" in os.environ:
             plugins.append(LightningEnvironment())
@@ -160,6 +169,8 @@ class EmolightCLI(LightningCLI):
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
             reason = " ".join(str(error).split())[:200]
+            asked = {str(config.trainer[name]) for name in ("accelerator", "devices", "strategy", "num_nodes")}
+            fix = fix if asked - {"auto", "cpu", "1"} else "Change that option of the trainer."
             raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
             problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
@@ -188,8 +199,8 @@ class EmolightCLI(LightningCLI):
         place: dict[str, Any] = {"save_dir": str(self.run.folder.parent), "name": "", "version": self.run.folder.name}
         step = None if config.ckpt_path is None else read_checkpoint(config.ckpt_path)["global_step"]
         table = CSVLogger(**place) if step is None else ContinuedCSVLogger(self.run.folder, step)
-        given = self._get(self.config_init, "trainer.logger", default=None)
-        theirs = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Logger)]
+        given = _listed(self._get(self.config_init, "trainer.logger", default=None))
+        theirs = [one for one in given if isinstance(one, Logger)]
         return [TensorBoardLogger(**place, default_hp_metric=False, purge_step=step), table, *theirs]
 
     def _suffix(self, config: Any) -> str:
@@ -225,19 +236,35 @@ class EmolightCLI(LightningCLI):
                 raise KeyboardInterrupt from None
             raise
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full and (error.filename is not None or error.errno in (None, errno.EPIPE)):
                 raise
-            raise EmolightError(f"The disk is full: {error}.", f"Free some space. {go_on}") from None
-        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            what = "The disk is full" if full else "The system does not read or write"
+            raise EmolightError(f"{what}: {error}.", f"{'Free some space' if full else 'Mend that'}. {go_on}") from None
+        except EmolightError:
+            raise
+        except Exception as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
+            misused = isinstance(error, MisconfigurationException)
+            if not misused and self.trainer.world_size > 1 and PROCESS_GONE.search(str(error)):
+                raise EmolightError(f"Another process of this run is gone: {reason}", go_on) from None
+            if kind := self._named_in(error):
+                problem = f"{kind} cannot be used: {reason.partition(' Pass in')[0]}"
+                raise EmolightError(problem, "Change its options, or leave it out.") from None
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            of_lightning = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")
-            if isinstance(error, MisconfigurationException) or of_lightning or "Early stopping" in reason:
-                fix = f"{LOGGED}." if "Early stopping" in reason else "Change that option of the trainer."
-                raise EmolightError(reason.partition(" Pass in")[0], fix) from None
-            if self.trainer.world_size == 1 or not PROCESS_GONE.search(str(error)):
-                raise
-            raise EmolightError(f"Another process of this run is gone: {reason}", go_on) from None
+            if misused or (isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")):
+                raise EmolightError(reason, "Change that option of the trainer.") from None
+            raise
+
+    def _named_in(self, error: BaseException) -> str:
+        """The callback or logger of Lightning's that the configuration names and in which an error arose, or ``""``."""
+        modules: dict[str, str] = {}
+        for option, package in (("callbacks", callbacks), ("logger", loggers)):
+            for one in _listed(self.own.trainer[option]):
+                kind = getattr(package, getattr(one, "class_path", "").rpartition(".")[2], None)
+                modules[getattr(kind, "__module__", "")] = f"trainer.{option}: {getattr(kind, '__name__', '')}"
+        names = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
+        return next((modules[name] for name in names if name in modules), "")
 
 
 def _check_trainer(trainer: Any) -> None:
@@ -252,8 +279,25 @@ def _check_trainer(trainer: Any) -> None:
     for name in ("limit_train_batches", "limit_val_batches"):
         if trainer[name] == 0:
             raise EmolightError(f"trainer.{name} is 0: there would be no result.", "Leave it out, or raise it.")
-    for one in trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]:
-        monitor = str(getattr(getattr(one, "init_args", None), "monitor", None) or "/")
-        if "/" not in monitor and not monitor.startswith("lr"):
-            near = monitor.replace("_", "/", 1)
-            raise EmolightError(f"trainer.callbacks monitors '{monitor}', which is not logged.", f"{LOGGED}: '{near}'?")
+    given = [one for one in _listed(trainer.callbacks) if hasattr(one, "class_path")]
+    own = any(not one.class_path.startswith("lightning.") for one in given)  # may log something else
+    for one in given:
+        chosen, kind = one.get("init_args") or {}, one.class_path.rpartition(".")[2]
+        monitor, mode = str(chosen.get("monitor") or ""), chosen.get("mode")
+        if kind in FINDERS:
+            problem = f"trainer.callbacks has {kind}: config.yaml and the schedule would not know what it finds."
+            raise EmolightError(problem, f"Give {FINDERS[kind]}, or let `sweep` search it.")
+        measured = not monitor or monitor.startswith(("lr", "val/recall_")) or monitor in ("epoch", "step", *LOGGED)
+        if not measured and not own:
+            near = nearest(monitor.lower().replace("_", "/", 1), LOGGED)
+            problem = f"trainer.callbacks monitors '{monitor}', which is not logged."
+            raise EmolightError(problem, f"{near}Logged are {', '.join(LOGGED)}.")
+        best = "max" if monitor.startswith("val/recall_") else LOGGED.get(monitor, mode)
+        if mode in ("min", "max") and mode != best:
+            problem = f"{kind} monitors {monitor} with mode '{mode}', but of {monitor} the {best}imum is best."
+            raise EmolightError(problem, f"Give it mode: {best}, as by --trainer.callbacks.mode {best}")
+
+
+def _listed(value: Any) -> list[Any]:
+    """An option that takes one or several, as a list."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from emolight import __version__
+from emolight.run.precision import processor
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "pandas", "soundfile", "soxr")
 
@@ -27,7 +28,7 @@ def environment(device: str, precision: str, seed: int, processes: int) -> dict[
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor(),
+        "device_name": torch.cuda.get_device_name() if device.startswith("cuda") else processor(),
         "precision": precision,
         "threads": torch.get_num_threads(),
         "processes": processes,

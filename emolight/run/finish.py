@@ -55,7 +55,7 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
         ("device", f"{trainer.strategy.root_device}{processes}, precision {trainer.precision}"),
         ("model", f"{seen} into {type(network).__name__} ({weights}), {len(data.classes)} classes"),
     ]
-    for name, text in (*lines, *(("note", note) for note in data.selection.notes)):
+    for name, text in lines:
         print(f"{name + ':':<8}{text}", flush=True)
 
 

@@ -51,8 +51,8 @@ class Run:
     @classmethod
     def claim(cls, logs: Path, name: str) -> Run:
         """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise EmolightError(f"The name '{name}' leads out of {logs}.", "Pass another --name.")
+        if not Path(name).name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise EmolightError(f"The name '{name}' leads out of {logs}, or to itself.", "Pass another --name.")
         try:
             (logs / name).mkdir(parents=True, exist_ok=True)
             versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
@@ -77,7 +77,9 @@ class Run:
         if run := cls.around(path):
             return run
         where = f"'{path}'" if path.is_dir() else f"the folders above '{path}'"
-        raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", A_RUN)
+        inside = sorted(path.glob("version_*/config.yaml"), key=lambda one: one.stat().st_mtime)
+        fix = f"Give a run of it, the latest: {inside[-1].parent}" if inside else A_RUN
+        raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", fix)
 
     @classmethod
     def around(cls, path: Path) -> Run | None:

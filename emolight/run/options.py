@@ -63,7 +63,7 @@ def insert_run(argv: list[str]) -> list[str]:
         _check_resumable(path)
     elif checkpoints:
         given = Path(checkpoints[-1]).expanduser()
-        run = Run.around(given)
+        run = Run.open(given) if given.is_dir() and not configured else Run.around(given)
         path = run.best if run and given.is_dir() else given
         check_is_file(checkpoints[-1] if path is given else path)
         if run is None and configured:
@@ -155,6 +155,7 @@ def contradictions(checkpoint: str, run: Run | None, given: dict[str, Any], comm
         changed.append(f"data.emotions {trained['classes']}, received {emotions}")
     if command == "fit":  # the one-cycle schedule is laid out over the epochs
         epochs = {"trainer": {"max_epochs": run.config["trainer"].get("max_epochs")}}
+        changed += differences({"batch_size": data.get("batch_size")}, given["data"], "data")
         changed += differences({**epochs, "seed_everything": run.config["seed_everything"]}, given, "")
     return changed
 

@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ EXPECTED = {
 PRECISION = {"fp16": "16-mixed", "float16": "16-mixed", "half": "16-mixed", "fp32": "32-true", "float32": "32-true"}
 TRUSTED = ["emolight", "lightning", "torch.nn"]
 _ALLOWED: set[str] = set()
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, one: dumper.represent_data(one.value))  # in config.yaml
 TYPED = re.compile(r"--(?:model\.(?:features|network|augment\+?)|data\.corpus|trainer\.(?:logger|callbacks)\+?)")
 """Options that name a class: on the command line it is the user's own word."""
 MODES = {getattr(features, name).mode: name for name in SHORT["model.features"]}
@@ -179,8 +181,20 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
     if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
         if Path(name).suffix in (".yaml", ".yml"):
             return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
-        hint = meant(name, (action.dest for action in parser._actions if action.option_strings))
+        options = [action.dest for action in parser._actions if action.option_strings]
+        if name in options:
+            return EmolightError(f"'{name}' stands without dashes.", f"Options begin with dashes: --{name}")
+        if name in names("configs"):
+            return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
+        if not parser.prog.endswith("fit") and Path(name).exists():
+            return EmolightError(f"'{name}' stands alone.", f"A run is given as: --ckpt_path {name}")
+        hint = meant(name, options)
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
+    if option in GROUPS and (value := said(r"Unable to load config '([^']*)'")):
+        one = {"model": "model.network", "data": "data.root", "trainer": "trainer.max_epochs"}[option]
+        return EmolightError(
+            f"--{option} is a group of options, received '{value}'.", f"Set one of them: --{one} VALUE"
+        )
     if path := said(r"File does not exist: '?([^']+)"):
         others = sorted({*names("configs"), *(other.stem for other in Path(path).parent.glob("*.yaml"))})
         hint = f"There are: {', '.join(others)}." if others else "Check the path."
@@ -189,10 +203,21 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return untrusted(option, name)
     if name := said(r"No module named '([\w.]+)'"):
         return EmolightError(f"{option} needs the module '{name}', which is not here.", "Is it in this folder?")
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        hint = nearest(found[2], vars(sys.modules[found[1]])) if found[1] in sys.modules else ""
+        return EmolightError(
+            f"{option}: the module '{found[1]}' has no '{found[2]}'.", hint or "Is it still called so?"
+        )
     if name := said(r"argument \S+ --> (\S+):"):
         return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
     if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):
         return EmolightError(f"{broken} is not valid YAML: {text[-160:]}", "Mend it; only plain YAML is read.")
+    if needed := said(r"the following arguments are required: (\w+(?:, \w+)*)"):
+        kind, first = said(r"Problem with given class_path '[\w.]*?(\w+)'"), needed.partition(",")[0]
+        return EmolightError(f"{option}: {kind or 'the class'} needs {needed}.", f"Give it: --{option}.{first} VALUE")
+    inner = re.search(r"""(?:class_path '[\w.]+'|callable class): Parser key "([\w.]+)": (.+? value: \S+)""", text)
+    if inner:
+        option, text = f"{option}.{inner[1]}", inner[2].rstrip(".")
     if name := said(r"Option '([^']+)' is not accepted"):  # the parser has imported the class already
         module, _, kind = said(r"class_path(?:=| )'([\w.]+)'").rpartition(".")
         part = getattr(sys.modules.get(module), kind, None)
@@ -202,8 +227,10 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
     if name := said(r"Expected a dot import path string: (\S+)"):
         known = SHORT.get(option, LIGHTNINGS.get(option, []))
         valid = ", ".join(SHORT.get(option, ())) or "a class of Lightning"
-        return EmolightError(f"{option} is '{name}'.", f"{nearest(name, known)}Valid: {valid}, my_module.MyClass.")
-    value = said(r"(?:Got value|Given value): (.*)$|with base 10: '(.*)'|: (\S+) does not conform")[:100]
+        inside = next((one for one in known if name.lower() in one.lower()), name)
+        return EmolightError(f"{option} is '{name}'.", f"{nearest(inside, known)}Valid: {valid}, my_module.MyClass.")
+    value = said(r"Given value: (.*)$")
+    value = value or said(r"Got value: (.*)$|with base 10: '(.*)'|: (\S+) does not conform")[:100]
     kinds = re.findall(
         r"(?:Expected an? |Not of type )(?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^\]]+)\]|(\w+):)", text
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import re
+from pathlib import Path
+
 import torch
 
 BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
@@ -23,11 +27,18 @@ def fast_precision(accelerator: object) -> str:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         slowest = min(torch.cuda.get_device_capability(number) for number in range(torch.cuda.device_count()))
         return BFLOAT16 if slowest >= AMPERE else FLOAT32
-    return BFLOAT16 if accelerator in ("auto", "cpu") and _cpu_multiplies_bfloat16() else FLOAT32
+    return BFLOAT16 if accelerator in ("auto", "cpu") and bfloat16_units() else FLOAT32
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether oneDNN finds units for it; PyTorch knows the processor, and has no public name for the question."""
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+def bfloat16_units() -> list[str]:
+    """The CPU's units for bfloat16 that oneDNN uses; PyTorch knows the CPU, and has no public name for the question."""
+    asks = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return there and any(ask is not None and ask() for ask in asked)
+    return [name for name, ask in asks.items() if there and getattr(torch.cpu, ask, bool)()]
+
+
+def processor() -> str:
+    """Model of the CPU and its units for bfloat16, such as ``AMD EPYC (bfloat16: avx512_bf16)``."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.is_file() else None
+    return f"{found[1] if found else platform.processor()} (bfloat16: {', '.join(bfloat16_units()) or 'none'})"

@@ -58,7 +58,7 @@ class Recorder(pl.Callback):
         self._started = self._earlier = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``split.csv`` and ``environment.json``."""
+        """Write ``split.csv`` and ``environment.json``, and tell what is odd about the clips."""
         self._started = time.monotonic()
         if not trainer.is_global_zero:
             return
@@ -76,12 +76,20 @@ class Recorder(pl.Callback):
             resumed=self.run.environment.get("resumed", -1) + 1,
             finished=False,
         )
+        for note in data.selection.notes:
+            print(f"note:   {note}", flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a training that would not be validated, or would stop before its first validation."""
+        """Refuse a training that would not be validated, or stop before that, or go on with another schedule."""
         if not sum(map(int, trainer.num_val_batches)):
             problem = "There are no val batches: there would be no result."
             raise EmolightError(problem, "Raise trainer.limit_val_batches.")
+        for config in trainer.lr_scheduler_configs:  # as a checkpoint left it
+            now = max(int(trainer.estimated_stepping_batches), 1)
+            if (begun := getattr(config.scheduler, "total_steps", now)) != now:
+                problem = f"The run was begun for {begun} steps, and with these options it would have {now}."
+                fix = "Resume it with the clips, the data.batch_size and as many trainer.devices as it had."
+                raise EmolightError(problem, fix)
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:

@@ -20,6 +20,7 @@ MEANT = {
     **{"workers": "data.num_workers", "device": "trainer.accelerator", "accelerator": "trainer.accelerator"},
     **{"fold": "data.fold", "protocol": "data.protocol", "task": "data.task", "data.channels": "data.filter"},
     **{"seed": "seed_everything", "precision": "trainer.precision", "logger": "trainer.logger"},
+    **dict.fromkeys(("pretrained", "model.pretrained"), "model.network.pretrained"),
     **{"network": "model.network", "features": "model.features", "checkpoint": "ckpt_path", "ckpt": "ckpt_path"},
 }
 """What people type for an option of ``fit``."""
@@ -28,13 +29,13 @@ MEANT = {
 def meant(option: str, valid: Iterable[str]) -> str:
     """The option that was probably meant, or an empty text; both without dashes."""
     names = list(valid)
-    if MEANT.get(option) in names:
+    if MEANT.get(option, "").removesuffix(".pretrained") in names:
         return MEANT[option]
-    last = {name.rpartition(".")[2]: name for name in names}
-    if close := difflib.get_close_matches(option, names, n=1):
-        return close[0]
-    close = difflib.get_close_matches(option.rpartition(".")[2], last, n=1)
-    return last[close[0]] if close else ""
+    group, dot, end = option.rpartition(".")
+    last = {name.rpartition(".")[2]: name for name in names if name.startswith(group + dot)}
+    if close := difflib.get_close_matches(end, last, n=1, cutoff=0.75):
+        return last[close[0]]
+    return next(iter(difflib.get_close_matches(option, names, n=1, cutoff=0.8)), "")
 
 
 def replaced(argv: Sequence[str], names: Sequence[str], change: Callable[[str, str], list[str]]) -> list[str]:

@@ -182,6 +182,29 @@ def test_bad_clips_are_refused_or_left_out_of_clips_and_split_alike(corpus: Path
     assert "1 clips of the task are not in the split" in again.selection.notes
 
 
+def test_copies_and_emotions_that_a_subset_lacks_are_told(module: Any, table: Path, tmp_path: Path) -> None:
+    clips = pd.read_csv(table, sep=";")
+    clips["subset"] = ["val" if speaker < 9 else "train" for speaker in clips["speaker"]]
+    clips.to_csv(tmp_path / "right.csv", index=False)
+    right = module(corpus=str(tmp_path / "right.csv"), root=None)
+    right.setup("fit")
+    assert right.selection.notes == []
+    val = clips[clips["subset"] == "val"]
+    for name in ("one", "two"):
+        shutil.copy(val["file"].iloc[0], tmp_path / f"{name}.wav")
+    copies = [
+        val.iloc[0].to_dict() | {"file": f"{name}.wav", "speaker": 9 + n} for n, name in enumerate(("one", "two"))
+    ]
+    odd = pd.concat([clips[(clips["subset"] == "train") | (clips["emotion"] != "sad")], pd.DataFrame(copies)])
+    odd.assign(subset=odd["subset"].where(odd["speaker"] != 9, "train")).to_csv(tmp_path / "odd.csv", index=False)
+    data = module(corpus=str(tmp_path / "odd.csv"), root=None)
+    data.setup("fit")
+    assert data.selection.notes == [
+        "no validation clip is labelled sad",
+        "2 clips are copies of another, the first: one; 1 stand in two subsets, which flatters the figures",
+    ]
+
+
 def test_a_split_of_ones_own_is_held_to_its_name(module: Any, tmp_path: Path) -> None:
     split = module().make_split()
     moved = split.table.assign(subset=split.table["subset"].where(split.table["speaker"] != "05", "test"))

@@ -108,6 +108,34 @@ def test_what_cannot_be_meant_is_named(choice: dict[str, Any], message: str) -> 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("sad a", "Sad b", "happy c"), "The labels of mine 'Sad' and 'sad' differ in writing only."),
+        (("very-sad a", "very_sad b", "happy c"), "The labels of mine 'very-sad' and 'very_sad' differ"),
+        (("fro\u0308hlich a", "fr\u00f6hlich b", "sad c"), "differ in writing only"),
+        (("sad a", "happy A", "sad b"), "The speakers of mine 'a' and 'A' differ in writing only."),
+        (("sad 1", "happy 01", "sad 2"), "The speakers of mine '1' and '01' differ in writing only."),
+        (("sad 1", "happy 1.0", "sad 2"), "The speakers of mine '1' and '1.0' differ in writing only."),
+    ],
+)
+def test_what_is_written_in_two_ways_is_refused(rows: tuple[str, ...], message: str) -> None:
+    with pytest.raises(EmolightError) as caught:
+        of(Rows("mine", *rows))
+    assert message in str(caught.value)
+
+
+def test_labels_that_are_written_in_two_ways_can_be_mapped_or_left_out() -> None:
+    mine = Rows("mine", "sad a", "Sad b", "happy c", "angry d")
+    assert sorted(of(mine, label_map={"Sad": "sad"}).classes) == ["angry", "happy", "sad"]
+    assert of(mine, emotions=["happy", "angry"]).classes == ["happy", "angry"]
+    with pytest.raises(EmolightError, match="'Sad' and 'sad'"):
+        of(mine, emotions=["happy", "sad"])  # else half of the sad clips were left out without a word
+    assert of([mine, Rows("other", "Happy e", "sad f")], label_map={"Sad": "sad", "Happy": "happy"}).classes
+    with pytest.raises(EmolightError, match="'Happy' and 'happy'"):
+        of([Rows("mine", "happy c", "angry d"), Rows("other", "Happy e", "sad f")])
+
+
 def test_each_table_is_read_once() -> None:
     corpus = Published()
     of(corpus, label_map={"calm": "neutral"}, scored=True, emotions=["neutral", "happy", "bored"])

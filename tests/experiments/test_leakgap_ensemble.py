@@ -143,7 +143,7 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     assert run(["ensemble", *map(str, folders)]) == 0
     result = read_result(here / "lightning_logs" / "ensemble" / "crossval_emobox6")
     assert result.kind == "ensemble"
-    assert [one["folder"] for one in result.facts["members"]] == [str(folder) for folder in folders]
+    assert [one["folder"] for one in result.facts["members"]] == [f"../../m{n}/crossval_emobox6" for n in range(3)]
     assert (result.speaker_independent, result.fingerprint["corpus"]) == (True, "toys")
     assert result.facts["seconds"] == 180
     assert result.openings == 18
@@ -164,8 +164,11 @@ def test_ensemble_refuses_what_does_not_belong_together(here: Path) -> None:
     short = folder_of(here / "lightning_logs" / "s" / "c", predictions(0.7, 3, clips=9))
     with pytest.raises(EmolightError, match=r"different classes, clips, folds or seeds(.|\n)*one task and protocol"):
         run(["ensemble", str(one), str(short)])
+    again = folder_of(here / "lightning_logs" / "again" / "c", predictions(0.7, 1))
     with pytest.raises(EmolightError, match="no validation clips beside those that are scored, or no runs"):
-        run(["ensemble", str(one), str(one), "--weights", "validation"])
+        run(["ensemble", str(one), str(again), "--weights", "validation"])
+    with pytest.raises(EmolightError, match="is named twice"):
+        run(["ensemble", str(one), f"{one}/../c"])
     with pytest.raises(EmolightError, match="of member 3"):
         mean_of([predictions(0.5), predictions(0.5), predictions(0.5).assign(fold=2)])
 

@@ -2,8 +2,10 @@
 
     python tests/faults/kill.py --kills 20
 
-After every kill: no file under a final name is damaged, at most one epoch is lost, and ``fit --resume`` goes on. At
-the end the run is whole and no temporary file is left. Exit code 1 when any of this does not hold.
+In turns: at a random moment after the process has saved an epoch of its own, while it writes a checkpoint, and at a
+random moment of its start. After every kill: no file under a final name is damaged, at most one epoch is lost, and
+``fit --resume`` goes on. At the end the run is whole and no temporary file is left. Exit code 1 when any of this does
+not hold.
 """
 
 from __future__ import annotations
@@ -61,16 +63,27 @@ def saved_epochs(run: Path) -> int:
     return found["last.ckpt"]["epoch"] + 1 if found["last.ckpt"]["global_step"] else 0
 
 
+def stamp(run: Path) -> int:
+    """When ``last.ckpt`` was written, in ns; 0 when it is not there."""
+    path = run / "checkpoints" / "last.ckpt"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def written_by(process: subprocess.Popen[bytes], run: Path) -> bool:
+    """Whether the process is writing a checkpoint; what killed ones left has other numbers."""
+    return any((run / "checkpoints").glob(f".*.{process.pid}.part"))
+
+
 def wait_until(process: subprocess.Popen[bytes], seconds: float, writing: Path | None) -> bool:
-    """Wait for a moment, or, with a folder, until a checkpoint is being written there; False if the fit ended.
+    """Wait for a moment, or, with a run, until a checkpoint is being written there; False if the fit ended.
 
     The process is left stopped in the middle of its writing.
     """
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
-        if writing is not None and any(writing.glob(".*.part")):
+        if writing is not None and written_by(process, writing):
             process.send_signal(signal.SIGSTOP)
-            if any(writing.glob(".*.part")):
+            if written_by(process, writing):
                 return True
             process.send_signal(signal.SIGCONT)  # it had just finished
         time.sleep(0.002)
@@ -78,7 +91,7 @@ def wait_until(process: subprocess.Popen[bytes], seconds: float, writing: Path |
 
 
 def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
-    """Kill a fit ``count`` times; every second time while a checkpoint is written.
+    """Kill a fit ``count`` times: in turns in training, while a checkpoint is written, and in its start.
 
     Raises:
         EmolightError: a promise is broken.
@@ -90,16 +103,19 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
     small = options(corpus, **{"trainer.max_epochs": EPOCHS})
     words = ["--config", str(CONFIGS / "mfcc.yaml"), *small]
     log = folder / "log.txt"
-    found = {"kills": 0, "while writing": 0, "most epochs lost": 0}
+    found = {"kills": 0, "while writing": 0, "while starting": 0, "most epochs lost": 0}
     for number in range(count):
-        before = max(saved_epochs(run), 0)
-        process = start(words, folder, log)
-        while process.poll() is None and logged_epochs(run) <= before:
+        saved = before = max(saved_epochs(run), 0)
+        seen, starting, process = stamp(run), number % 3 == 2, start(words, folder, log)
+        while not starting and process.poll() is None and saved <= before:
             time.sleep(0.05)
-        writing = run / "checkpoints" if number % 2 else None
-        if not wait_until(process, 120 if writing else draw.uniform(0, 4), writing):
+            if stamp(run) != seen:
+                seen, saved = stamp(run), saved_epochs(run)
+        writing = run if number % 3 == 1 else None
+        if not wait_until(process, 120 if writing else draw.uniform(0, 8 if starting else 4), writing):
             raise EmolightError(f"The fit ended by itself with {process.returncode}.", log.read_text()[-2000:])
-        found["while writing"] += any((run / "checkpoints").glob(".*.part"))
+        found["while writing"] += written_by(process, run)
+        found["while starting"] += starting and stamp(run) == seen
         process.send_signal(signal.SIGKILL)
         process.wait()
         found["kills"] += 1
@@ -110,9 +126,8 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
             raise EmolightError(f"Kill {number + 1}: {lost} epochs were lost.")
         words = ["--resume", str(run)]
         print(f"kill {number + 1}: {saved_epochs(run)} epochs are kept, {lost} lost", flush=True)
-    process = start(words, folder, log)
-    before = saved_epochs(run)
-    while process.poll() is None and logged_epochs(run) <= before + 1:
+    before, process = stamp(run), start(words, folder, log)
+    while process.poll() is None and stamp(run) == before:
         time.sleep(0.05)
     process.terminate()
     if process.wait(60) != 143:

@@ -15,6 +15,7 @@ from tests.small import CONFIGS, options
 __all__ = ["checkpoint"]
 
 MFCC = f"--config {CONFIGS / 'mfcc.yaml'}"
+STOP = "--trainer.callbacks EarlyStopping"
 ROWS = "path,emotion,speaker\n{0},happy,a\n{1},sad,b\n"
 
 FILES = {
@@ -36,6 +37,7 @@ FILES = {
     "recipe.yaml": "name: mine\nmodel: {mixup: 0}\n",
     "configs/mfcc.yaml": "name: mfcc\n",
     "lost/config.yaml": "data:\n",
+    "own_net.py": "class Net:\n    pass\n",
     "notes.txt": "no sound\n",
     "page.ckpt": "<!DOCTYPE html>",
     "lost/page.ckpt": "<!DOCTYPE html>",
@@ -48,6 +50,10 @@ FILES = {
     "own/short.csv": "path,emotion,speaker\nx.wav,happy\n",
     "own/twice.csv": ROWS.format("x.wav", "x.wav"),
     "own/out.csv": ROWS.format("../../x.wav", "y.wav"),
+    "own/case.csv": ROWS.format("a.wav", "b.wav") + "c.wav,Happy,c\n",
+    "own/voice.csv": ROWS.format("a.wav", "b.wav") + "c.wav,happy,A\n",
+    "own/nan.csv": ROWS.format("a.wav", "b.wav") + "c.wav,NaN,c\n",
+    **dict.fromkeys(("own/a.wav", "own/b.wav", "own/c.wav"), ""),
     "own/table.xlsx": "PK",
 }
 """What lies in the folder; ``folder`` is an empty one."""
@@ -99,6 +105,13 @@ OPTIONS: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --data.speakers unknwn", ["Did you mean 'unknown'?"]),
     (f"fit {MFCC} --seed_everything -1", ["seed_everything is -1", "from 0 to"]),
     (f"fit {MFCC} --seed_everything x", ["seed_everything is 'x'", "a whole number"]),
+    (f"fit {MFCC} bf16", ["'bf16' stands alone.", "--config bf16"]),
+    (f"fit {MFCC} trainer.max_epochs=3", ["'trainer.max_epochs' stands without dashes.", ": --trainer.max_epochs"]),
+    (f"fit {MFCC} --model resnet18", ["--model is a group of options", "'resnet18'", "--model.network"]),
+    (f"fit {MFCC} --model.pretrained true", ["Did you mean '--model.network.pretrained'?"]),
+    (f"fit {MFCC} --model.optimizer SGD", ["Unknown option '--model.optimizer'.\nAll options: "]),
+    (f"fit {MFCC} --dropout 0.3", ["Unknown option '--dropout'.\nAll options: "]),
+    (f"fit {MFCC} --name= DATA", ["The name ''", "--name"]),
     (f"fit {MFCC} --name ../proc/x DATA", ["proc/x", "leads out of lightning_logs", "--name"]),
 ]
 DATA: list[tuple[str, list[str]]] = [
@@ -117,6 +130,9 @@ DATA: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --data.corpus own/label.csv", ["own/label.csv", "emotion"]),
     (f"fit {MFCC} --data.corpus own/empty.csv", ["own/empty.csv"]),
     (f"fit {MFCC} --data.corpus own/hole.csv", ["own/hole.csv, line 2", "emotion"]),
+    (f"fit {MFCC} --data.corpus own/case.csv", ["'Happy' and 'happy'", '--data.label_map \'{"happy": "Happy"}\'']),
+    (f"fit {MFCC} --data.corpus own/voice.csv", ["The speakers of voice 'a' and 'A' differ in writing only."]),
+    (f"fit {MFCC} --data.corpus own/nan.csv", ["own/nan.csv, line 4: no emotion"]),
     (f"fit {MFCC} --data.corpus own/short.csv", ["own/short.csv, line 2"]),
     (f"fit {MFCC} --data.corpus own/twice.csv", ["own/twice.csv", "x.wav"]),
     (f"fit {MFCC} --data.corpus own/out.csv", ["own/out.csv", "x.wav"]),
@@ -148,10 +164,11 @@ MODEL: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --config args.yaml", ["MFCC has no argument 'n_mfc'", "Did you mean 'n_mfcc'?"]),
     (f"fit {MFCC} --model.features.n_mel 3", ["MFCC has no argument 'n_mel'", "Did you mean 'n_mels'?"]),
     (f"fit {MFCC} --model.network.pretraned true", ["no argument 'pretraned'", "Did you mean 'pretrained'?"]),
-    (f"fit {MFCC} --model.features.n_mels many", ["model.features", "many", "a whole number"]),
+    (f"fit {MFCC} --model.features.n_mels many", ["model.features.n_mels is 'many'.\nExpected: a whole number."]),
     (f"fit {MFCC} --config noise.yaml", ["model.augment is 'Nois'", "Did you mean 'Noise'?"]),
     (f"fit {MFCC} --config noise2.yaml", ["Noise has no argument 'lowest_snr'", "Valid: "]),
     (f"fit {MFCC} --model.augment Noise", ["model.augment", "a list"]),
+    (f"fit {MFCC} --model.network own_net.Nett", ["'own_net' has no 'Nett'.\nDid you mean 'Net'?"]),
     (f"fit {MFCC} --model.network my.Net", ["model.network", "my"]),
     (f"fit {MFCC} DATA --model.network WaveCNN", ["WaveCNN takes samples", "--model.network ResNet18"]),
     (
@@ -174,6 +191,26 @@ MODEL: list[tuple[str, list[str]]] = [
 ]
 TRAINER: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --trainer.max_epochs -3", ["trainer.max_epochs is -3", "at least 1"]),
+    (f"fit {MFCC} --trainer.max_epochs 1e3", ["trainer.max_epochs is '1e3'.", "a whole number or null"]),
+    (f"fit {MFCC} DATA --trainer.max_time 5", ["DD:HH:MM:SS", "Change that option of the trainer."]),
+    (f"fit {MFCC} {STOP} --trainer.callbacks.monitor val/uar", ["the maximum is best", "mode max"]),
+    (f"fit {MFCC} {STOP} --trainer.callbacks.monitor val/loss --trainer.callbacks.mode max", ["minimum is best"]),
+    (
+        f"fit {MFCC} {STOP} --trainer.callbacks.monitor val/UAR",
+        ["'val/UAR', which is not logged.\nDid you mean 'val/uar'"],
+    ),
+    (f"fit {MFCC} {STOP} --trainer.callbacks.monitor test/uar", ["'test/uar', which is not logged.", "val/uar"]),
+    (f"fit {MFCC} {STOP}", ["trainer.callbacks: EarlyStopping needs monitor.", "--trainer.callbacks.monitor VALUE"]),
+    (f"fit {MFCC} {STOP} --trainer.callbacks.monitor val/loss --trainer.callbacks.mode low DATA", ["got low"]),
+    (f"fit {MFCC} {STOP} --trainer.callbacks.patience x", ["trainer.callbacks.patience is 'x'.", "a whole number"]),
+    (f"fit {MFCC} --trainer.callbacks LearningRateFinder", ["LearningRateFinder", "Give model.learning_rate"]),
+    (f"fit {MFCC} --trainer.callbacks BatchSizeFinder", ["BatchSizeFinder", "Give data.batch_size"]),
+    (
+        f"fit {MFCC} DATA --trainer.callbacks BackboneFinetuning",
+        ["trainer.callbacks: BackboneFinetuning cannot be used"],
+    ),
+    (f"fit {MFCC} --trainer.logger wandb", ["trainer.logger is 'wandb'.", "Did you mean 'WandbLogger'?"]),
+    (f"fit {MFCC} --trainer.logger CSVLogger", ["CSVLogger needs save_dir.", "--trainer.logger.save_dir VALUE"]),
     (f"fit {MFCC} --trainer.max_epochs many", ["trainer.max_epochs is 'many'", "a whole number or null"]),
     (f"fit {MFCC} DATA --trainer.max_epochs 0", ["trainer.max_epochs is 0", "at least 1"]),
     (f"fit {MFCC} DATA --trainer.limit_train_batches 0", ["trainer.limit_train_batches is 0", "Leave it out"]),
@@ -196,9 +233,10 @@ RUNS: list[tuple[str, list[str]]] = [
     ("fit --resume nowhere", ["There is no run 'nowhere'.", "lightning_logs/NAME/version_N"]),
     ("fit --ckpt_path page.ckpt", ["page.ckpt", "fit --resume RUN"]),
     ("test", ["`test` needs a checkpoint", "--ckpt_path lightning_logs/NAME/version_N"]),
+    ("test folder", ["'folder' stands alone.", "--ckpt_path folder"]),
     ("test --checkpoint x", ["Did you mean '--ckpt_path'?"]),
     ("test --ckpt_path none.ckpt", ["There is no checkpoint none.ckpt."]),
-    ("test --ckpt_path folder", ["'folder' is a folder"]),
+    ("test --ckpt_path folder", ["No config.yaml in 'folder'", "lightning_logs/NAME/version_N"]),
     ("test --ckpt_path page.ckpt", ["No config.yaml in the folders above page.ckpt"]),
     ("validate --ckpt_path lost/page.ckpt", ["lost/page.ckpt is no checkpoint"]),
     ("test --ckpt_path lost", ["There is no checkpoint lost/checkpoints/best.ckpt"]),
@@ -219,6 +257,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("compare nowhere", ["nowhere"]),
     ("ensemble folder", ["needs two results, received one"]),
     ("ensemble folder lost", ["folder"]),
+    ("ensemble lost lost", ["'lost' is named twice."]),
     ("report lost", ["lost"]),
     ("report", ["report", "--help"]),
     ("robustness none.ckpt", ["none.ckpt"]),
@@ -227,6 +266,8 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("predict page.ckpt notes.txt", ["page.ckpt is no checkpoint: it begins with b'<!DOCTYPE html>'"]),
     ("predict MODEL folder", ["'folder'"]),
     ("predict MODEL CLIP --device tpu9", ["'tpu9'", "cpu"]),
+    ("predict MODEL CLIP --device gpu", ["'gpu' cannot be used", "Valid: cpu, cuda"]),
+    ("predict MODEL CLIP --timeline time.line", ["'time.line'", ".png"]),
     ("predict MODEL CLIP --window 0", ["0 s"]),
     ("predict MODEL CLIP --abstain-below 2", ["2", "from 0 to 1"]),
     ("predict MODEL CLIP --output notes.txt/out.csv", ["notes.txt"]),
@@ -235,6 +276,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("demo none.ckpt", ["none.ckpt"]),
     ("demo MODEL --port 99999999", ["99999999"]),
     ("audit nowhere", ["'nowhere'"]),
+    ("audit folder --corpus EMODB", ["No EMO-DB clip under 'folder'", "another --corpus"]),
     ("audit folder --filtr channel=song", ["--filtr", "Did you mean '--filter'?"]),
     ("download", ["root", "python -m emolight download --help"]),
     ("download notes.txt", ["notes.txt"]),

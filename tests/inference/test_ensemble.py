@@ -13,6 +13,8 @@ import torch
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
+from emolight.experiments.ensemble import about_ensemble
+from emolight.experiments.results import Result
 from emolight.inference.recognizer import load
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.encoder import SpeechEncoder
@@ -126,3 +128,20 @@ def test_frozen_encoders_of_the_same_weights_are_in_memory_once(
     np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-4)
     alone = [load(members[0]["folder"]).network.model.network.encoder for _ in range(2)]
     assert alone[0] is not alone[1]
+
+
+def test_an_ensemble_is_found_from_any_working_folder_and_may_move(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave, logs = voice(), Path("lightning_logs")
+    for name in ("a", "b"):
+        run_of(logs / name / "version_0", bias=len(name))
+    results = [Result(logs / name / "version_0", *[""] * 10, 0, True, {}) for name in ("a", "b")]  # type: ignore[arg-type]
+    about = about_ensemble(logs / "both" / "crossval_x", "both", results)
+    assert [one["folder"] for one in about["members"]] == ["../../a/version_0", "../../b/version_0"]
+    (logs / "both" / "crossval_x").mkdir(parents=True)
+    (logs / "both" / "crossval_x" / "crossval.json").write_text(json.dumps(about))
+    said = load(logs / "both" / "crossval_x").predict(wave, RATE).probabilities
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert load(Path("..") / logs / "both" / "crossval_x").predict(wave, RATE).probabilities == said
+    (here / "lightning_logs").rename(here / "moved")
+    assert load(here / "moved" / "both" / "crossval_x").predict(wave, RATE).probabilities == said

@@ -43,8 +43,8 @@ def logs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(logs / "demo" / "version_3", corpus)
     parts = [make_crossval(logs / name / "crossval_emobox6", corpus, (1, 2), (0, 1)) for name in ("mfcc", "mel")]
     results = [read_result(one) for one in parts]
-    about = about_ensemble("both", results)
-    write_crossval(logs / "both" / "crossval_emobox6", about, mean_of([one.table for one in results]), [])
+    about = about_ensemble(folder := logs / "both" / "crossval_emobox6", "both", results)
+    write_crossval(folder, about, mean_of([one.table for one in results]), [])
     return logs
 
 

@@ -135,6 +135,14 @@ def test_a_training_that_ends_before_its_first_validation_says_so(corpus: Path, 
     assert not list(here.rglob("version_*"))
 
 
+def test_a_callback_whose_arguments_are_an_enumeration_is_written_into_the_configuration(
+    corpus: Path, here: Path
+) -> None:
+    timer = {"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": "01:00:00:00"}}
+    made = fit(corpus, **{"trainer.max_epochs": 1, "trainer.callbacks": json.dumps([timer])})
+    assert made.config["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+
+
 def test_an_epoch_that_is_cut_short_does_not_show_the_metrics_of_another(
     corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

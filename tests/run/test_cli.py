@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -234,6 +235,28 @@ def test_a_logger_is_added_and_never_takes_the_runs_place(words: list[str], corp
     assert any("tfevents" in name for name in files_of(folder))
     assert bool(list(here.glob("mylogs/**/metrics.csv"))) == (words != ["false"])
     assert run(["test", "--ckpt_path", str(folder)]) == 0
+
+
+def test_a_file_system_that_fails_is_told(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("emolight.models.checkpoint.save_checkpoint", fail)
+    with pytest.raises(EmolightError, match=r"Input/output error\.\nMend that\. Go on with: .* fit --resume"):
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)])
+
+
+def test_a_logger_that_fails_is_named(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Exception):  # noqa: N818 - as of a tracking server's client
+        pass
+
+    def refuse(*_: object) -> None:
+        raise Refused("no API key")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.ExperimentWriter.log_hparams", refuse)
+    words = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "own"]
+    with pytest.raises(EmolightError, match="CSVLogger cannot be used: no API key"):
+        run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), *words])
 
 
 def test_a_logger_whose_package_is_missing_is_told_in_one_line(corpus: Path, here: Path) -> None:

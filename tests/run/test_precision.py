@@ -12,7 +12,8 @@ import yaml
 
 from emolight.__main__ import run
 from emolight.run.cli import full_config
-from emolight.run.precision import fast_precision
+from emolight.run.precision import fast_precision, processor
+from tests.conftest import pytest_report_header
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Machine = Any
@@ -97,3 +98,13 @@ def test_the_overlay_is_still_one() -> None:
     both = ["--config", str(CONFIGS / "mfcc.yaml"), "--config", str(CONFIGS / "overlays" / "bf16.yaml")]
     assert full_config(both)["trainer"]["precision"] == "bf16-mixed"
     assert full_config(both[:2])["trainer"]["precision"] is None
+
+
+def test_a_log_says_which_cpu_it_is_from(machine: Machine) -> None:
+    machine(avx=True)
+    assert processor().endswith(" (bfloat16: avx512_bf16)")
+    assert pytest_report_header().startswith(f"cpu: {processor()}, torch {torch.__version__}")
+    machine(avx=True, amx=True)
+    assert processor().endswith(" (bfloat16: amx_bf16, avx512_bf16)")
+    machine()
+    assert processor().endswith(" (bfloat16: none)")

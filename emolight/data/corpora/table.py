@@ -29,6 +29,8 @@ NAMES = {
 """What a column may be called, in any case; the first that is there is taken."""
 SUBSETS = {"train": "train", "training": "train", "val": "val", "dev": "val", "devel": "val", "valid": "val"}
 SUBSETS |= {"validation": "val", "test": "test", "testing": "test"}
+NOTHING = {"", "nan", "<na>", "null", "n/a", "#n/a"}
+"""What programs write into a cell that has no value, in any case."""
 SEXES = {"f": "female", "m": "male", "w": "female"}
 MOST_GROUPS = 12  # a column with more values than these is no group by which results are tabled
 NO_GROUPS = {*REQUIRED, "file", "corpus", "start", "end", "subset", "label", "prediction", "fold", "seed"}
@@ -65,14 +67,16 @@ class Table(Corpus):
         table = sheet.table = self._renamed(sheet.table)
         for name in ("path", "emotion", "speaker", "clip_id"):
             if name in table:
-                sheet.refuse(table[name] == "", f"no {name}", "Fill it in, or delete the line.")
+                sheet.refuse(table[name].str.lower().isin(NOTHING), f"no {name}", "Fill it in, or delete the line.")
         if "subset" in table:
             subset = table["subset"].str.lower().map(SUBSETS)
             valid = "Valid: train, val, test. A column that means something else needs another name."
             sheet.refuse(subset.isna(), "unknown subset {}", valid, table["subset"])
             table["subset"] = subset
         for name in [name for name in ("start", "end") if name in table]:
-            plain = table[name].where(~table[name].isin(["", "NaT", "nan"])).str.replace(",", ".", regex=False)
+            plain = (
+                table[name].where(~table[name].str.lower().isin({*NOTHING, "nat"})).str.replace(",", ".", regex=False)
+            )
             numbers = pd.to_numeric(plain, errors="coerce").astype(float)
             # audformat writes times as "0 days 00:00:01.5".
             times = pd.to_timedelta(plain[numbers.isna()], errors="coerce").dt.total_seconds()
@@ -84,8 +88,8 @@ class Table(Corpus):
             early = table["end"] <= table["start"].fillna(0)
             sheet.refuse(early, "a clip that ends at {} s", "Let it end after its start.", table["end"])
         table["path"] = self._paths(sheet, Path(root).expanduser())
-        if "speaker" not in table:
-            table["speaker"] = UNKNOWN
+        table["speaker"] = table.get("speaker", UNKNOWN)
+        table["speaker"] = table["speaker"].where(table["speaker"].str.lower() != UNKNOWN, UNKNOWN)
         if "clip_id" not in table:
             table["clip_id"] = _clip_ids(table)
         twice = table["clip_id"].duplicated()

@@ -149,6 +149,8 @@ def test_without_speakers_nobody_knows_them(tmp_path: Path) -> None:
         ("path,emotion,speaker\na.wav,sad,x\n\na.wav,,x\n", "line 4: no emotion"),
         ("path,emotion,speaker\n,sad,x\n", "line 2: no path"),
         ("path,emotion,speaker\na.wav,sad,\n", "line 2: no speaker"),
+        ("path,emotion,speaker\na.wav,NaN,x\n", "line 2: no emotion"),
+        ("path,emotion,speaker\na.wav,sad,<NA>\n", "line 2: no speaker"),
         ("path,emotion,speaker\na.wav,sad,x,more\n", "line 2: 4 fields, but 3 columns"),
         ("path,emotion,speaker\na.wav,sad,x\na.wav,sad,x\n", "line 3: clip 'a' stands there already"),
         ("path,emotion,speaker,clip_id\na.wav,sad,x,1\nb.wav,sad,x,1\n", "line 3: clip '1' stands there already"),
