@@ -21,7 +21,7 @@ from emolight.run.words import meant, with_recipes
 COMMANDS = {
     "train": {
         "fit": ("run.cli", "train a classifier"),
-        "crossval": ("experiments.crossval", "every fold and seed of a recipe, with intervals and controls"),
+        "crossval": ("sweep.nested", "every fold and seed of a recipe, with intervals and controls"),
         "crossval leakgap": ("experiments.leakgap", "what a random split flatters: the same recipe under both"),
         "crossval transfer": ("experiments.transfer", "train on one part or corpus, test on another"),
         "sweep": ("sweep.sweep", "search feature mode, learning rate or any other option with Optuna"),

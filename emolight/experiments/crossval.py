@@ -6,7 +6,8 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from emolight.run.precision import fast_precision
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
+WITHIN = ", options chosen within each fold"
+"""What the protocol's name of a nested cross-validation ends with."""
 PLACES = ("root", "cache_dir", "splits_dir", "num_workers")
 """Data settings that may change when a cross-validation is continued, as long as the clips stay the same."""
 OF_RUNS = ("--data.protocol", "--data.fold", "--seed_everything", "--data.split_csv", "--ckpt_path", "--resume")
@@ -91,11 +94,13 @@ def cross_validate(
     asked: Sequence[int] | None = None,
     workers: int = 1,
     splits: dict[int, Path] | None = None,
+    chosen: Callable[[int], list[str]] | None = None,
 ) -> Result:
     """Run what is missing of a cross-validation by the protocol of ``data``, and write its folder.
 
     What the folder has already stays: its folds and seeds and those that are asked for now (all folds by default) make
-    one result. ``splits`` maps a fold to a split of one's own instead of the protocol's.
+    one result. ``splits`` maps a fold to a split of one's own instead of the protocol's;
+    ``chosen`` gives a fold's own options of ``fit``.
     """
     every, tested = all_folds(data, asked), bool(data.split.clips("test"))
     own = {"protocol": data.split.protocol, "fold": None, "split_csv": None}
@@ -112,6 +117,7 @@ def cross_validate(
         earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"folds": [], "seeds": []}
         folds = sorted({*(asked or every or [0]), *earlier["folds"]})
         seeds = sorted({*seeds, *earlier["seeds"]})
+        own_words = {fold: chosen(fold) if chosen else [] for fold in folds}
         tasks = {}
         for seed, fold in product(seeds, folds):
             place = folder / (f"fold_{fold}_seed_{seed}" if every else f"seed_{seed}")
@@ -120,7 +126,7 @@ def cross_validate(
             if splits and fold in splits:
                 words += ["--data.split_csv", str(splits[fold])]
             elif every:
-                words += ["--data.fold", str(fold)]
+                words += ["--data.fold", str(fold), *own_words[fold]]
             label = place.name.replace("_", " ")
             tasks[fold, seed] = Task(label, place / "log.txt", fit_and_test, (place, words, tested))
         speakers = data.clips["speaker"].nunique()
@@ -131,7 +137,8 @@ def cross_validate(
         devices = config["trainer"]["devices"]
         run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)
         runs = {key: run for key, task in tasks.items() if (run := finished_run(task.log.parent, tested))}
-        _write(folder, data, runs, "test" if tested else "val", every, config["data"]["root"])
+        note = WITHIN if chosen else ""
+        _write(folder, data, runs, "test" if tested else "val", every, config["data"]["root"], note)
     return read_result(folder)
 
 
@@ -142,6 +149,7 @@ def _write(
     subset: str,
     every: Sequence[int],
     root: str | list[str] | None,
+    note: str,
 ) -> None:
     """Put the runs, by fold and seed, together; of ``every`` fold some may be missing."""
     first, seconds = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
@@ -153,7 +161,7 @@ def _write(
         "name": f"{folder.parent.name} {folder.name.removeprefix('crossval_')}",
         "kind": "crossval",
         "subset": subset,
-        "protocol": label if set(every) <= set(folds) else f"{label} folds {' '.join(map(str, folds))}",
+        "protocol": (label if set(every) <= set(folds) else f"{label} folds {' '.join(map(str, folds))}") + note,
         "split": hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
         "speaker_independent": all(run.split.speaker_independent(subset) for run in runs.values()),
         "folds": folds,
@@ -217,8 +225,8 @@ def logs_of(config: dict[str, Any]) -> Path:
     return Path(config["trainer"]["default_root_dir"] or ".").expanduser() / LOGS
 
 
-def main(argv: list[str]) -> int:
-    """Run the command."""
+def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:
+    """Run the command; with ``choose``, :func:`emolight.sweep.nested.choose`, it has ``--nested``."""
     parser = argparse.ArgumentParser(
         prog="python -m emolight crossval",
         description="Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on"
@@ -227,6 +235,9 @@ def main(argv: list[str]) -> int:
     )
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
+    about = "choose options within each fold: by this sweep, on the fold's own validation speakers"
+    if choose:
+        parser.add_argument("--nested", type=Path, metavar="SWEEP", help=about)
     about = "also score each fold's held-out clips under noise, band limits, level, rooms ..."
     parser.add_argument("--robustness", action="store_true", help=about)
     add_enrolment(parser)
@@ -234,7 +245,14 @@ def main(argv: list[str]) -> int:
     check_enrolment(options.enrol, config["model"]["speaker_norm"])
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
-    result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers)
+    chosen = None
+    if choose and options.nested:
+        if not data.split.clips("test"):
+            problem = f"--nested needs test speakers; protocol '{data.split.protocol}' has none."
+            raise EmolightError(problem, "Give a protocol that holds speakers out: --protocol speakers5.")
+        folder = folder.with_name(f"{folder.name}_nested")
+        chosen = partial(choose, options.nested, folder, options.workers)
+    result = cross_validate(config, data, folder, options.seeds, options.folds, options.workers, chosen=chosen)
     if options.robustness:
         score_robustness(result, config["data"]["root"])
         result = read_result(folder)

@@ -11,7 +11,7 @@ import numpy as np
 
 from emolight.data.audio import Waveform, fix_length
 from emolight.errors import EmolightError
-from emolight.inference.network import Network, Probabilities
+from emolight.inference.network import Array, Network, Probabilities
 from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
 from emolight.models.encoder_inputs import shared_encoders
@@ -42,14 +42,14 @@ class Mean(Network):
         self.members, self.about = members, about
         self.speakers = next((network.speakers for _, network, _ in members if network.speakers), None)
 
-    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
         """As :meth:`Network.__call__`; ``offset`` holds one for each network."""
-        rows = [
-            weight * network(pieces(waveforms, contract.length), own)
+        found = [
+            [weight * values for values in network(pieces(waveforms, contract.length), own)]
             for (contract, network, weight), own in zip(self.members, offset or [None] * len(self.members), strict=True)
         ]
-        mean: Probabilities = np.sum(rows, axis=0, dtype=np.float32)
-        return mean
+        probabilities, scores = (np.array(parts, np.float32).sum(axis=0) for parts in zip(*found, strict=True))
+        return probabilities, scores
 
     def enrol(self, waveforms: Waveform, ordinary: bool) -> Any:
         """As :meth:`Network.enrol`; networks that cannot be adapted stay as they are."""

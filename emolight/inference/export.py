@@ -21,12 +21,12 @@ from emolight import __version__
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, write_text
-from emolight.inference.onnx_network import FIELDS, INSTALL, SPEAKERS, load_onnx, seal
+from emolight.inference.onnx_network import FIELDS, INSTALL, SCORE, SPEAKERS, load_onnx, seal
 from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
-from emolight.models.networks import Embedder
+from emolight.models.networks import Embedder, head_inputs
 from emolight.run.finish import CARD
 from emolight.run.folder import Run
 
@@ -101,13 +101,16 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
             "offset": f"of the speaker, float32 {shape}; zeros: not enrolled",
             "statistic": f"of which a speaker's offset is made, float32 [batch, {', '.join(map(str, shape))}]",
         }
+    model = load_classifier(checkpoint)
+    if model.ood is not None:
+        properties[SCORE] = "out-of-distribution score, float32 [batch]; above 1: unlike the training clips"
     with atomic_write(output) as part:
-        write_onnx(load_classifier(checkpoint), properties, part, half)
+        write_onnx(model, properties, part, half)
         network, clips = load_onnx(part)[1], list(synthetic_batches(contract))
-        difference = max(float(np.abs(network(clip) - reference(clip)).max()) for clip in clips)
+        difference = max(float(np.abs(network(clip)[0] - reference(clip)[0]).max()) for clip in clips)
         if speakers:
             ours, theirs = (one.enrol(clips[-2], ordinary=False) for one in (network, reference))
-            enrolled = (float(np.abs(network(clip, ours) - reference(clip, theirs)).max()) for clip in clips)
+            enrolled = (float(np.abs(network(clip, ours)[0] - reference(clip, theirs)[0]).max()) for clip in clips)
             difference = max(difference, *enrolled)
         if not difference <= TOLERANCE[precision]:
             raise EmolightError(
@@ -121,27 +124,29 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
 class _Exported(nn.Module):
     """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``; decibels need float32, also where ``half``.
 
-    With a speaker's ``offset``, also to the statistics of which one is made.
+    With a speaker's ``offset``, also to the statistics of which one is made; at the end the out-of-distribution scores.
     """
 
     def __init__(self, model: EmotionClassifier, half: bool) -> None:
         super().__init__()
         self.front_end, self.normalise = model.front_end.exportable(), model.normalise
-        self.temperature, self.dtype = model.temperature, torch.float16 if half else torch.float32
-        self.network = model.network.exportable().to(self.dtype).to(memory_format=torch.contiguous_format)
+        self.ood, self.temperature, self.dtype = model.ood, model.temperature, torch.float16 if half else torch.float32
+        self.network: Any = model.network.exportable().to(self.dtype).to(memory_format=torch.contiguous_format)
         self.eval()
 
-    def forward(self, waveform: Tensor, offset: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, waveform: Tensor, offset: Tensor | None = None) -> tuple[Tensor, ...]:
         seen = self.front_end(waveform)
-        if isinstance(self.network, Embedder):
-            statistic = self.network.embed(seen.squeeze(1))
-            logits = self.network.classify(statistic if offset is None else statistic - offset)
-        else:
-            statistic = seen.mean(-1)
-            features = self.normalise(seen if offset is None else seen - offset[..., None])
-            logits = self.network(features.to(self.dtype))
-        probabilities: Tensor = (logits.float() / self.temperature).softmax(dim=1)
-        return probabilities if offset is None else (probabilities, statistic)
+        with head_inputs(self.network, self.ood is not None) as embedding:
+            if isinstance(self.network, Embedder):
+                statistic = self.network.embed(seen.squeeze(1))
+                logits = self.network.classify(statistic if offset is None else statistic - offset)
+            else:
+                statistic = seen.mean(-1)
+                features = self.normalise(seen if offset is None else seen - offset[..., None])
+                logits = self.network(features.to(self.dtype))
+        probabilities = (logits.float() / self.temperature).softmax(dim=1)
+        scores = () if self.ood is None else (self.ood(embedding[0].flatten(1)),)
+        return probabilities, *(() if offset is None else (statistic,)), *scores
 
 
 def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path, half: bool = False) -> None:
@@ -155,7 +160,7 @@ def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path,
             _Exported(model, half),
             (waves,) if shift is None else (waves, shift),
             input_names=["waveform", "offset"][: 1 if shift is None else 2],
-            output_names=["probabilities", "statistic"][: 1 if shift is None else 2],
+            output_names=["probabilities", *["statistic"] * (shift is not None), *[SCORE] * (model.ood is not None)],
             dynamic_shapes={"waveform": {0: "batch", 1: "time"}} | ({} if shift is None else {"offset": {}}),
             opset_version=OPSET,
             dynamo=True,

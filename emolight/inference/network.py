@@ -49,7 +49,7 @@ class Speakers:
 
 
 class Network:
-    """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]``.
+    """Waveforms ``[B, T]`` to calibrated probabilities ``[B, C]`` and out-of-distribution scores ``[B]``.
 
     Attributes:
         speakers: None where the model cannot be adapted to a speaker.
@@ -59,8 +59,8 @@ class Network:
     speakers: Speakers | None = None
     about: str = ""
 
-    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
-        """``offset`` is what :meth:`enrol` gave; None: the speaker is not enrolled."""
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
+        """``offset`` is what :meth:`enrol` gave; None: the speaker is not enrolled. NaN where a model has no score."""
         raise NotImplementedError
 
     def statistics(self, waveforms: Waveform) -> Array:

@@ -18,6 +18,8 @@ INSTALL = 'Type: pip install "emolight[export]"'
 AGAIN = "Give a model.onnx of python -m emolight export; where it was one, copy it again or export it again."
 FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training", "title")
 """What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
+SCORE = "ood_score"
+"""The output with the out-of-distribution scores ``[B]`` of a model that has them."""
 SPEAKERS = "speaker_norm"
 """The property with the :class:`Speakers` of a model that can be adapted."""
 MARK = b"\x72\x4a\x0a\x06sha256\x12\x40"
@@ -73,24 +75,26 @@ class OnnxNetwork(Network):
 
     def __init__(self, session: Any, speakers: Speakers | None) -> None:
         self.session, self.speakers = session, speakers
+        self.answers = [one.name for one in session.get_outputs() if one.name in ("probabilities", SCORE)]
 
-    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
         """As :meth:`Network.__call__`."""
-        return self._run("probabilities", waveforms, offset)
+        probabilities, *scores = self._run(self.answers, waveforms, offset)
+        return probabilities, scores[0] if scores else np.full(len(waveforms), np.nan, np.float32)
 
     def statistics(self, waveforms: Waveform) -> Array:
         """As :meth:`Network.statistics`."""
-        return self._run("statistic", waveforms)
+        return self._run(["statistic"], waveforms)[0]
 
-    def _run(self, name: str, waveforms: Waveform, offset: Any = None) -> Array:
+    def _run(self, names: list[str], waveforms: Waveform, offset: Any = None) -> list[Array]:
         inputs = {"waveform": waveforms}
         if self.speakers is not None:
             inputs["offset"] = np.zeros_like(self.speakers.centre) if offset is None else offset
         try:
-            result: Array = self.session.run([name], inputs)[0]
+            found: list[Array] = self.session.run(names, inputs)
         except Exception as error:  # see above; of Whisper above 30 s
             raise EmolightError(
                 f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}",
                 "Take shorter windows.",
             ) from None
-        return result
+        return found

@@ -46,6 +46,7 @@ class Result:
                 "confidence": None if one.silent else round(one.confidence, 6),
                 "label": self.truth,
                 "probabilities": {name: round(value, 6) for name, value in one.probabilities.items()},
+                "ood_score": None if one.ood_score is None else round(one.ood_score, 4),
                 "how": one.how,
                 "warnings": one.warnings,
             }
@@ -65,7 +66,7 @@ def write_table(results: Sequence[list[dict[str, Any]]], form: str, classes: lis
         out.writelines(f"{json.dumps(row)}\n" for row in rows)
     elif form == "csv":
         columns = ["path", "start", "end", "prediction", "confidence", "label"]
-        columns += [*(f"prob_{name}" for name in classes), "how", "warnings"]
+        columns += [*(f"prob_{name}" for name in classes), "ood_score", "how", "warnings"]
         table = csv.DictWriter(out, columns, lineterminator="\n")
         table.writeheader()
         for row in rows:

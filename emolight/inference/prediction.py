@@ -46,6 +46,7 @@ class Prediction:
         warnings: why this prediction may not be trusted, a sentence each.
         how: how it was made, where that is not plain: "mean of 23 windows of 2.25 s".
         times: start and end in seconds, of a window.
+        ood_score: the out-of-distribution score, above 1 of a recording unlike the training; None: the model has none.
         windows: the predictions of a long recording's windows, from its start to its end.
     """
 
@@ -54,6 +55,7 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     how: str = ""
     times: tuple[float, float] = (0.0, 0.0)
+    ood_score: float | None = None
     windows: tuple[Prediction, ...] = ()
 
     @property

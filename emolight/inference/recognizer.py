@@ -15,7 +15,7 @@ from emolight.data.audio import Waveform
 from emolight.data.corpora import recognise
 from emolight.data.corpus import UNKNOWN
 from emolight.errors import EmolightError
-from emolight.inference.network import BATCH, Probabilities
+from emolight.inference.network import BATCH, Array, Probabilities
 from emolight.inference.prediction import Clip, Contract, Prediction
 from emolight.inference.recordings import CONVERT, count_suffixes, find_recordings
 
@@ -27,6 +27,7 @@ MIN_WINDOW, MAX_WINDOW = 0.05, 60.0
 KINDS: dict[str, str] = {"ordinary": "in an ordinary voice", "mixed": "of all emotions"}
 """What recordings that enrol a speaker may hold."""
 FEW = 5
+UNFAMILIAR = "out-of-distribution score {:.2f}: unlike the training clips; 95 % of the validation clips have at most 1"
 UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}  # of the values of emolight.data.audio.profile
 
 
@@ -49,7 +50,9 @@ class Recognizer:
         'happy'
     """
 
-    def __init__(self, contract: Contract, network: Callable[..., Probabilities], abstain_below: float = 0.0) -> None:
+    def __init__(
+        self, contract: Contract, network: Callable[..., tuple[Probabilities, Array]], abstain_below: float = 0.0
+    ) -> None:
         self.contract, self.network, self.abstain_below = contract, network, abstain_below
         self.classes = contract.classes
         """Names of the emotions, in the order of the probabilities."""
@@ -187,7 +190,7 @@ class Recognizer:
         cut = [asked or len(clip.trimmed) > longest * rate for clip in clips]
         short = [clip for clip, by_windows in zip(clips, cut, strict=True) if not by_windows]
         pieces = [audio.fix_length(clip.trimmed, contract.length) for clip in short]
-        rows = iter(self._judge(np.stack(pieces)) if pieces else ())
+        rows = zip(*self._judge(np.stack(pieces)), strict=True) if pieces else iter(())
         found = []
         for clip, by_windows in zip(clips, cut, strict=True):
             if by_windows:
@@ -196,7 +199,7 @@ class Recognizer:
             length = len(clip.trimmed) / rate
             how = f"the middle {contract.duration:g} s of {length:.2f} s" if length > 2 * contract.duration else ""
             odd = self._odd(audio.profile(clip.trimmed, rate))
-            found.append(self._prediction(next(rows), clip.warnings + odd, how))
+            found.append(self._prediction(*next(rows), clip.warnings + odd, how))
         return found
 
     def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:
@@ -208,14 +211,14 @@ class Recognizer:
         sound = sounding(parts)
         batches = (parts[first : first + size] for first in range(0, len(parts), size))
         pieces = (np.stack([audio.fix_length(part, length) for part in batch]) for batch in batches)
-        rows = np.concatenate([self._judge(batch) for batch in pieces])
+        rows, scores = map(np.concatenate, zip(*map(self._judge, pieces), strict=True))
         profiles = [audio.profile(part, rate) for part, heard in zip(parts, sound, strict=True) if heard]
         values = [{name: one[name] for name in ("level", "bandwidth")} for one in profiles]  # all last a window
         windows, own = [], iter(values)
-        for start, part, row, heard in zip(starts, parts, rows, sound, strict=True):
+        for start, part, row, score, heard in zip(starts, parts, rows, scores, sound, strict=True):
             times = (start / rate, (start + len(part)) / rate)
             if heard:
-                windows.append(self._prediction(row, clip.warnings + self._odd(next(own)), times=times))
+                windows.append(self._prediction(row, score, clip.warnings + self._odd(next(own)), times=times))
             else:
                 windows.append(Prediction(None, {}, ("silent",), times=times))
         usual = {name: float(np.median([one[name] for one in values])) for name in values[0]}
@@ -224,9 +227,10 @@ class Recognizer:
             warnings += (f"windows of {window:g} s; the model was trained on {trained:g} s",)
         how = f"mean of {len(values)} window{'' if len(values) == 1 else 's'} of {window:g} s"
         how += f", {len(rows) - len(values)} silent left out" if len(values) < len(rows) else ""
-        return self._prediction(rows[sound].mean(axis=0), warnings, how, windows=tuple(windows))
+        means = rows[sound].mean(axis=0), scores[sound].mean()
+        return self._prediction(*means, warnings, how, windows=tuple(windows))
 
-    def _judge(self, pieces: Waveform) -> Probabilities:
+    def _judge(self, pieces: Waveform) -> tuple[Probabilities, Array]:
         return self.network(pieces) if self.offset is None else self.network(pieces, self.offset)
 
     def _odd(self, values: dict[str, float]) -> tuple[str, ...]:
@@ -239,7 +243,11 @@ class Recognizer:
                 found.append(f"{name} {value:.4g} {unit}; the model was trained on {low:.4g} to {high:.4g} {unit}")
         return tuple(found)
 
-    def _prediction(self, row: Probabilities, warnings: tuple[str, ...], how: str = "", **rest: Any) -> Prediction:
+    def _prediction(
+        self, row: Probabilities, score: float, warnings: tuple[str, ...], how: str = "", **rest: Any
+    ) -> Prediction:
+        warnings += (UNFAMILIAR.format(score),) if score > 1 else ()
+        rest["ood_score"] = None if np.isnan(score) else float(score)
         probabilities = dict(zip(self.classes, map(float, row), strict=True))
         how = "; ".join(filter(None, (how, "" if "times" in rest else self.about)))
         label = self.classes[int(row.argmax())] if row.max() >= self.abstain_below else None

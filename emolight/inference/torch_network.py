@@ -14,6 +14,7 @@ from emolight.inference.network import Array, Network, Probabilities, Speakers
 from emolight.inference.prediction import Contract
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
+from emolight.models.networks import head_inputs
 
 CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation or an ensemble."""
@@ -47,12 +48,14 @@ class TorchNetwork(Network):
             self.speakers = Speakers(centre, ordinary, float(strength))
 
     @torch.inference_mode()
-    def __call__(self, waveforms: Waveform, offset: Any = None) -> Probabilities:
+    def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
         """As :meth:`Network.__call__`."""
-        shift = 0.0 if offset is None else self._tensor(offset)
-        logits = self.model.logits({"waveform": self._tensor(waveforms)}, shift) / self.model.temperature
-        result: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
-        return result
+        model, shift = self.model, 0.0 if offset is None else self._tensor(offset)
+        with head_inputs(model.network, model.ood is not None) as seen:
+            logits = model.logits({"waveform": self._tensor(waveforms)}, shift) / model.temperature
+        none = logits.new_full((len(logits),), torch.nan, dtype=torch.float32)
+        scores = none if model.ood is None else model.ood(seen[0].flatten(1))
+        return logits.float().softmax(dim=1).cpu().numpy(), scores.cpu().numpy()
 
     @torch.inference_mode()
     def statistics(self, waveforms: Waveform) -> Array:

@@ -21,8 +21,9 @@ from emolight.models.classical import Classical as Classical  # these are known 
 from emolight.models.encoder import SpeechEncoder as SpeechEncoder
 from emolight.models.features import MFCC, Features
 from emolight.models.fitting import fit_inputs, fit_speakers
-from emolight.models.networks import Embedder, ForeignNetwork, Network
+from emolight.models.networks import Embedder, ForeignNetwork, Network, head_inputs
 from emolight.models.normalise import Normalise
+from emolight.models.ood import OutOfDistribution
 from emolight.models.parts import build, without_cast
 from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
@@ -58,6 +59,7 @@ class EmotionClassifier(pl.LightningModule):
         front_end: the :class:`~emolight.models.features.Features`.
         network: the :class:`~emolight.models.networks.Network`.
         speakers: the :class:`~emolight.models.speakers.SpeakerNorm`, or None.
+        ood: the :class:`~emolight.models.ood.OutOfDistribution` of a run's best checkpoint, or None.
         temperature: divides the logits of predictions, not of the loss. Each validation of a fit fits it.
         training_facts: the data module's ``training_facts()``; a checkpoint keeps them.
         predictions: after validation or test, of the clips of all processes, by ``index``: ``index`` and ``label``
@@ -102,6 +104,7 @@ class EmotionClassifier(pl.LightningModule):
                 raise EmolightError(f"model.{name} is {value:g}; it must be {valid}.", f"{usual:g} is usual.")
         changes: Sequence[Any] = DEFAULT if augment is None else augment
         self.augment = nn.ModuleList(_maker(change, Augmentation)() for change in changes)
+        self.ood: OutOfDistribution | None = None
         self.training_facts, self.predictions = dict[str, Any](), dict[str, np.ndarray]()
         training = {"mixup": mixup, "label_smoothing": label_smoothing, "class_weights": class_weights, "seed": seed}
         optimiser = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
@@ -142,7 +145,7 @@ class EmotionClassifier(pl.LightningModule):
         of_rows = (self.front_end.channels, self.front_end.rows)
         shape = self.network.shape if isinstance(self.network, Embedder) else of_rows
         self.speakers = SpeakerNorm(shape) if self.hparams["speaker_norm"] else None
-        self._offsets = (torch.zeros(1, *shape), torch.zeros(0, dtype=torch.int64))
+        self.enrolled = (torch.zeros(1, *shape), torch.zeros(0, dtype=torch.int64))
         self.register_buffer("class_weight", torch.ones(len(classes)))
         self.register_buffer("temperature", torch.tensor(1.0))
         self.val_scores, self.test_scores = Scores(self.classes, "val"), Scores(self.classes, "test")
@@ -178,8 +181,7 @@ class EmotionClassifier(pl.LightningModule):
         if isinstance(self.network, Embedder):
             return image
         image = self.normalise(image - (offset[..., None] if isinstance(offset, Tensor) else offset))
-        weights = next(self.network.parameters(), image)
-        return image.to(weights.dtype)
+        return image.to(next(self.network.parameters(), image).dtype)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Logits ``[B, C]`` of waveforms ``[B, T]``."""
@@ -209,11 +211,11 @@ class EmotionClassifier(pl.LightningModule):
 
     def enrol(self, offsets: Tensor, numbers: Tensor) -> None:
         """Shift the clip of row ``i`` of the clip table by ``offsets[numbers[i]]``; no shift behind the last row."""
-        self._offsets = (offsets, numbers)
+        self.enrolled = (offsets, numbers)
 
     def offset(self, batch: Batch) -> Tensor | float:
         """The offsets of a batch's clips ``[B, ...]``; 0 without any."""
-        offsets, numbers = self._offsets
+        offsets, numbers = self.enrolled
         if self.speakers is None or not len(numbers) or "index" not in batch:
             return 0.0
         return offsets[numbers[batch["index"].cpu()]].to(self.device)
@@ -221,17 +223,14 @@ class EmotionClassifier(pl.LightningModule):
     @torch.no_grad()
     def embed(self, batch: Tensor | Batch) -> Tensor:
         """What the network's last layer sees, ``[B, E]`` float32, of waveforms ``[B, T]`` or of a batch."""
-        seen: list[Tensor] = []
-        hook = self.network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
+        with head_inputs(self.network) as seen:
             self.logits({"waveform": batch} if isinstance(batch, Tensor) else batch)
-        finally:
-            hook.remove()
         return seen[0].flatten(1).float()
 
     def on_fit_start(self) -> None:
         """Fit what is fitted on the training clips in one step, unless a checkpoint brought it."""
         data, resumed = self._data(), self.normalise.fitted and self.trainer.ckpt_path
+        self.ood = None  # of the weights before
         if not (hasattr(data, "training_facts") and hasattr(data, "statistics_dataloader")):
             problem = "The classifier is fitted to a data module with statistics_dataloader() and training_facts()."
             raise EmolightError(problem, "Fit with an EmotionDataModule, or give yours these methods.")
@@ -251,7 +250,9 @@ class EmotionClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the same from a checkpoint."""
-        self.training_facts = checkpoint["training"]
+        self.training_facts, state = checkpoint["training"], checkpoint["state_dict"]
+        if own := {name[4:]: values for name, values in state.items() if name.startswith("ood.")}:
+            self.ood = OutOfDistribution(**own)
 
     def on_train_start(self) -> None:
         """Let a GPU record the network's pass, where nothing stands in the way."""
@@ -317,8 +318,7 @@ class EmotionClassifier(pl.LightningModule):
         self._finish(self.test_scores)
 
     def _finish(self, scores: Scores) -> None:
-        values = scores.compute()
-        loss = values[scores.loss_name]
+        loss = (values := scores.compute())[scores.loss_name]
         if not loss.isfinite() and not self.trainer.sanity_checking:
             problem = f"{scores.loss_name} is {loss:g} after {self.trainer.global_step} steps: training diverged."
             raise EmolightError(problem, "Lower model.learning_rate, or train with trainer.precision 32-true.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -204,6 +205,18 @@ def _block(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list
         nn.ReLU(),
         nn.MaxPool1d(4, ceil_mode=True),
     ]
+
+
+@contextlib.contextmanager
+def head_inputs(network: Network, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """What the network's head is given meanwhile; an empty list where it is not ``wanted``."""
+    seen: list[Tensor] = []
+    hooks = [network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))] if wanted else []
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _last(network: nn.Module, *kinds: type[nn.Module]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -26,8 +27,10 @@ from emolight.evaluation.plots import confusion_figure, curves_figure, recall_fi
 from emolight.evaluation.predictions import predictions_table, scores, write_predictions
 from emolight.evaluation.style import save_figure
 from emolight.files import write_text
-from emolight.models.checkpoint import CheckpointFiles, weights_only_state
+from emolight.models.checkpoint import CheckpointFiles, read_checkpoint, save_checkpoint, weights_only_state
 from emolight.models.classifier import EmotionClassifier
+from emolight.models.loading import load_classifier
+from emolight.models.ood import fit_ood
 from emolight.run.environment import environment, slurm_job
 from emolight.run.folder import SPLIT, Run
 
@@ -117,10 +120,20 @@ class Recorder(pl.Callback):
             self._write("test", fitting=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the wall time, and what came out."""
+        """Give the best checkpoint its out-of-distribution score, and note the wall time and what came out."""
         if trainer.is_global_zero:
+            if self.checkpoints and self.best.table is not None:
+                with contextlib.suppress(EmolightError):  # of a network that has no embedding
+                    self._add_ood(data_of(trainer), pl_module)
             found = {"best_epoch": self.best.epoch + 1, "best_metrics": self.best.metrics}
             self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
+
+    def _add_ood(self, data: EmotionDataModule, trained: Any) -> None:
+        model = load_classifier(self.run.best).to(trained.device)
+        model.enrol(*trained.enrolled)
+        score, checkpoint = fit_ood(model, data), read_checkpoint(self.run.best)
+        checkpoint["state_dict"] |= {f"ood.{name}": values for name, values in score.named_buffers()}
+        save_checkpoint(checkpoint, self.run.best)
 
     @property
     def _seconds(self) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from emolight.errors import EmolightError
-from emolight.sweep.space import read_sweep
+from emolight.sweep.space import Sweep, read_sweep
 
 if TYPE_CHECKING:
     import optuna
@@ -62,8 +62,21 @@ def main(argv: list[str]) -> int:
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> None:
     changed = {key: getattr(options, key) for key in ("name", "trials", "timeout") if getattr(options, key) is not None}
-    sweep = read_sweep(Path(options.config[0]), **changed)
+    search(read_sweep(Path(options.config[0]), **changed), words, options.workers, options.storage, options.ray)
 
+
+def search(
+    sweep: Sweep, words: list[str], workers: int, storage: str | None = None, ray: str | None = None
+) -> optuna.Study | None:
+    """Run what is missing of a sweep and write its page; returns the study, or None when its time was over before.
+
+    Args:
+        sweep: what is searched.
+        words: options of ``fit`` for every trial.
+        workers: trials at a time.
+        storage: URL of the database; default: SQLite beside the runs.
+        ray: address of the cluster for the workers; default: this machine.
+    """
     from emolight.sweep.page import write_sweep
     from emolight.sweep.storage import database_errors, open_storage, sqlite_url
     from emolight.sweep.study import create_study
@@ -72,21 +85,22 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> None:
 
     plan = check_sweep(sweep, words)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    url = options.storage or sqlite_url(plan.folder / "study.db")
+    url = storage or sqlite_url(plan.folder / "study.db")
     with database_errors():
         study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
-        print(f"sweep {sweep.name}: {sweep.trials} trials, {options.workers} at a time, in {plan.folder}", flush=True)
+        print(f"sweep {sweep.name}: {sweep.trials} trials, {workers} at a time, in {plan.folder}", flush=True)
         try:
-            if options.ray is not None:
-                spent = run_on_ray(plan, url, options.ray, options.workers, _lines(study))
+            if ray is not None:
+                spent = run_on_ray(plan, url, ray, workers, _lines(study))
             else:
-                spent = run_workers(study, plan, url, options.workers, _lines(study))
+                spent = run_workers(study, plan, url, workers, _lines(study))
         except (KeyboardInterrupt, SystemExit):
             print("\nstopped; the finished trials are kept, and the same command goes on.", flush=True)
             raise
         if not spent:
             print(f"The time of {sweep.timeout:g} s is over; the same command goes on.")
         write_sweep(study, plan, url)
+    return study if spent else None
 
 
 def _lines(study: optuna.Study) -> Callable[[], None]:

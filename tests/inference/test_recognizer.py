@@ -129,7 +129,7 @@ def test_the_piece_behind_a_prediction(recognizer: Recognizer, tmp_path: Path) -
         clip = recognizer.load_clip(tmp_path / "a.wav")
         (prediction,) = recognizer.predict_clips([clip])
         piece, start = judged_piece(recognizer.contract, clip, prediction)
-        (row,) = recognizer.network(piece[None])
+        (row,), _ = recognizer.network(piece[None])
         shown = (
             prediction
             if not prediction.windows
@@ -214,7 +214,8 @@ def test_an_hour_takes_little_more_than_its_samples(tmp_path: Path) -> None:
 import resource, numpy as np
 from emolight.inference.recognizer import Contract, Recognizer
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-model = Recognizer(Contract(["a", "b"], 16000, 2.25, 30.0), lambda x: np.full((len(x), 2), 0.5, "f4"))
+judge = lambda x: (np.full((len(x), 2), 0.5, "f4"), np.full(len(x), 2, "f4"))
+model = Recognizer(Contract(["a", "b"], 16000, 2.25, 30.0), judge)
 before = peak()
 found = model.predict_file({str(tmp_path / "hour.flac")!r})
 print(len(found.windows), peak() - before - 57_600_000 * 4 / 2**20)"""

@@ -13,6 +13,9 @@ import yaml
 import emolight
 from emolight.__main__ import run
 from emolight.data.corpora import Synthetic
+from emolight.inference.ensemble import Mean
+from emolight.inference.prediction import Prediction
+from emolight.inference.recognizer import Recognizer
 from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
@@ -31,10 +34,15 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
     assert result["dataset"]["split"].endswith("test clips")
     assert result["metrics"][0]["value"] == pytest.approx(Run.open(folder).metrics["uar"], abs=1e-4)
 
-    def table(path: Path, key: str) -> dict[str, list[float]]:
+    def table(path: Path, key: str, *more: str) -> dict[str, list[float]]:
+        columns = [*(f"prob_{name}" for name in classes), *more]
         with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        return {Path(row[key]).stem: [float(row[f"prob_{name}"]) for name in classes] for row in rows}
+            return {Path(row[key]).stem: [float(row[name]) for name in columns] for row in csv.DictReader(stream)}
+
+    def plain(said: Prediction) -> list[float]:
+        assert said.ood_score is not None
+        assert (said.ood_score > 1) == any("out-of-distribution" in text for text in said.warnings)
+        return [*said.probabilities.values(), said.ood_score]
 
     model, exported = emolight.load(folder), emolight.load("model.onnx")
     classes = model.classes
@@ -45,17 +53,28 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
     some = list(paths)[::16]
     for name, source in (("predicted", folder), ("exported", "model.onnx")):
         run(["predict", str(source), *(str(paths[clip]) for clip in some), "--output", f"{name}.csv"])
-    predicted, by_onnx = (table(here / f"{name}.csv", "path") for name in ("predicted", "exported"))
+    predicted, by_onnx = (table(here / f"{name}.csv", "path", "ood_score") for name in ("predicted", "exported"))
     assert len({tuple(tested[clip]) for clip in some}) == len(some) >= 4
     for clip in some:
         wave, rate = soundfile.read(paths[clip])
         for found in (
             predicted[clip],
             by_onnx[clip],
-            list(model.predict(wave, rate).probabilities.values()),
-            list(exported.predict(wave, rate).probabilities.values()),
-            list(demo.judge(model, paths[clip])[0].probabilities.values()),
+            plain(model.predict(wave, rate)),
+            plain(exported.predict(wave, rate)),
+            plain(demo.judge(model, paths[clip])[0]),
         ):
-            assert np.abs(np.array(found) - tested[clip]).max() < 1e-4
+            assert np.abs(np.array(found[:-1]) - tested[clip]).max() < 1e-4
+            assert found[-1] == pytest.approx(predicted[clip][-1], rel=1e-3)
+    ensemble = Mean([(model.contract, model.network, weight) for weight in (0.25, 0.75)], "")
+    assert plain(Recognizer(model.contract, ensemble).predict(wave, rate)) == pytest.approx(
+        plain(model.predict(wave, rate))
+    )
+    of_val = [clips.set_index("clip_id").loc[name, "path"] for name in Run.open(folder).split.clips("val")]
+    unfamiliar = [plain(model.predict_file(corpus / path))[-1] > 1 for path in of_val]
+    assert np.mean(unfamiliar) == pytest.approx(0.05, abs=1.1 / len(unfamiliar))
+    said = model.predict(np.random.default_rng(0).standard_normal(3 * rate) / 10, rate)
+    assert len(said.windows) > 1
+    assert plain(said)[-1] == pytest.approx(np.mean([plain(one)[-1] for one in said.windows]), rel=1e-4)
     trained = next(path for path in (corpus / row.path for row in clips.itertuples()) if path.stem not in tested)
     assert any("very recording" in text for text in exported.predict_file(trained).warnings)

@@ -1,0 +1,65 @@
+"""``python -m emolight crossval``, and with ``--nested`` the options of each fold chosen by a sweep inside the fold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from emolight.errors import EmolightError
+from emolight.experiments import crossval
+from emolight.files import write_text
+from emolight.run.folder import LOGS
+
+CHOSEN = "chosen.json"
+"""In the folder of a fold's search: the sweep, the winning trial, its value and its settings."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    return crossval.main(argv, choose)
+
+
+def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
+    """Options of ``fit``: those of the best trial of a sweep on the validation speakers of one fold.
+
+    It is made once, and then read from the folder of the search. ``tables/chosen.csv`` holds those of all folds.
+
+    Args:
+        path: of the sweep, whose ``config`` and ``folds`` do not count.
+        folder: of the cross-validation.
+        workers: trials at a time.
+        fold: whose validation speakers choose.
+
+    Raises:
+        EmolightError: a sweep of several objectives, or another one than the fold was searched by; or it found nothing.
+    """
+    from emolight.sweep.space import read_sweep, words_of
+    from emolight.sweep.sweep import search
+
+    place = folder / f"search_fold_{fold}"
+    name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name)).as_posix()
+    sweep = read_sweep(path, name=name, config=[str(folder / crossval.BASE)], folds=[fold])
+    if len(sweep.objectives) > 1:
+        problem = f"The sweep {path} has the objectives {', '.join(sweep.objectives)}."
+        raise EmolightError(problem, "Within a fold one of them chooses: name one.")
+    definition = json.loads(json.dumps({**asdict(sweep), "config": None, "timeout": None}))
+    if (place / CHOSEN).is_file():
+        made = json.loads((place / CHOSEN).read_text(encoding="utf-8"))
+        if made["sweep"] != definition:
+            raise EmolightError(f"{place} was searched by another sweep.", "Give this one another --name.")
+    else:
+        study = search(sweep, [], workers)
+        if study is None:
+            raise EmolightError(f"The sweep's time of {sweep.timeout:g} s is over.", "The same command goes on.")
+        best, (metric,) = study.best_trial, sweep.objectives  # three trials that fail have stopped it
+        made = {"sweep": definition, "fold": fold, "trial": best.number, metric: best.value}
+        made["settings"] = sweep.settings(best.params)
+        write_text(place / CHOSEN, json.dumps(made, indent=2) + "\n")
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"search_fold_*/{CHOSEN}")]
+    table = pd.DataFrame([{**row, **row["settings"]} for row in rows]).drop(columns=["sweep", "settings"])
+    text = table.sort_values("fold").to_csv(index=False, lineterminator="\n")
+    write_text(folder / "tables" / "chosen.csv", text)
+    return words_of(made["settings"])

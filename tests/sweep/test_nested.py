@@ -1,0 +1,56 @@
+"""A cross-validation whose options are chosen within each fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emolight.__main__ import run
+from emolight.data.corpora import RAVDESS
+from emolight.errors import EmolightError
+from emolight.experiments.results import read_result
+from emolight.run.folder import Run
+from tests.small import CONFIGS, options
+
+FOLDER = Path("lightning_logs/mfcc/crossval_emobox6_nested")
+
+
+def test_each_fold_takes_the_best_trial_on_its_own_validation_speakers(words: list[str], corpus: Path) -> None:
+    command = ["crossval", "--config", str(CONFIGS / "mfcc.yaml"), "--nested", words[1], "--workers", "2"]
+    command += ["--folds", "1", "2", *options(corpus)]
+    assert run(command) == 0
+    result = read_result(FOLDER)
+    assert result.protocol == "emobox6 folds 1 2, options chosen within each fold"
+    assert (result.kind, result.subset, result.openings) == ("crossval", "test", 2)
+    chosen = pd.read_csv(FOLDER / "tables" / "chosen.csv").set_index("fold")
+    assert [*chosen.index] == [1, 2]
+    for fold, row in chosen.iterrows():
+        trials = [Run.open(path) for path in sorted(FOLDER.glob(f"search_fold_{fold}/trial_*/version_0"))]
+        assert len(trials) == 2
+        for trial in trials:
+            assert trial.split.speakers("val") == sorted(RAVDESS.protocols["emobox6"][int(str(fold))].val)
+            assert trial.openings == 0
+        found = [trial.environment["best_metrics"]["val/uar"] for trial in trials]
+        assert (row["trial"], row["val/uar"]) == (found.index(max(found)), pytest.approx(max(found)))
+        best, own = trials[row["trial"]], Run.open(FOLDER / f"fold_{fold}_seed_0" / "version_0")
+        assert own.config["model"] == best.config["model"]
+        assert own.config["model"]["learning_rate"] == pytest.approx(row["model.learning_rate"])
+        assert own.openings == 1
+    before = {path: path.read_bytes() for path in [*FOLDER.glob("**/chosen.*"), FOLDER / "predictions.csv"]}
+    assert run(command) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert len([*FOLDER.glob("*_fold_*/**/version_0")]) == 4
+    assert run(["report", str(FOLDER)]) == 0
+    assert "options chosen within each fold" in (FOLDER / "report.html").read_text(encoding="utf-8")
+    sweep = Path(words[1])
+    sweep.write_text(sweep.read_text().replace("trials: 2", "trials: 3"))
+    with pytest.raises(EmolightError, match="search_fold_1 was searched by another sweep"):
+        run(command)
+
+
+def test_it_needs_test_speakers(words: list[str], corpus: Path) -> None:
+    command = ["crossval", "--config", str(CONFIGS / "mfcc.yaml"), "--nested", words[1], *options(corpus)]
+    with pytest.raises(EmolightError, match="needs test speakers"):
+        run([*command, "--protocol", "random"])
