@@ -15,6 +15,7 @@ from typing import Any
 from emolight.data.audio import AudioError
 from emolight.errors import EmolightError
 from emolight.files import write_text
+from emolight.inference.live import Microphone, listen
 from emolight.inference.predict_writers import FORMATS, Result, print_result, shown, write_table
 from emolight.inference.prediction import Clip
 from emolight.inference.recognizer import KINDS, Recognizer, load
@@ -71,7 +72,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("model", type=Path, help="a run, a checkpoint (.ckpt), an exported model, a cross-validation or an ensemble")
-    add("paths", nargs="+", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
+    add("paths", nargs="*", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
+    add("--live", action="store_true", help="listen to the microphone, a line a window, until Ctrl-C")
     add("--format", choices=FORMATS, help="default: by the suffix of --output, else text")
     add("--output", type=Path, metavar="FILE", help="write there (.csv, .jsonl, .json, .txt) instead of printing")
     add("--window", type=float, metavar="S", help="windows of S seconds of every recording; default: as trained")
@@ -88,7 +90,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
         help="they are in an ordinary voice, or mixed: of all emotions",
     )
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # RUN --whole FILE, too
+    if not options.paths and not options.live:
+        raise EmolightError("No recordings are given.", "Name files, folders or globs; or say --live to be heard.")
     if options.whole and (options.window or options.hop or options.timeline):
         raise EmolightError("--whole judges one piece of a recording, and no windows.", "Leave out --whole.")
     suffix = options.output.suffix.lower() if options.output else ".txt"
@@ -96,6 +100,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if options.format not in FORMATS:
         problem = f"--output is '{options.output}'; its suffix names no format."
         raise EmolightError(problem, "Valid suffixes: .csv, .jsonl, .json, .txt; or say --format.")
+    apart = {"recordings": options.paths, "--output": options.output, "--whole": options.whole}
+    apart |= {"--timeline": options.timeline, "--explain": options.explain}
+    apart[f"--format {options.format}"] = options.format not in ("text", "jsonl")
+    if options.live and (names := [name for name, given in apart.items() if given]):
+        problem = f"--live listens to the microphone; it takes no {', '.join(names)}."
+        raise EmolightError(problem, "Leave one out. Lines are kept by: predict RUN --live --format jsonl > FILE")
     return options
 
 
@@ -103,12 +113,19 @@ def main(argv: list[str]) -> int:
     """Run the command; returns 1 when a recording could not be used."""
     options = _options(argv)
     paths, unreadable = find_recordings(options.paths)
+    microphone = Microphone() if options.live else None
     if options.timeline and len(paths) != 1:
         raise EmolightError(f"--timeline draws one recording; {len(paths)} are given.", "Name one of them.")
     recognizer = load(options.model, options.device, options.abstain_below)
     if options.enrol:
         recognizer = recognizer.enrol(options.enrol, options.enrol_as)
     warnings.showwarning = lambda message, *_: print(f"emolight: {message}", file=sys.stderr)
+    if microphone:
+        window, hop = recognizer.window_and_hop(options.window, options.hop)
+        place = "; ".join(filter(None, (microphone.name, recognizer.about)))
+        print(f"listening to {place}; windows of {window:g} s every {hop:g} s; Ctrl-C ends it", file=sys.stderr)
+        listen(recognizer, microphone, window, hop, options.format)
+        return 0
     if options.timeline and options.hop is None:
         options.hop = (options.window or recognizer.contract.duration) / 2  # of a short recording, too
     windows = {"window": options.window, "hop": options.hop, "whole": options.whole}

@@ -89,6 +89,10 @@ def print_result(result: Result, classes: list[str], out: TextIO) -> bool | None
     for text in prediction.warnings:
         print(f"  warning: {text}", file=out)
     for one in prediction.windows:
-        start, end = one.times
-        print(f"  {start:.2f}-{end:.2f} s  {one}", file=out)
+        print(f"  {window_line(one)}", file=out)
     return right
+
+
+def window_line(one: Prediction) -> str:
+    """Such as "2.25-4.50 s  happy 63%"."""
+    return "{:.2f}-{:.2f} s  ".format(*one.times) + str(one)

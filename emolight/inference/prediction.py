@@ -81,11 +81,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording ``[T]`` at the model's rate; ``sound`` is where it begins and ends between silent ends."""
+    """A recording ``[T]`` at the model's rate; ``sound`` is where it begins and ends between silent ends.
+
+    ``content`` is :func:`emolight.data.audio.content_hash` of its file.
+    """
 
     waveform: Waveform
     sound: tuple[int, int]
     warnings: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def trimmed(self) -> Waveform:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class Recognizer:
         """Names of the emotions, in the order of the probabilities."""
         self.offset: Any = None
         """Of the enrolled speaker."""
+        self.enrolled: set[str] = set()
+        """Hashes of the recordings that enrolled the speaker."""
         self.about: str = getattr(network, "about", "")
 
     def enrol(
@@ -99,6 +102,7 @@ class Recognizer:
         network: Any = self.network
         adapted = copy.copy(self)
         adapted.offset = network.enrol(np.stack(pieces), kind == "ordinary")
+        adapted.enrolled = {clip.content for clip in clips if clip.content}
         several = f"{len(clips)} recording{'s' * (len(clips) > 1)} {KINDS[kind]}"
         few = f", few: {FEW} or more are better" if len(pieces) < FEW else ""
         adapted.about = "; ".join(filter(None, (network.about, f"speaker enrolled with {several}{few}")))
@@ -148,12 +152,12 @@ class Recognizer:
         """Decode a sound file, all of it, at any rate and with any number of channels; AudioError for an unusable one.
 
         Its warnings say whether the model was trained, or its epoch chosen, on this very recording (by content) or
-        on its speaker (by the file name's grammar), and whether its sample rate is below the model's. ``content`` are
-        the bytes of the file, when they have been read already.
+        on its speaker (by the file name's grammar), whether the speaker was enrolled with it, and whether its sample
+        rate is below the model's. ``content`` are the bytes of the file, when they have been read already.
         """
         wave, rate = audio.read_audio(path, content, self.contract.sample_rate)
-        training = self.contract.training
-        looked_up = [("this very recording", "hashes", audio.content_hash(path, content))]
+        training, own = self.contract.training, audio.content_hash(path, content)
+        looked_up = [("this very recording", "hashes", own)]
         corpus, told = known if (known := recognise(path)) else (None, {"speaker": UNKNOWN})
         corpora, speaker = str(training.get("corpus", "")).split(" + "), str(told["speaker"])
         if corpus and corpus.name in corpora and speaker != UNKNOWN:
@@ -165,7 +169,8 @@ class Recognizer:
             for verb, subset in (("trained", ""), ("chosen", "val_"))
             if value in training.get(subset + key, ())
         ]
-        return self._clip(wave, rate, *warnings[:1])
+        warnings = warnings[:1] + ["the speaker was enrolled with this very recording"] * (own in self.enrolled)
+        return replace(self._clip(wave, rate, *warnings), content=own)
 
     def _clip(self, wave: Waveform, rate: int, *warnings: str) -> Clip:
         contract = self.contract
@@ -179,13 +184,7 @@ class Recognizer:
     ) -> list[Prediction]:
         """Predictions of prepared clips; the short ones are one pass of the network."""
         contract, asked = self.contract, window is not None or hop is not None
-        window = contract.duration if window is None else window
-        hop = window / 2 if hop is None else hop
-        if not MIN_WINDOW <= window <= MAX_WINDOW or not 0 < hop <= window:
-            raise EmolightError(
-                f"Windows of {window:g} s every {hop:g} s cannot be made.",
-                f"Take a window from {MIN_WINDOW:g} to {MAX_WINDOW:g} s, and a hop above 0 and at most the window.",
-            )
+        window, hop = self.window_and_hop(window, hop)
         rate, longest = contract.sample_rate, np.inf if whole else contract.longest
         cut = [asked or len(clip.trimmed) > longest * rate for clip in clips]
         short = [clip for clip, by_windows in zip(clips, cut, strict=True) if not by_windows]
@@ -201,6 +200,17 @@ class Recognizer:
             odd = self._odd(audio.profile(clip.trimmed, rate))
             found.append(self._prediction(*next(rows), clip.warnings + odd, how))
         return found
+
+    def window_and_hop(self, window: float | None, hop: float | None) -> tuple[float, float]:
+        """Both in seconds; by default the trained length and half of the window. EmolightError: impossible ones."""
+        window = self.contract.duration if window is None else window
+        hop = window / 2 if hop is None else hop
+        if not MIN_WINDOW <= window <= MAX_WINDOW or not 0 < hop <= window:
+            raise EmolightError(
+                f"Windows of {window:g} s every {hop:g} s cannot be made.",
+                f"Take a window from {MIN_WINDOW:g} to {MAX_WINDOW:g} s, and a hop above 0 and at most the window.",
+            )
+        return window, hop
 
     def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:
         """The mean over the windows with sound; each has the warnings of its own sound."""

@@ -138,6 +138,11 @@ def test_the_command_line_enrols_and_every_format_says_so(
     for form in ("text", "csv", "json"):
         assert run([*words, "--format", form]) == 0
         assert how in capsys.readouterr().out
+    warning = "  warning: the speaker was enrolled with this very recording\n"
+    for path, count in ((speaker / "0.wav", 1), (tmp_path / "other.wav", 0)):
+        soundfile.write(tmp_path / "other.wav", voice(0.6, pitch=240), RATE)
+        assert run([*words[:2], str(path), *words[3:]]) == 0
+        assert capsys.readouterr().out.count(warning) == count
     assert run([*words, "--explain", str(tmp_path / "pictures")]) == 0
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["0.png"]
 
