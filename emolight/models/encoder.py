@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -15,6 +16,11 @@ from emolight.errors import EmolightError
 from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
+
+FEED_FORWARD = ["fc1", "fc2", "intermediate_dense", "output_dense"]
+"""Of Whisper, and of wav2vec 2.0 and its relatives. WavLM's attention reads weights, and would pass adapters by."""
+ADAPTER = ".lora_"
+"""In the names of an adapter's parameters."""
 
 
 class SpeechEncoder(Embedder):
@@ -36,18 +42,20 @@ class SpeechEncoder(Embedder):
         dropout: in front of the head.
         inverse_penalty: of head logistic; scikit-learn's C.
         trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
+        lora: rank of adapters beside the feed-forward layers, which are trained instead of the layers; 0 takes none.
         encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
         gradient_checkpointing: saves memory for time in the trained layers of Whisper.
 
     Raises:
-        EmolightError: transformers is not installed, or the encoder cannot be had, or is of an unknown kind.
+        EmolightError: transformers (for ``lora`` peft) is not installed; the encoder cannot be had, or is of an unknown
+            kind; or the options contradict each other.
 
     Example:
         >>> EmotionClassifier(features=Waveform, network=partial(SpeechEncoder, path="openai/whisper-base"))
 
     Source:
         Radford et al., *Robust Speech Recognition via Large-Scale Weak Supervision*, 2022; Baevski et al.,
-        *wav2vec 2.0*, 2020.
+        *wav2vec 2.0*, 2020; Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, 2021.
     """
 
     digest: Tensor
@@ -67,11 +75,15 @@ class SpeechEncoder(Embedder):
         dropout: float = 0.0,
         inverse_penalty: PositiveFloat = 0.01,
         trainable_layers: NonNegativeInt = 0,
+        lora: NonNegativeInt = 0,
         encoder_rate: float = 0.1,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(in_channels, num_classes)
-        load = load_encoder if trainable_layers else frozen_encoder
+        if bool(trainable_layers) + bool(lora) + (head == "logistic") > 1:
+            problem = f"trainable_layers is {trainable_layers}, lora {lora}, head {head}: one way to train at a time."
+            raise EmolightError(problem, "Set trainable_layers or lora to 0; both need head linear or mlp.")
+        load = load_encoder if trainable_layers or lora else frozen_encoder
         self.encoder, self.front, found = load(path, revision)
         self.about = {"encoder": path, **found}
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(found["sha256"])), dtype=torch.uint8))
@@ -85,6 +97,9 @@ class SpeechEncoder(Embedder):
         self.trained = list(_blocks(self.encoder))[count - min(trainable_layers, count) :] if trainable_layers else []
         for block in self.trained:
             block.requires_grad_(True)
+        self.lora = lora
+        if lora:
+            add_adapters(self.encoder, lora)
         size = 2 * self.encoder.config.hidden_size
         self.shape = (len(self.layers), size)
         self.key = f"{found['sha256']} layers {self.layers} {self.front}"
@@ -99,8 +114,8 @@ class SpeechEncoder(Embedder):
             self.requires_grad_(False)
         # Group norm runs over time: each clip passes alone, in a loop that no graph holds.
         self.alone = getattr(self.encoder.config, "feat_extract_norm", "layer") == "group"
-        self.frozen = not self.trained
-        if self.frozen:  # a checkpoint holds the digest of frozen weights, not the weights
+        self.frozen = not (self.trained or lora)
+        if not self.trained:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
             self.register_load_state_dict_pre_hook(_with_encoder)  # type: ignore[no-untyped-call]
 
@@ -119,12 +134,12 @@ class SpeechEncoder(Embedder):
         if self.alone:
             problem = "A speech encoder that normalises over time, where padding would leak, cannot be exported."
             raise EmolightError(problem, "Take float32 and another encoder, or predict with its run.")
-        return self
+        return with_merged_adapters(self) if self.lora else self
 
     def train(self, mode: bool = True) -> SpeechEncoder:
         """As PyTorch's; a frozen encoder stays as it is for evaluation."""
         super().train(mode)
-        self.encoder.train(mode and bool(self.trained))
+        self.encoder.train(mode and not self.frozen)
         return self
 
     def embed(self, samples: Tensor) -> Tensor:
@@ -155,10 +170,8 @@ class SpeechEncoder(Embedder):
 
     def rates(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Trained parameters, and their share of the learning rate."""
-        yield (
-            [one for name, one in self.named_parameters() if not name.startswith("encoder.") and one.requires_grad],
-            1.0,
-        )
+        trained = {name: one for name, one in self.named_parameters() if one.requires_grad}
+        yield [one for name, one in trained.items() if not name.startswith("encoder.") or ADAPTER in name], 1.0
         for depth, block in enumerate(reversed(self.trained)):
             yield list(block.parameters()), self.encoder_rate * 0.8**depth
 
@@ -209,8 +222,29 @@ def _blocks(encoder: Any) -> nn.ModuleList:
     return blocks
 
 
+def add_adapters(encoder: nn.Module, rank: int) -> None:
+    """Put low-rank adapters beside :data:`FEED_FORWARD`; nothing else of the encoder is trained."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise EmolightError(
+            "model.network.lora needs the package peft.", 'Type: pip install "emolight[lora]"'
+        ) from None
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FEED_FORWARD), encoder)  # in place
+
+
+def with_merged_adapters(network: SpeechEncoder) -> SpeechEncoder:
+    """A copy with plain layers that answer as those with adapters do."""
+    network = copy.deepcopy(network)
+    for name, module in list(network.encoder.named_modules()):
+        if hasattr(module, "base_layer"):
+            module.merge()
+            network.encoder.set_submodule(name, module.base_layer)
+    return network
+
+
 def _without_encoder(network: SpeechEncoder, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in [name for name in state if name.startswith(f"{prefix}encoder.")]:
+    for name in [name for name in state if name.startswith(f"{prefix}encoder.") and ADAPTER not in name]:
         del state[name]
 
 

@@ -124,6 +124,56 @@ def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
     assert any(name.startswith("encoder.") for name in network.state_dict())
 
 
+@pytest.mark.parametrize("kind", ["whisper", "layer"])
+def test_adapters_alone_are_trained_kept_and_merged(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("peft")
+    folder = make_whisper(tmp_path / "encoder") if kind == "whisper" else make_wav2vec(tmp_path / "encoder")
+    data = EmotionDataModule("Synthetic", root=str(tmp_path / "voices"), duration=0.6, cache_dir=str(tmp_path),
+                             splits_dir=str(tmp_path))  # fmt: skip
+    network = partial(SpeechEncoder, path=str(folder), lora=4)
+    model = EmotionClassifier(features=Waveform, network=network, augment=[], learning_rate=0.01)
+    trainer = pl.Trainer(max_epochs=1, limit_train_batches=3, limit_val_batches=1, accelerator="cpu", logger=False,
+                         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    assert data.embedded is None
+    own, plain = dict(model.network.named_parameters()), SpeechEncoder(1, 3, path=str(folder)).encoder.state_dict()
+    trained = [name for name, weights in own.items() if weights.requires_grad]
+    assert {name.partition(".")[0] for name in trained if ".lora_" not in name} == {"top"}
+    assert sum(".lora_B." in name for name in trained) == 4  # two layers of each block
+    assert all(own[name].abs().max() > 0 for name in trained if ".lora_B." in name)  # they begin at zero
+    for name, weights in own.items():
+        if name.startswith("encoder.") and ".lora_" not in name:
+            assert torch.equal(weights, plain[name.removeprefix("encoder.").replace(".base_layer", "")])
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path, weights_only=True)
+    kept = torch.load(path, weights_only=True)["state_dict"]
+    assert {name for name in kept if name.startswith("network.encoder.")} == {
+        f"network.{name}" for name in trained if ".lora_" in name
+    }
+    again, wave = load_classifier(path), torch.from_numpy(voice(0.6))[None]
+    with torch.no_grad():
+        said = model.eval()(wave)
+        assert torch.allclose(again(wave), said, atol=1e-5)
+        merged = model.network.exportable()
+        assert not any(".lora_" in name for name, _ in merged.named_parameters())
+        assert torch.allclose(merged(model.features(wave)), said, atol=1e-4)
+        unadapted = SpeechEncoder(1, 3, path=str(folder)).eval().embed(wave)
+        assert not torch.allclose(merged.embed(wave), unadapted, atol=1e-3)
+        assert torch.equal(model(wave), said)  # the export changed a copy
+    if kind == "whisper":
+        pytest.importorskip("onnxscript")
+        from emolight.inference.export import export
+
+        assert export(path, tmp_path / "model.onnx")["largest_difference"] < 1e-4
+
+
+def test_ways_to_train_exclude_each_other(whisper: Path) -> None:
+    for words in ({"lora": 2, "trainable_layers": 1}, {"lora": 2, "head": "logistic"},
+                  {"trainable_layers": 1, "head": "logistic"}):  # fmt: skip
+        with pytest.raises(EmolightError, match="one way to train"):
+            SpeechEncoder(1, 3, path=str(whisper), **words)
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="no usable speech encoder"):
         load_encoder(str(tmp_path), None)

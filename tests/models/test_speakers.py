@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 import torch
 
 from emolight.errors import EmolightError
+from emolight.models.fitting import fit_speakers
 from emolight.models.speakers import SpeakerNorm
 
 
@@ -63,3 +68,26 @@ def test_no_clips_and_no_ordinary_training_clips() -> None:
     assert torch.equal(norm.offset(values[:0], ordinary=False), torch.zeros(4))
     with pytest.raises(EmolightError, match="ordinary voice"):
         norm.offset(values[:5], ordinary=True)
+
+
+def test_fitting_speakers_warns_of_nothing() -> None:
+    """pandas gives arrays that are not writable, of which PyTorch would warn once a process."""
+    values, numbers, ordinary = voices(speakers=3, clips=4)
+    clips = pd.DataFrame({"speaker": numbers.numpy().astype(str)})
+    clips["emotion"] = ["neutral" if one else "sad" for one in ordinary]
+    model = SimpleNamespace(device=torch.device("cpu"), statistics=lambda batch: values, enrol=lambda *_: None)
+    data = SimpleNamespace(
+        choice=SimpleNamespace(speakers="known"),
+        statistics_dataloader=lambda: [{"index": torch.arange(12)}],
+        clips=clips,
+    )
+    norm = SpeakerNorm((4,))
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit_speakers(model, norm, data)  # type: ignore[arg-type]
+    finally:
+        torch.set_warn_always(False)
+    assert norm.strength.isfinite()
+    assert norm.ordinary.isfinite().all()
