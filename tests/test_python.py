@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import emolight
 from emolight import EmotionClassifier, EmotionDataModule
 from emolight.__main__ import run
+from tests.encoders import make_wav2vec
 from tests.small import options
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "start.ipynb"
@@ -74,7 +76,11 @@ def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
 def test_the_notebook_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell("EPOCHS = 1"))
+    installed = importlib.util.find_spec("transformers") is not None
+    path = make_wav2vec(here / "encoder") if installed else "nowhere"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"EPOCHS, ENCODER = 1, {str(path)!r}"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(here)}}).execute()
     assert (here / "lightning_logs" / "notebook" / "version_0" / "report.html").is_file()
+    said = "".join(str(output.get("text", "")) for output in notebook.cells[-1].outputs)
+    assert ("'notebook_encoder': " if installed else "no encoder: ") in said

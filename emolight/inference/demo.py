@@ -17,7 +17,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from emolight.errors import EmolightError
-from emolight.inference.prediction import Prediction
+from emolight.inference.prediction import Clip, Prediction
 from emolight.inference.recognizer import Recognizer, load
 from emolight.inference.timeline import timeline
 
@@ -26,10 +26,22 @@ MAX_BYTES = 20 * 2**20
 
 
 def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[Prediction, list[Figure]]:
-    """What the page says and shows of an uploaded recording; EmolightError for a large, long or unusable one.
+    """What the page says and shows of an uploaded recording; errors as of :func:`read`.
 
     The probabilities of a long one over time; and by ``model``, the recognizer's checkpoint, what the network saw.
     """
+    clip = read(recognizer, path)
+    (prediction,) = recognizer.predict_clips([clip])
+    figures = [timeline(prediction, "probability of every emotion over time")] if prediction.windows else []
+    if model:
+        from emolight.inference.explain import explain
+
+        figures.append(explain(model, clip, prediction, "what the network sees", recognizer.offset))
+    return prediction, figures
+
+
+def read(recognizer: Recognizer, path: str | Path) -> Clip:
+    """An uploaded recording; EmolightError for a large, long or unusable one."""
     seconds = 0.0
     with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError):  # load_clip says what is wrong
         if (size := Path(path).stat().st_size) > MAX_BYTES:
@@ -44,13 +56,16 @@ def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[
         raise EmolightError(f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file.") from None
     if seconds > MAX_SECONDS:
         raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
-    (prediction,) = recognizer.predict_clips([clip])
-    figures = [timeline(prediction, "each moment; the verdict is the mean")] if prediction.windows else []
-    if model:
-        from emolight.inference.explain import explain
+    return clip
 
-        figures.append(explain(model, clip, prediction, "what the network sees"))
-    return prediction, figures
+
+def pictured(path: Path) -> Any:
+    """The classifier that :func:`judge` draws; None where a model has no class activation map, or is several."""
+    from emolight.inference.explain import Explainer
+
+    with contextlib.suppress(EmolightError):
+        return Explainer(path, Path()).model
+    return None
 
 
 def main(argv: list[str]) -> int:
@@ -69,11 +84,7 @@ def main(argv: list[str]) -> int:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
     if find_spec("gradio") is None:
         raise EmolightError("The demo needs gradio.", 'Type: pip install "emolight[demo]"')
-    recognizer, model, place = load(options.model), None, f"{options.host}:{options.port}"
-    with contextlib.suppress(EmolightError):  # where a model has no class activation map, there is no picture
-        from emolight.inference.explain import Explainer
-
-        model = Explainer(options.model, Path()).model
+    recognizer, model, place = load(options.model), pictured(options.model), f"{options.host}:{options.port}"
     try:
         socket.create_server((options.host, options.port)).close()
     except (OSError, OverflowError) as error:

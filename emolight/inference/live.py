@@ -92,7 +92,8 @@ class Voice:
     def __call__(self, wave: Waveform) -> bool:
         """Whether the next window ``[T]`` has one."""
         frames = wave[: len(wave) // self.frame * self.frame].reshape(-1, self.frame)
-        levels = 20 * np.log10(frames.std(axis=1) + 1e-9)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is no voice
+            levels = 20 * np.log10(frames.std(axis=1) + 1e-9)
         self.levels.extend(levels[levels > -150])  # drivers begin with zeros, and headsets put them between words
         background = np.percentile(self.levels, 10) if self.levels else 0.0
         return bool(np.percentile(levels, 95) > max(background + ABOVE, FLOOR))

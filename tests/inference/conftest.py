@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from emolight.data.audio import profile
@@ -15,6 +16,7 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, Waveform
 from emolight.models.networks import Network, WaveCNN
 
+RATE = 16000
 CLASSES = ["calm", "happy", "sad"]
 
 
@@ -126,3 +128,30 @@ def small_onnx(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     assert main([str(small), "--output", str(path)]) == 0
     return path
+
+
+def adapted(model: EmotionClassifier) -> EmotionClassifier:
+    """The model after it met two speakers of four clips each, of whom one is ordinary."""
+    waves = torch.from_numpy(np.stack([voice(pitch=100.0 + 30 * n, seed=n) for n in range(8)]))
+    assert model.speakers is not None
+    with torch.no_grad():
+        model.speakers.fit(model.statistics({"waveform": waves}), torch.arange(8) // 4, torch.arange(8) % 4 == 0)
+        model.speakers.strength.fill_(2.0)
+        model.temperature.fill_(0.2)
+    return model
+
+
+@pytest.fixture(scope="session")
+def enrollable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    made = partial(MFCC, n_fft=400, hop_length=160)
+    model = EmotionClassifier(made, Small, augment=[], classes=CLASSES, duration=0.5, speaker_norm=True)
+    return save(adapted(settle(model)), tmp_path_factory.mktemp("enrol") / "best.ckpt")
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("speaker")
+    for number in range(6):
+        soundfile.write(folder / f"{number}.wav", voice(0.6, pitch=250 + 10 * number, seed=number), RATE)
+    return folder

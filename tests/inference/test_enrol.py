@@ -18,40 +18,11 @@ from emolight.inference.network import Speakers
 from emolight.inference.recognizer import KINDS, load
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.encoder import SpeechEncoder
-from emolight.models.features import MFCC, Waveform
+from emolight.models.features import Waveform
 from emolight.models.loading import load_classifier
 from emolight.models.speakers import SpeakerNorm
-from tests.inference.conftest import CLASSES, Small, save, settle, voice
+from tests.inference.conftest import CLASSES, RATE, adapted, save, voice
 from tests.models.test_encoder import make_wav2vec, make_whisper
-
-RATE = 16000
-
-
-def adapted(model: EmotionClassifier) -> EmotionClassifier:
-    """The model after it met two speakers of four clips each, of whom one is ordinary."""
-    waves = torch.from_numpy(np.stack([voice(pitch=100.0 + 30 * n, seed=n) for n in range(8)]))
-    assert model.speakers is not None
-    with torch.no_grad():
-        model.speakers.fit(model.statistics({"waveform": waves}), torch.arange(8) // 4, torch.arange(8) % 4 == 0)
-        model.speakers.strength.fill_(2.0)
-        model.temperature.fill_(0.2)
-    return model
-
-
-@pytest.fixture(scope="module")
-def enrollable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    made = partial(MFCC, n_fft=400, hop_length=160)
-    model = EmotionClassifier(made, Small, augment=[], classes=CLASSES, duration=0.5, speaker_norm=True)
-    return save(adapted(settle(model)), tmp_path_factory.mktemp("enrol") / "best.ckpt")
-
-
-@pytest.fixture(scope="module")
-def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("speaker")
-    for number in range(6):
-        soundfile.write(folder / f"{number}.wav", voice(0.6, pitch=250 + 10 * number, seed=number), RATE)
-    return folder
 
 
 def test_the_shift_is_what_the_model_learned_it_by() -> None:
