@@ -61,6 +61,16 @@ def test_it_is_mahalanobis_distance_over_that_of_95_percent_of_the_validation_cl
     assert score.bfloat16().axes.dtype == torch.float32
 
 
+def test_a_large_subset_is_drawn_without_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorted by name, every second clip of a corpus may be of the same few speakers."""
+    monkeypatch.setattr(ood, "MOST", 400)
+    clips: Any = Clips()
+    clips.values[::2] += 10
+    score = fit_ood(clips, clips)
+    np.testing.assert_allclose(score.mean.numpy(), clips.values[:800].mean(0), atol=1.5)
+    assert torch.equal(score.mean, fit_ood(clips, clips).mean)
+
+
 def test_the_best_checkpoint_has_it_and_the_last_has_none(corpus: Path, here: Path) -> None:
     """Also of a classical network whose clips are shifted by their speaker's mean."""
     config = ["--config", str(CONFIGS / "classical.yaml"), "--model.speaker_norm", "true"]
