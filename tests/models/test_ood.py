@@ -48,6 +48,7 @@ def test_it_is_mahalanobis_distance_over_that_of_95_percent_of_the_validation_cl
     rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ood, "RANK", rank)
+    monkeypatch.setattr(ood, "MOST", 800)
     clips: Any = Clips()
     score = fit_ood(clips, clips)
     found = score(torch.from_numpy(clips.values)).numpy()
