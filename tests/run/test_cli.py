@@ -250,7 +250,7 @@ def test_a_logger_that_fails_is_named(corpus: Path, here: Path, monkeypatch: pyt
     class Refused(Exception):  # noqa: N818 - as of a tracking server's client
         pass
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Refused("no API key")
 
     monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.ExperimentWriter.__init__", refuse)
