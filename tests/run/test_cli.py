@@ -250,10 +250,10 @@ def test_a_logger_that_fails_is_named(corpus: Path, here: Path, monkeypatch: pyt
     class Refused(Exception):  # noqa: N818 - as of a tracking server's client
         pass
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Refused("no API key")
 
-    monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.ExperimentWriter.log_hparams", refuse)
+    monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.ExperimentWriter.__init__", refuse)
     words = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "own"]
     with pytest.raises(EmolightError, match="CSVLogger cannot be used: no API key"):
         run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus), *words])
