@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -156,8 +157,8 @@ def _check(problem: str, names: Iterable[str], valid: Sequence[str]) -> None:
 
 
 def _bare(label: str) -> str:
-    """A label without case and blanks."""
-    return "".join(unicodedata.normalize("NFKC", label).casefold().replace("_", " ").split())
+    """A label without case, blanks and signs; a sign in front stays, as of -1."""
+    return re.sub(r"(?<=\w)[\W_]+|\s", "", unicodedata.normalize("NFKC", label).casefold().replace("_", " "))
 
 
 def _bare_speaker(speaker: str) -> str:

@@ -125,6 +125,10 @@ def test_what_is_written_in_two_ways_is_refused(rows: tuple[str, ...], message: 
     assert message in str(caught.value)
 
 
+def test_signs_that_tell_labels_apart_count() -> None:
+    assert sorted(of(Rows("mine", "-1 a", "1 b", "0 c")).classes) == ["-1", "0", "1"]
+
+
 def test_labels_that_are_written_in_two_ways_can_be_mapped_or_left_out() -> None:
     mine = Rows("mine", "sad a", "Sad b", "happy c", "angry d")
     assert sorted(of(mine, label_map={"Sad": "sad"}).classes) == ["angry", "happy", "sad"]
