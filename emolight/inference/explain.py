@@ -52,8 +52,8 @@ def class_activation(
 def spread(cells: Array, stride: float | tuple[float, float] | None, offset: float, shape: tuple[int, ...]) -> Array:
     """Interpolate a map linearly to ``shape``: cell k is centred on position ``offset + k * stride``, None: evenly."""
     for axis, size in enumerate(shape):
-        count, step = cells.shape[axis], stride[axis] if isinstance(stride, tuple) else stride
-        each, first = (size / count, size / count / 2 - 0.5) if step is None else (step, offset)
+        count = cells.shape[axis]
+        each, first = (size / count, size / count / 2 - 0.5) if stride is None else (stride, offset)
         centres, places = first + each * np.arange(count), np.arange(size)
         cells = np.apply_along_axis(lambda row, at, to: np.interp(to, at, row), axis, cells, centres, places)
     return cells

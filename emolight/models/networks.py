@@ -19,11 +19,11 @@ class CamLayer(NamedTuple):
     """The layer that Grad-CAM looks at.
 
     Cell k of the layer's output is centred on position ``offset + k * stride`` of the network's input, along time
-    and along the rows; two strides are of rows and time. None: the cells are spread evenly over the input.
+    and along the rows. Where ``stride`` is None, the cells are spread evenly over the input.
     """
 
     layer: nn.Module
-    stride: float | tuple[float, float] | None
+    stride: float | None
     offset: float
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import torch
@@ -80,37 +80,12 @@ class _Torchvision(Network):
 
 
 class ResNet18(_Torchvision):
-    """He et al., *Deep Residual Learning*, 2016: 11 million weights, embedding of 512.
-
-    Args:
-        in_channels: channels of the features; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
-        pretrained: start from the ImageNet weights; a stem for other than three channels gets their sum.
-        stem_pool: what the stem's max pooling halves: rows and time as in the article, or time alone, which keeps
-            twice the rows and takes a third more time.
-    """
+    """He et al., *Deep Residual Learning*, 2016: 11 million weights, embedding of 512."""
 
     name, weights = "resnet18", torchvision.models.ResNet18_Weights.IMAGENET1K_V1
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        pretrained: bool = False,
-        stem_pool: Literal["both", "time"] = "both",
-    ) -> None:
-        super().__init__(in_channels, num_classes, pretrained)
-        self.halves_rows = stem_pool == "both"
-        if not self.halves_rows:
-            self.network.set_submodule("maxpool", nn.MaxPool2d(kernel_size=3, stride=(1, 2), padding=1))
 
-    @property
-    def cam_layer(self) -> CamLayer:
-        """The last convolutions; five strides of 2, one fewer along the rows where the stem keeps them."""
-        return CamLayer(self.network.get_submodule(self.cam), 32 if self.halves_rows else (16, 32), 0.0)
-
-
-class ResNet34(ResNet18):
+class ResNet34(_Torchvision):
     """The same with 21 million weights."""
 
     name, weights = "resnet34", torchvision.models.ResNet34_Weights.IMAGENET1K_V1

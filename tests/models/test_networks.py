@@ -116,22 +116,6 @@ def test_a_cell_of_the_map_is_centred_where_it_says(kind: type[Network]) -> None
     assert abs(float((weight * torch.arange(353)).sum() / weight.sum()) - 5 * 32) < 8
 
 
-@pytest.mark.parametrize("kind", [ResNet18, ResNet34])
-def test_a_stem_that_pools_time_alone_keeps_twice_the_rows(kind: type[ResNet18]) -> None:
-    torch.manual_seed(0)
-    network = kind(1, 5, stem_pool="time").eval()
-    assert network.state_dict().keys() == kind(1, 5).state_dict().keys()
-    seen: list[torch.Tensor] = []
-    network.cam_layer.layer.register_forward_hook(lambda module, inputs, result: seen.append(result))
-    image = torch.randn(4, 1, 353, 97, requires_grad=True)
-    network(image)
-    assert seen[0].shape[2:] == (23, 4)
-    (gradient,) = torch.autograd.grad(seen[0][:, :, 10, 1].square().sum(), image)
-    stride, _ = network.cam_layer.stride  # type: ignore[misc]
-    weight = gradient.square().sum(dim=(0, 1, 3))
-    assert abs(float((weight * torch.arange(353)).sum() / weight.sum()) - 10 * stride) < 8
-
-
 @pytest.mark.parametrize("samples", [4000, 40000])
 def test_wave_cnn_has_five_convolutions_and_takes_any_length(samples: int) -> None:
     network = WaveCNN(1, 8)

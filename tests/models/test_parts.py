@@ -58,7 +58,7 @@ def test_a_part_remembers_all_of_its_arguments_but_what_the_classifier_gives() -
     arguments = part.spec["init_args"]
     assert (arguments["n_mfcc"], arguments["hop_length"], arguments["n_mels"]) == (13, 256, 64)
     assert "sample_rate" not in arguments
-    assert ResNet18(1, 5).spec["init_args"] == {"pretrained": False, "stem_pool": "both"}
+    assert ResNet18(1, 5).spec["init_args"] == {"pretrained": False}
     assert ResNet18(num_classes=5, in_channels=1).spec == ResNet18(1, 5).spec
 
 
