@@ -3,8 +3,8 @@
 python benchmarks/results.py --root DIR [--encoders DIR] [--nemo DIR] [--only WORDS] [--list] [--write FILE]
 
 It runs what is missing, two folds at a time, and goes on where it was stopped: a fold that is finished is never run
-again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand; a row that
-was not run says so. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
+again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand; what
+was not run is named. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
 recordings with nemo.csv; without them their rows are left as they are. --list says what is missing, and runs nothing.
 """
 
@@ -29,7 +29,6 @@ LOGS = Path("lightning_logs/results")
 INPUTS = ("mfcc", "mel", "spectrogram")
 SIZES = ("tiny.en", "base")
 SIX = "{happiness: happy, anger: angry, fear: fearful, sadness: sad}"
-NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ def _enrolled(encoders: Path) -> Iterator[Row]:
 
 
 def line(row: Row) -> list[str]:
-    """The cells of a row."""
-    if (result := row.result) is None:
-        return [row.label, NOT_RUN, *[""] * 6]
+    """The cells of a row that was run."""
+    result = row.result
+    assert result
     pooled = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))["pooled"]
     uar, *others = (f"{100 * pooled[name]['value']:.1f}" for name in ("uar", "accuracy", "macro_f1"))
     ends = [" to ".join(f"{100 * end:.1f}" for end in pooled["uar"][unit]) for unit in ("by_speaker", "by_clip")]
@@ -147,10 +146,12 @@ def line(row: Row) -> list[str]:
 def tables(rows: list[Row]) -> dict[str, str]:
     """Mark to text: a table for each task and protocol, the robustness card, and the time of all."""
     head = ("system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit")
-    texts = {
-        name: markdown(head, [line(row) for row in rows if row.table == name])
-        for name in dict.fromkeys(row.table for row in rows)
-    }
+    texts = {}
+    for name in dict.fromkeys(row.table for row in rows):
+        there = [row for row in rows if row.table == name and row.result]
+        missing = ", ".join(row.label for row in rows if row.table == name and not row.result)
+        texts[name] = markdown(head, map(line, there)) if there else ""
+        texts[name] += f"\nNot run on this code: {missing}.\n" if missing else ""
     cards = {name: found for name in ("mfcc", "robust") if (found := card(name))}
     if cards:
         lines = []
