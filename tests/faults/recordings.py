@@ -221,8 +221,8 @@ REFUSED = {
     ),
     "one sample": Odd(file(sound(np.full(1, 0.5))), "shorter than 50 ms"),
     "folder": Odd(lambda path: path.mkdir(), "is a folder", in_folders=False),
-    "dangling link": Odd(lambda path: path.symlink_to("nowhere.wav"), "there is no such file", in_folders=False),
-    "link to itself": Odd(lambda path: path.symlink_to(path.name), "there is no such file", in_folders=False),
+    "dangling link": Odd(lambda path: path.symlink_to("nowhere.wav"), "there is no such file"),
+    "link to itself": Odd(lambda path: path.symlink_to(path.name), "there is no such file"),
 }
 if hasattr(os, "mkfifo"):
     REFUSED["named pipe"] = Odd(os.mkfifo, "there is no such file", in_folders=False)
