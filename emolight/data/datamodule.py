@@ -53,7 +53,7 @@ class EmotionDataModule(pl.LightningDataModule):
         splits_dir: where splits are kept as CSV; null is configs/splits where there is a folder configs.
         sample_rate: Hz to which recordings are resampled.
         duration: seconds of a clip: longer ones are cropped, shorter ones padded.
-        trim_db: silence, this many dB below the clip's loudest frame, and steady noise are cut at both ends; null: not.
+        trim_db: cut ends this many dB below the loudest frame, and steady noise; null: nothing.
         batch_size: clips a batch and process.
         num_workers: loading processes; 0 is fastest here: the cache is memory-mapped, or on the GPU if it fits.
         cache_dir: where decoded waveforms are kept; null is the user's cache folder.

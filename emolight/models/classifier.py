@@ -45,7 +45,7 @@ class EmotionClassifier(pl.LightningModule):
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.
         class_weights: weigh the loss by inverse class frequency of the training clips.
-        speaker_norm: take off what a speaker's clips have in common; then a few clips enrol a new speaker.
+        speaker_norm: take off what a speaker's clips share; then a few clips enrol a speaker.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's decay.
         warmup: share of the steps in which the learning rate rises.
