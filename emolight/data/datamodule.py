@@ -202,8 +202,8 @@ class EmotionDataModule(pl.LightningDataModule):
         if (twice := sounds.duplicated(keys)).any():
             first = sounds["clip_id"][twice].iloc[0]
             several = (sounds.groupby(keys, dropna=False)["subset"].nunique() > 1).sum()
-            note = f"{twice.sum()} clips are copies of another, the first: {first}"
-            found.append(f"{note}; {several} stand in two subsets, which flatters the figures" if several else note)
+            note = f"clips whose sound is there already: {twice.sum()}, the first is {first}"
+            found.append(f"{note}; in two subsets: {several}, which flatters the figures" if several else note)
         return found
 
     def make_split(self) -> Split:

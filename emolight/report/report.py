@@ -82,7 +82,7 @@ def page(result: Result, root: str | None = None, most: int = 12, each: int = 2,
     for run in runs if result.kind != "ensemble" else []:
         with contextlib.suppress(OSError, ValueError, KeyError):  # copied without it, or stopped before it logged
             metrics.append(pd.read_csv(run.folder / "metrics.csv").dropna(subset=["epoch"]))
-    metrics = [one for one in metrics if len(one)]
+    metrics = [one for one in metrics if one["epoch"].nunique() > 1]  # of one epoch there is no curve
     figures = {
         "confusion": picture(plots.confusion_figure(table, ""), "Confusion matrix, a row a true emotion"),
         "recall": picture(plots.recall_figure(table, ""), "Recall of each emotion; the table below has it"),

@@ -201,7 +201,7 @@ def test_copies_and_emotions_that_a_subset_lacks_are_told(module: Any, table: Pa
     data.setup("fit")
     assert data.selection.notes == [
         "no validation clip is labelled sad",
-        "2 clips are copies of another, the first: one; 1 stand in two subsets, which flatters the figures",
+        "clips whose sound is there already: 2, the first is one; in two subsets: 1, which flatters the figures",
     ]
 
 
