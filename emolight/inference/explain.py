@@ -49,7 +49,7 @@ def class_activation(
     return np.asarray(cells / (cells.max() or 1.0))
 
 
-def spread(cells: Array, stride: float | tuple[float, float] | None, offset: float, shape: tuple[int, ...]) -> Array:
+def spread(cells: Array, stride: float | None, offset: float, shape: tuple[int, ...]) -> Array:
     """Interpolate a map linearly to ``shape``: cell k is centred on position ``offset + k * stride``, None: evenly."""
     for axis, size in enumerate(shape):
         count = cells.shape[axis]
