@@ -3,8 +3,8 @@
 python benchmarks/results.py --root DIR [--encoders DIR] [--nemo DIR] [--only WORDS] [--list] [--write FILE]
 
 It runs what is missing, two folds at a time, and goes on where it was stopped: a fold that is finished is never run
-again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand; what
-was not run is named. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
+again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand, and
+says how many rows were not run. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
 recordings with nemo.csv; without them their rows are left as they are. --list says what is missing, and runs nothing.
 """
 
@@ -87,6 +87,10 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             words = _encoder(encoders / size, "--data.task", task)
             yield Row(table, f"Whisper {size}, pretrained, frozen", *crossval(name, protocol, *words))
         yield Row(table, "mean of both encoders", *ensemble(f"encoders_{task}", protocol, *names))
+        if task == "article":
+            for weights in ("equal", "validation"):
+                made = ensemble(f"encoders_robust_{weights}", protocol, *names, "robust", weights=weights)
+                yield Row(table, f"encoders and the robust ResNet18, {weights} weights", *made)
         own = "inputs" if task == "article" else "mfcc_full"
         nets = INPUTS if task == "article" else (own,)
         for weights in ("equal", "validation"):
@@ -149,15 +153,15 @@ def tables(rows: list[Row]) -> dict[str, str]:
     texts = {}
     for name in dict.fromkeys(row.table for row in rows):
         there = [row for row in rows if row.table == name and row.result]
-        missing = ", ".join(row.label for row in rows if row.table == name and not row.result)
+        missing = sum(row.table == name and not row.result for row in rows)
         texts[name] = markdown(head, map(line, there)) if there else ""
-        texts[name] += f"\nNot run on this code: {missing}.\n" if missing else ""
+        texts[name] += f"\nNot run on this code: {missing} more rows, which `--list` names.\n" if missing else ""
     cards = {name: found for name in ("mfcc", "robust") if (found := card(name))}
     if cards:
         lines = []
         for change in next(iter(cards.values())):
-            lost = [(100 * one[change], 100 * (one["clean"] - one[change])) for one in cards.values()]
-            lines.append([change, *(f"{left:.1f} ({-gone:+.1f})" for left, gone in lost)])
+            lost = [(100 * one[change], 100 * (one[change] - one["clean"])) for one in cards.values()]
+            lines.append([change, *(f"{left:.1f} ({round(more, 1) or 0:+.1f})" for left, more in lost)])
         texts["robustness"] = markdown(("UAR %, and its change", *cards), lines)
     results = {row.folder: result for row in rows if (result := row.result)}
     seconds = sum(result.facts.get("seconds") or 0 for result in results.values() if result.kind == "crossval")

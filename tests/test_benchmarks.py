@@ -134,5 +134,7 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(here: Path) -> 
     )
     results.write(page, results.tables(rows))
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- a -->\n\nNot run on this code: mine.\n<!-- end -->\n")
+    assert text.startswith(
+        "before\n<!-- a -->\n\nNot run on this code: 1 more rows, which `--list` names.\n<!-- end -->\n"
+    )
     assert text.endswith("<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n")
