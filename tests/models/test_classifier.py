@@ -60,7 +60,7 @@ class Tones(pl.LightningDataModule):
     train_dataloader = val_dataloader = test_dataloader = statistics_dataloader = batches
 
 
-class Small(Network):
+class Narrow(Network):
     """Enough to learn tones, in no time."""
 
     def __init__(self, in_channels: int, num_classes: int, width: int = 8) -> None:
@@ -72,7 +72,7 @@ class Small(Network):
         return self.last(self.layers(image).mean(dim=3).flatten(1))
 
 
-def classifier(features: Any = MEL, network: Any = Small, **parameters: Any) -> EmotionClassifier:
+def classifier(features: Any = MEL, network: Any = Narrow, **parameters: Any) -> EmotionClassifier:
     torch.manual_seed(0)
     return EmotionClassifier(features, network, **parameters)
 
@@ -164,10 +164,10 @@ def test_parts_may_be_names_specifications_classes_and_plain_modules(tmp_path: P
 
     known = {"classes": CLASSES, "duration": 0.25}
     mfcc = {"class_path": "MFCC", "init_args": {"n_mfcc": 13, "hop_length": 200}}
-    for network in ("Small", {"class_path": f"{__name__}.Small"}, Small, functools.partial(Small, width=8)):
+    for network in ("Narrow", {"class_path": f"{__name__}.Narrow"}, Narrow, functools.partial(Narrow, width=8)):
         model = classifier(mfcc, network, augment=[{"class_path": "Gain"}, TimeShift(0.2)], **known)
         assert model.hparams["features"]["init_args"]["n_mfcc"] == 13
-        assert model.hparams["network"] == {"class_path": f"{__name__}.Small", "init_args": {"width": 8}}
+        assert model.hparams["network"] == {"class_path": f"{__name__}.Narrow", "init_args": {"width": 8}}
         gain, shift = (one["init_args"] for one in model.hparams["augment"])
         assert (gain, shift) == ({"decibels": 3.0, "p": 1.0}, {"fraction": 0.2, "p": 1.0})
     model = classifier(MEL, functools.partial(Plain, size=2), **known)
@@ -332,9 +332,9 @@ def test_a_training_without_end_is_refused(tmp_path: Path) -> None:
         ({"warmup": 0.0}, "warmup is 0"),
         ({"classes": ["calm"]}, "at least two"),
         ({"duration": 0.01}, r"hop_length is 200; it must be at most a clip's length, 160 samples"),
-        ({"features": Waveform}, "Small takes images; Waveform gives none.*\n.*WaveCNN"),
+        ({"features": Waveform}, "Narrow takes images; Waveform gives none.*\n.*WaveCNN"),
         ({"network": WaveCNN}, "WaveCNN takes samples"),
-        ({"network": "Smal"}, "Did you mean 'Small'"),
+        ({"network": "Smal"}, "Did you mean 'Narrow'"),
         ({"augment": [{"class_path": "Pan"}]}, "Unknown augmentation: 'Pan'"),
     ],
 )
