@@ -334,7 +334,7 @@ def test_a_training_without_end_is_refused(tmp_path: Path) -> None:
         ({"duration": 0.01}, r"hop_length is 200; it must be at most a clip's length, 160 samples"),
         ({"features": Waveform}, "Narrow takes images; Waveform gives none.*\n.*WaveCNN"),
         ({"network": WaveCNN}, "WaveCNN takes samples"),
-        ({"network": "Smal"}, "Did you mean 'Narrow'"),
+        ({"network": "Narow"}, "Did you mean 'Narrow'"),
         ({"augment": [{"class_path": "Pan"}]}, "Unknown augmentation: 'Pan'"),
     ],
 )
