@@ -5,7 +5,8 @@ python benchmarks/results.py --root DIR [--encoders DIR] [--nemo DIR] [--only WO
 It runs what is missing, two folds at a time, and goes on where it was stopped: a fold that is finished is never run
 again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand, and
 says how many rows were not run. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
-recordings with nemo.csv; without them their rows are left as they are. --list says what is missing, and runs nothing.
+recordings with nemo.csv; rows that need what is not there are left out. A table of which nothing was run stays as it
+is. --list says what is missing, and runs nothing.
 """
 
 from __future__ import annotations
@@ -148,13 +149,13 @@ def line(row: Row) -> list[str]:
 
 
 def tables(rows: list[Row]) -> dict[str, str]:
-    """Mark to text: a table for each task and protocol, the robustness card, and the time of all."""
+    """Mark to text: a table for each task and protocol of which a row was run, the robustness card, the time of all."""
     head = ("system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit")
     texts = {}
-    for name in dict.fromkeys(row.table for row in rows):
+    for name in dict.fromkeys(row.table for row in rows if row.result):
         there = [row for row in rows if row.table == name and row.result]
         missing = sum(row.table == name and not row.result for row in rows)
-        texts[name] = markdown(head, map(line, there)) if there else ""
+        texts[name] = markdown(head, map(line, there))
         texts[name] += f"\nNot run on this code: {missing} more rows, which `--list` names.\n" if missing else ""
     cards = {name: found for name in ("mfcc", "robust") if (found := card(name))}
     if cards:
@@ -165,7 +166,9 @@ def tables(rows: list[Row]) -> dict[str, str]:
         texts["robustness"] = markdown(("UAR %, and its change", *cards), lines)
     results = {row.folder: result for row in rows if (result := row.result)}
     seconds = sum(result.facts.get("seconds") or 0 for result in results.values() if result.kind == "crossval")
-    texts["time"] = f"{len(results)} of {len(rows)} rows; {seconds / 3600:.1f} hours of trainings, two at a time.\n"
+    if results:
+        done = f"{len(results)} of {len(rows)} rows"
+        texts["time"] = f"{done}; {seconds / 3600:.1f} hours of trainings, two at a time.\n"
     return texts
 
 
@@ -196,19 +199,23 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--write", type=Path, default=REPOSITORY / "docs" / "results.md")
     options = parser.parse_args()
+    root, page = options.root and options.root.resolve(), options.write.resolve()
+    encoders, nemo = options.encoders.resolve(), options.nemo.resolve()
     os.chdir(REPOSITORY)
-    rows = list(rows_of(options.encoders, options.nemo))
+    rows = list(rows_of(encoders, nemo))
     print(machine(), flush=True)
     for row in rows:
         if row.result is not None or not re.search(options.only, f"{row.table} {row.label}"):
             continue
-        print(f"{row.table}: {row.label}", flush=True)
-        places = ["--data.root", str(options.root)] if options.root and "nemo" not in row.table else []
-        if not options.list:
+        needed = [word for word in row.command if word.startswith((str(encoders), str(nemo), f"{LOGS}/"))]
+        absent = next((word for word in needed if not Path(word).exists()), "")
+        print(f"{row.table}: {row.label}" + f"; it needs {absent}" * bool(absent), flush=True)
+        places = ["--data.root", str(root)] if root and "nemo" not in row.table else []
+        if not (options.list or absent):
             words = [*row.command, *(places if row.command[0] == "crossval" else [])]
             subprocess.run([sys.executable, "-m", "emolight", *words], check=False)
     if not options.list:
-        write(options.write, tables(rows))
+        write(page, tables(rows))
 
 
 if __name__ == "__main__":

@@ -127,14 +127,13 @@ def test_every_table_of_the_results_has_its_marks_and_its_rows_in_order(here: Pa
 
 def test_tables_are_written_between_their_marks_and_nowhere_else(here: Path) -> None:
     results = importlib.import_module("results")
-    rows = [results.Row("a", "mine", "mine/crossval_x", ("crossval",))]
     page = here / "page.md"
-    page.write_text(
-        "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n", encoding="utf-8"
-    )
-    results.write(page, results.tables(rows))
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(
-        "before\n<!-- a -->\n\nNot run on this code: 1 more rows, which `--list` names.\n<!-- end -->\n"
-    )
-    assert text.endswith("<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n")
+    text = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\nkept\n<!-- end -->\n"
+    page.write_text(text, encoding="utf-8")
+    results.write(page, {"a": "new\n", "c": "nowhere\n"})
+    assert page.read_text(encoding="utf-8") == text.replace("old", "new")
+
+
+def test_a_table_of_which_nothing_was_run_stays(here: Path) -> None:
+    results = importlib.import_module("results")
+    assert results.tables([results.Row("a", "mine", "mine/crossval_x", ("crossval",))]) == {}

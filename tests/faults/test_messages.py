@@ -245,6 +245,7 @@ RUNS: list[tuple[str, list[str]]] = [
 OTHERS: list[tuple[str, list[str]]] = [
     (f"crossval {MFCC} DATA --folds 77", ["'emobox6' has no fold 77", "1, 2, 3, 4, 5, 6"]),
     (f"crossval {MFCC} DATA --protocol emobox", ["'emobox'", "emobox6"]),
+    (f"crossval {MFCC} --data.root nowhere --nested no.yaml", ["There is no sweep no.yaml."]),
     (f"crossval {MFCC} --seeds one", ["--seeds", "'one'"]),
     ("crossval", ["--config", "python -m emolight crossval --help"]),
     (f"crossval {MFCC} --epochs 3", ["Did you mean '--trainer.max_epochs'?"]),
