@@ -139,14 +139,15 @@ class Split:
             )
         table = table.reindex(columns=COLUMNS, fill_value="")
         ids, subsets, protocols = table["clip_id"], table["subset"], table.pop("protocol")
-        mend = "Mend the line, take it out, or delete the file to write the split anew."
+        anew = ", or delete the file to write the split anew." if complete else "."
+        mend = f"Mend the line, or take it out{anew}"
         sheet.refuse(~subsets.isin(SUBSETS), "unknown subset {}", "Valid: train, val, test.", subsets)
         sheet.refuse(ids.duplicated(), "clip {} stands there already", mend, ids)
         several = protocols != protocols[0]
         sheet.refuse(several, "protocol {}, unlike the lines above", "A split has one protocol.", protocols)
         if clips is not None:
             known = clips.set_index("clip_id").reindex(ids).reset_index()
-            restore = "Restore the recording, take the line out, or delete the file to write the split anew."
+            restore = f"Restore the recording (--data.root DIR says where), or take the line out{anew}"
             sheet.refuse(known["emotion"].isna(), "clip {} is not in the corpus, or not of the task", restore, ids)
             for name, plain in (("emotion", str), ("speaker", plain_number)):
                 wrong = table[name].map(plain) != known[name].map(plain)

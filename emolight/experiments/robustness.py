@@ -125,6 +125,8 @@ def main(argv: list[str]) -> int:
         raise EmolightError(f"--limit is {options.limit}; it must be at least 1.", "Leave it out for all clips.")
     path, subset = options.run.expanduser(), options.subset
     run = Run.open(path)
+    if subset == "test" or options.output is None:
+        run.check_writable()
     checkpoint = path if path.is_file() else run.best
     if not run.split.clips(subset):
         other = "val" if subset == "test" else "test"

@@ -116,6 +116,7 @@ class EmolightCLI(LightningCLI):
         if changed := contradictions(config.ckpt_path, around, given[command], command):
             fix = "Leave the flag out; a checkpoint keeps the model and the task that it was trained with."
             raise EmolightError(f"The checkpoint was trained with {changed[0]}.", fix)
+        self.run.check_writable()
         if command == "test":
             check_enrolment(config.enrol, config.model.speaker_norm)
 

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 from datetime import UTC, datetime
 from functools import cached_property
@@ -192,6 +193,12 @@ class Run:
         """How often the test clips were scored."""
         path = self.folder / TESTED
         return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+    def check_writable(self) -> None:
+        """Refuse, before clips are scored, a folder that could not take their tables; EmolightError."""
+        if not os.access(self.folder, os.W_OK):
+            fix = "Copy it to where you may write, and give the copy."
+            raise EmolightError(f"The run folder {self.folder} cannot be written to, where the scores go.", fix)
 
     def count_test(self, checkpoint: str | Path, clips: int) -> int:
         """Note that test clips were scored; returns how often that has happened. Processes do not lose each other's."""

@@ -32,7 +32,8 @@ def test_a_usable_recording_is_used_correctly(kind: str, tmp_path: Path) -> None
     # Encoders work in blocks: MP3, Ogg and GSM fill up the last.
     assert len(wave) / RATE == pytest.approx(odd.seconds, rel=0.02)
     assert np.sqrt(np.mean(np.square(wave))) == pytest.approx(odd.level, rel=0.05)
-    texts = [str(one.message) for one in told]
+    # Not the interpreter's own, such as of a file that an earlier test left open.
+    texts = [str(one.message) for one in told if issubclass(one.category, UserWarning)]
     assert [path.name in text and odd.warns in text for text in texts] == [True] if odd.warns else not texts
     with warnings.catch_warnings(action="ignore"):
         np.testing.assert_array_equal(load_waveform("x", RATE, None, path.read_bytes()), wave)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from emolight.__main__ import run as emolight
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import scores
 from emolight.run.folder import CONFIG, Run, read_config
@@ -109,6 +111,17 @@ def score(folder: str) -> None:
     run = Run(Path(folder))
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda number: run.count_test(f'model {number}, "last".ckpt', 5), range(10)))
+
+
+@pytest.mark.parametrize("command", ["test --ckpt_path", "validate --ckpt_path", "robustness"])
+def test_a_folder_that_is_not_writable_is_refused_before_the_scoring(
+    command: str, fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) != fitted)
+    before = sorted(path.name for path in fitted.iterdir())
+    with pytest.raises(EmolightError, match=r"cannot be written to[\s\S]*Copy it"):
+        emolight([*command.split(), str(fitted)])
+    assert sorted(path.name for path in fitted.iterdir()) == before
 
 
 def test_of_80_concurrent_scorings_none_is_lost(here: Path) -> None:
