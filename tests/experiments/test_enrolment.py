@@ -22,7 +22,8 @@ from tests.small import CONFIGS, options
 @pytest.fixture(scope="module")
 def crossval(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("enrolment")
-    words = ["--config", str(CONFIGS / "mfcc.yaml"), "--folds", "1", *options(corpus), "--model.speaker_norm=true"]
+    small = options(corpus, **{"trainer.precision": "32-true"})  # as enrolment is computed
+    words = ["--config", str(CONFIGS / "mfcc.yaml"), "--folds", "1", *small, "--model.speaker_norm=true"]
     with contextlib.chdir(folder):
         assert run(["crossval", *words, "--enrol", "0", "2", "all", "--enrol-as", "mixed", "ordinary"]) == 0
     return folder / "lightning_logs" / "mfcc" / "crossval_emobox6"
@@ -83,7 +84,7 @@ def test_a_model_scores_enrolled_speakers_of_another_corpus(
     assert two.table["seed"].nunique() == 5
     plain = Run.open(made).predictions("test", "_other")
     pd.testing.assert_frame_equal(plain, none.table[plain.columns], rtol=1e-3, atol=1e-5)
-    assert not np.allclose(plain["prob_sad"], everything.table["prob_sad"], atol=1e-3)
+    assert not np.allclose(plain["prob_sad"], everything.table["prob_sad"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("count", "drawn"), [("0", 0), ("2", 2), ("9", 4), ("all", 4)])

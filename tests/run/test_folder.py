@@ -117,7 +117,10 @@ def score(folder: str) -> None:
 def test_a_folder_that_is_not_writable_is_refused_before_the_scoring(
     command: str, fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) != fitted)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and (mode != os.W_OK or Path(path) != fitted)
+    )
     before = sorted(path.name for path in fitted.iterdir())
     with pytest.raises(EmolightError, match=r"cannot be written to[\s\S]*Copy it"):
         emolight([*command.split(), str(fitted)])

@@ -30,7 +30,7 @@ def test_four_processes_spend_the_budget_exactly_in_spite_of_kill_and_sigterm(ru
 
 
 def test_what_a_sweep_prints_and_writes_shows_no_password(running: Server, words: list[str]) -> None:
-    command = [sys.executable, "-m", "emolight", "sweep", *words, "--storage", running.new_database()]
+    command = [sys.executable, "-m", "emolight", "sweep", *words, "--trials", "1", "--storage", running.new_database()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     written = [path for path in Path("lightning_logs").rglob("*") if path.is_file()]
