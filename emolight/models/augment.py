@@ -109,10 +109,9 @@ class TimeShift(Augmentation):
         """The shifted batch ``[B, T]``."""
         clips, length = waveform.shape
         reach = int(self.fraction * length)
-        shift = torch.randint(-reach, reach + 1, (clips, 1), device=waveform.device)
-        source = torch.arange(length, device=waveform.device) - shift
-        inside = (source >= 0) & (source < length)
-        return waveform.gather(1, source.clamp(0, length - 1)) * inside
+        shift = torch.randint(-reach, reach + 1, (clips,), device=waveform.device)
+        places = nn.functional.pad(waveform, (reach, reach)).unfold(1, length, 1)  # a view of every shift
+        return places[torch.arange(clips, device=waveform.device), reach - shift]
 
 
 class Gain(Disturbance):
@@ -166,7 +165,8 @@ class Noise(Disturbance):
         """With noise at a ratio to the first ``lengths`` [B] samples."""
         noise = self.noise(waveform)
         noisy: Tensor = audio.add_noise(waveform, noise, ratio.squeeze(1), lengths)
-        return torch.where(noise.any(dim=1, keepdim=True), noisy, waveform)
+        # A piece of a file may be silent.
+        return noisy if self.folder is None else torch.where(noise.any(dim=1, keepdim=True), noisy, waveform)
 
 
 class Hiss(Disturbance):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 RANK = 32
 """So many directions have a variance of their own, at most; the others share one."""
-MOST = 512
+MOST = 256
 """Clips at most of each subset that it is fitted to, drawn by chance: every second one may be half of the speakers."""
 SHARE = 0.95
 """Of the validation clips that have a score of at most 1."""
@@ -60,26 +61,29 @@ class OutOfDistribution(nn.Module):
         return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
 
 
-def fit_ood(model: EmotionClassifier, data: Any) -> OutOfDistribution:
+def fit_ood(
+    model: EmotionClassifier, data: Any, cast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> OutOfDistribution:
     """Fit the score to the training clips and the validation clips of a data module that is set up.
 
     Args:
         model: in evaluation mode; clips are shifted as its ``enrol`` says.
         data: an :class:`~emolight.data.datamodule.EmotionDataModule`.
+        cast: the context that the network computes in, such as a training's autocast.
     """
     from sklearn.decomposition import PCA
 
-    train = _embeddings(model, data, "train")
+    train = _embeddings(model, data, "train", cast)
     found = PCA(min(RANK, train.shape[1] - 1, len(train) - 1), random_state=0).fit(train.double().numpy())
     least = 1e-6 * max(found.explained_variance_[0], 1e-6)
     spread = np.append(found.explained_variance_, found.noise_variance_).clip(min=least)
     parts = (found.mean_, found.components_.T, spread[:-1], spread[-1])
     score = OutOfDistribution(*(torch.tensor(values) for values in parts))
-    limit = score(_embeddings(model, data, "val")).quantile(SHARE).clamp(min=1e-6).square()
+    limit = score(_embeddings(model, data, "val", cast)).quantile(SHARE).clamp(min=1e-6).square()
     return OutOfDistribution(score.mean, score.axes, score.variances * limit, score.noise * limit)
 
 
-def _embeddings(model: EmotionClassifier, data: Any, subset: str) -> Tensor:
+def _embeddings(model: EmotionClassifier, data: Any, subset: str, cast: Callable[[], Any]) -> Tensor:
     """Of a subset's clips, ``[N, E]``, on the CPU."""
     rows = data.subset(subset)
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
@@ -88,5 +92,6 @@ def _embeddings(model: EmotionClassifier, data: Any, subset: str) -> Tensor:
     parts = []
     for first in range(0, len(rows), BATCH):
         batch = dataset.__getitems__(range(first, min(first + BATCH, len(rows))))
-        parts.append(model.embed({name: values.to(model.device) for name, values in batch.items()}).cpu())
+        with cast():
+            parts.append(model.embed({name: values.to(model.device) for name, values in batch.items()}).cpu())
     return torch.cat(parts)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
@@ -124,14 +125,16 @@ class Recorder(pl.Callback):
         if trainer.is_global_zero:
             if self.checkpoints and self.best.table is not None:
                 with contextlib.suppress(EmolightError):  # of a network that has no embedding
-                    self._add_ood(data_of(trainer), pl_module)
+                    self._add_ood(trainer, pl_module)
             found = {"best_epoch": self.best.epoch + 1, "best_metrics": self.best.metrics}
             self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
 
-    def _add_ood(self, data: EmotionDataModule, trained: Any) -> None:
+    def _add_ood(self, trainer: pl.Trainer, trained: Any) -> None:
         model = load_classifier(self.run.best).to(trained.device)
         model.enrol(*trained.enrolled)
-        score, checkpoint = fit_ood(model, data), read_checkpoint(self.run.best)
+        mixed = isinstance(trainer.precision_plugin, MixedPrecision)
+        cast = trainer.precision_plugin.forward_context if mixed else contextlib.nullcontext
+        score, checkpoint = fit_ood(model, data_of(trainer), cast), read_checkpoint(self.run.best)
         checkpoint["state_dict"] |= {f"ood.{name}": values for name, values in score.named_buffers()}
         save_checkpoint(checkpoint, self.run.best)
 
