@@ -4,9 +4,9 @@ python benchmarks/results.py --root DIR [--encoders DIR] [--nemo DIR] [--only WO
 
 It runs what is missing, two folds at a time, and goes on where it was stopped: a fold that is finished is never run
 again. Then it writes the tables between their marks in docs/results.md, so that no figure is copied by hand, and
-says how many rows were not run. --encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's
-recordings with nemo.csv; rows that need what is not there are left out. A table of which nothing was run stays as it
-is. --list says what is missing, and runs nothing.
+says how many rows were not run. A row that is not run here stays as it stands in the page, with its commit.
+--encoders has folders tiny.en and base of Whisper's encoders, --nemo nEMO's recordings with nemo.csv; rows that need
+what is not there are left out. --list says what is missing, and runs nothing.
 """
 
 from __future__ import annotations
@@ -148,28 +148,43 @@ def line(row: Row) -> list[str]:
     return [row.label, f"**{uar}**", *ends, *others, f"{seconds:.0f}" if seconds else "", commit[:7]]
 
 
-def tables(rows: list[Row]) -> dict[str, str]:
+def tables(rows: list[Row], page: str = "") -> dict[str, str]:
     """Mark to text: a table for each task and protocol of which a row was run, the robustness card, the time of all."""
-    head = ("system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit")
-    texts = {}
-    for name in dict.fromkeys(row.table for row in rows if row.result):
-        there = [row for row in rows if row.table == name and row.result]
-        missing = sum(row.table == name and not row.result for row in rows)
-        texts[name] = markdown(head, map(line, there))
-        texts[name] += f"\nNot run on this code: {missing} more rows, which `--list` names.\n" if missing else ""
+    head = ["system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit"]
+    texts, seconds, count = {}, dict[tuple[str, ...], float](), 0
+    for name in dict.fromkeys(row.table for row in rows):
+        own, kept = [row for row in rows if row.table == name], standing(page, name)
+        lines = {row: line(row) if row.result else kept.get(row.label, []) for row in own}
+        there = {row: cells for row, cells in lines.items() if cells}
+        seconds |= {row.command: float(cells[6] or 0) for row, cells in there.items() if row.command[0] == "crossval"}
+        count += len(there)
+        if any(row.result for row in own):
+            missing = len(own) - len(there)
+            texts[name] = markdown(head, there.values())
+            texts[name] += f"\nNot run: {missing} more rows, which `--list` names.\n" if missing else ""
     cards = {name: found for name in ("mfcc", "robust") if (found := card(name))}
     if cards:
-        lines = []
+        kept = standing(page, "robustness")
+        names, *_ = [*(cells for first, cells in kept.items() if first.startswith("UAR")), ["", *cards]]
+        columns = [*dict.fromkeys([*cards, *names[1:]])]
+        table = []
         for change in next(iter(cards.values())):
-            lost = [(100 * one[change], 100 * (one[change] - one["clean"])) for one in cards.values()]
-            lines.append([change, *(f"{left:.1f} ({round(more, 1) or 0:+.1f})" for left, more in lost)])
-        texts["robustness"] = markdown(("UAR %, and its change", *cards), lines)
-    results = {row.folder: result for row in rows if (result := row.result)}
-    seconds = sum(result.facts.get("seconds") or 0 for result in results.values() if result.kind == "crossval")
-    if results:
-        done = f"{len(results)} of {len(rows)} rows"
-        texts["time"] = f"{done}; {seconds / 3600:.1f} hours of trainings, two at a time.\n"
+            old = dict(zip(names[1:], kept.get(change, [])[1:], strict=False))
+            lost = {key: (100 * one[change], 100 * (one[change] - one["clean"])) for key, one in cards.items()}
+            new = {key: f"{left:.1f} ({round(more, 1) or 0:+.1f})" for key, (left, more) in lost.items()}
+            table.append([change, *({**old, **new}.get(column, "") for column in columns)])
+        texts["robustness"] = markdown(["UAR %, and its change", *columns], table)
+    if texts:
+        hours = sum(seconds.values()) / 3600
+        texts["time"] = f"{count} of {len(rows)} rows; {hours:.1f} hours of trainings, two at a time.\n"
     return texts
+
+
+def standing(page: str, name: str) -> dict[str, list[str]]:
+    """The lines of the table that stands in a page, their cells by the first of them, its head included."""
+    text = page.partition(f"<!-- {name} -->\n")[2].partition("<!-- end -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {cells[0]: cells for cells in rows}
 
 
 def card(name: str) -> dict[str, float]:
@@ -215,7 +230,7 @@ def main() -> None:
             words = [*row.command, *(places if row.command[0] == "crossval" else [])]
             subprocess.run([sys.executable, "-m", "emolight", *words], check=False)
     if not options.list:
-        write(page, tables(rows))
+        write(page, tables(rows, page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -137,3 +137,19 @@ def test_tables_are_written_between_their_marks_and_nowhere_else(here: Path) -> 
 def test_a_table_of_which_nothing_was_run_stays(here: Path) -> None:
     results = importlib.import_module("results")
     assert results.tables([results.Row("a", "mine", "mine/crossval_x", ("crossval",))]) == {}
+
+
+def test_a_row_that_is_not_run_here_stays_as_it_stands(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = importlib.import_module("results")
+    cells = ["mine", "**66.1**", "60 to 70", "61 to 69", "66.1", "66.0", "5179", "a98d2ad"]
+    head = ["system", "UAR %", "by speaker", "by clip", "accuracy", "F1", "wall s", "commit"]
+    page = f"<!-- a -->\n{results.markdown(head, [cells])}<!-- end -->\n"
+    assert results.standing(page, "a") == {"system": head, "---": ["---"] * 8, "mine": cells}
+    rows = [results.Row("a", name, name, ("crossval", name)) for name in ("mine", "yours", "theirs")]
+    monkeypatch.setattr(results.Row, "result", property(lambda row: row.label == "yours"))
+    monkeypatch.setattr(results, "line", lambda row: [row.label, *cells[1:6], "3600", "new"])
+    written = results.tables(rows, page)
+    assert f"| {' | '.join(cells)} |" in written["a"]
+    assert "| yours | **66.1** |" in written["a"]
+    assert "Not run: 1 more rows" in written["a"]
+    assert written["time"] == "2 of 3 rows; 2.4 hours of trainings, two at a time.\n"
