@@ -219,6 +219,8 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     if lacking:
         notes.append(f"{lacking} published clips of {corpus.name} are missing under '{root}' (audit lists them)")
     notes += [f"{count} files passed over: {reason}" for reason, count in found.passed_over.items()]
+    if 2 * (speakers := clips["speaker"].nunique()) > len(clips) > 10:
+        notes.append(f"{speakers} speakers of {len(clips)} clips: if that is not who speaks, no split is independent")
     suffixes = Counter("." + path.rpartition(".")[2].lower() for path in clips["path"].unique())
     if LOSSY & set(suffixes) and set(suffixes) - LOSSY:
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())

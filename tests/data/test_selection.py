@@ -215,6 +215,17 @@ def test_what_is_missing_passed_over_or_compressed_is_said(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(("speakers", "told"), [(12, True), (3, False)])
+def test_a_speaker_a_clip_is_told(speakers: int, told: bool, tmp_path: Path) -> None:
+    """A column that numbers the clips would make every split look independent of the speaker."""
+    rows = [(f"{number}.wav", ("happy", "sad")[number % 2], number % speakers) for number in range(12)]
+    for path, *_ in rows:
+        soundfile.write(tmp_path / path, np.zeros(8000), 16000)
+    pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).to_csv(tmp_path / "mine.csv", index=False)
+    notes = select([(Table(str(tmp_path / "mine.csv")), tmp_path)], Choice()).notes
+    assert any("12 speakers of 12 clips" in note for note in notes) == told
+
+
 @pytest.mark.skipif(not REAL_NEMO.is_dir(), reason="a part of nEMO stands in ../shared/nemo only")
 def test_nemo_by_its_names_and_by_its_table_is_one_corpus() -> None:
     named = select([(NEMO(), REAL_NEMO)], Choice())
