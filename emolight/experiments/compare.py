@@ -7,7 +7,6 @@ comparisons with it alone would find differences between equal systems far too o
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -38,6 +37,7 @@ from emolight.evaluation.statistics import (
 from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.files import write_text
 from emolight.run.folder import LOGS
+from emolight.run.words import command_parser
 
 LEVEL, WIDTH = 0.05, 100
 LEAD = """\
@@ -208,10 +208,7 @@ def _lead(one: dict[str, Any], prefix: str = "") -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight compare",
-        description="Rank results that may be ranked together, and test their differences.",
-    )
+    parser = command_parser("compare", "Rank results that may be ranked together, and test their differences.")
     about = "runs, cross-validations, or folders that contain such; default: lightning_logs"
     parser.add_argument("folders", nargs="*", type=Path, default=[LOGS], metavar="RUN", help=about)
     parser.add_argument("--pairs", action="store_true", help="show every pair, not only against number 1")

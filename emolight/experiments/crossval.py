@@ -33,6 +33,7 @@ from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import add_enrolment, check_enrolment, differences, parse_own
 from emolight.run.precision import fast_precision
+from emolight.run.words import command_parser
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
@@ -227,12 +228,11 @@ def logs_of(config: dict[str, Any]) -> Path:
 
 def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:
     """Run the command; with ``choose``, :func:`emolight.sweep.nested.choose`, it has ``--nested``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval",
-        description="Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on"
-        " where it was stopped; folds and seeds that the folder has already stay in its result.",
-        allow_abbrev=False,
+    about = (
+        "Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on where it was"
+        " stopped; folds and seeds that the folder has already stay in its result."
     )
+    parser = command_parser("crossval", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "choose options within each fold: by this sweep, on the fold's own validation speakers"

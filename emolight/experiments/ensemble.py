@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from emolight.evaluation.predictions import PREFIX, class_names
 from emolight.experiments.results import Result, read_result, runs_of
 from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
 from emolight.run.folder import LOGS
+from emolight.run.words import command_parser
 
 Weights = Mapping[int, Sequence[float]]
 """Fold to the weight of each member."""
@@ -120,11 +120,8 @@ def member_text(member: Mapping[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight ensemble",
-        description="The mean of the calibrated probabilities of runs or cross-validations of one protocol.",
-        allow_abbrev=False,
-    )
+    about = "The mean of the calibrated probabilities of runs or cross-validations of one protocol."
+    parser = command_parser("ensemble", about)
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 from emolight.errors import EmolightError
@@ -10,6 +9,7 @@ from emolight.evaluation.statistics import Difference, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
 from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
+from emolight.run.words import command_parser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,12 +45,11 @@ def gap_figure(rows: list[dict[str, Any]], title: str) -> Figure:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval leakgap",
-        description="Train one recipe under a random split and with speakers held out, and show the difference."
-        " Finished cross-validations of the same --name are taken as they are. Unknown options go to `fit`.",
-        allow_abbrev=False,
+    about = (
+        "Train one recipe under a random split and with speakers held out, and show the difference. Finished"
+        " cross-validations of the same --name are taken as they are. Unknown options go to `fit`."
     )
+    parser = command_parser("crossval leakgap", about)
     add_fit_options(parser)
     options, config = parse(parser, argv)
     held = data_of(config, None if options.protocol == "random" else options.protocol)

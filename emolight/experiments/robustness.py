@@ -7,7 +7,6 @@ it would be with such a recording.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.summary import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
+from emolight.run.words import command_parser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,8 +111,7 @@ def print_card(rows: pd.DataFrame, title: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    about = "Score a model on its run's held-out clips, clean and disturbed."
-    parser = argparse.ArgumentParser(prog="python -m emolight robustness", description=about, allow_abbrev=False)
+    parser = command_parser("robustness", "Score a model on its run's held-out clips, clean and disturbed.")
     add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
     add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
     add("--subset", choices=tuple(SCORED), default="val", help=scoring)

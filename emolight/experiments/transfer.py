@@ -26,6 +26,7 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
+from emolight.run.words import command_parser
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """What was trained on and what was tested on, to the predictions."""
@@ -107,13 +108,12 @@ def _slug(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval transfer",
-        description="Train on some clips and test on others: by the values of a column of the corpus (--by channel,"
+    about = (
+        "Train on some clips and test on others: by the values of a column of the corpus (--by channel,"
         " or --train-on channel=speech --test-on channel=song), or from corpus to corpus (--train-on RAVDESS"
-        " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`.",
-        allow_abbrev=False,
+        " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`."
     )
+    parser = command_parser("crossval transfer", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     parser.add_argument("--by", metavar="COLUMN", help="each value of it against each")
