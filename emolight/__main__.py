@@ -132,9 +132,8 @@ def run(argv: list[str]) -> int:
         print(f"emolight {__version__}")
         return 0
     if command.startswith("-"):
-        raise EmolightError(
-            f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + shlex.join(argv)
-        )
+        problem = f"The command comes first, received '{command}'."
+        raise EmolightError(problem, "Type: python -m emolight fit " + shlex.join(argv))
     if f"crossval {command}" in MODULES:  # once commands of their own
         command, rest = "crossval", argv
     if command not in MODULES:

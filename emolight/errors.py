@@ -43,10 +43,8 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
 
 def untrusted(what: str, name: str) -> EmolightError:
     """The error for a class from a module that nobody has vouched for; ``what`` is the option that names it."""
-    return EmolightError(
-        f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
-        f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}",
-    )
+    fix = f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}"
+    return EmolightError(f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.", fix)
 
 
 def trusted_module(what: str, name: str) -> None:

@@ -90,10 +90,8 @@ class WaveformCache:
         span = fresh._spans.get(clip_id) if fresh.hashes[clip_id] == self.hashes[clip_id] else None
         if span is None or (values := read(self.folder, span, self._maps)) is None:
             path = self._parts[clip_id][0]
-            raise EmolightError(
-                f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed.",
-                "Restore it, or start again with the recordings as they are now.",
-            )
+            problem = f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed."
+            raise EmolightError(problem, "Restore it, or start again with the recordings as they are now.")
         self._spans[clip_id] = span
         return values
 
@@ -245,10 +243,8 @@ def refusals(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EmolightError(
-            f"The waveform cache cannot be written in '{folder}': {error.strerror or error}.",
-            "Free space there, or choose another folder: --data.cache_dir DIR.",
-        ) from None
+        problem = f"The waveform cache cannot be written in '{folder}': {error.strerror or error}."
+        raise EmolightError(problem, "Free space there, or choose another folder: --data.cache_dir DIR.") from None
 
 
 def _prune(folder: Path, days: float) -> None:
@@ -280,9 +276,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--prune", type=float, nargs="?", const=30.0, metavar="DAYS", help=how)
     options = parser.parse_args(argv)
     if options.prune is not None and not options.prune >= 0:
-        raise EmolightError(
-            f"--prune is {options.prune:g}; it must be at least 0.", "It is a number of days, such as 30."
-        )
+        problem = f"--prune is {options.prune:g}; it must be at least 0."
+        raise EmolightError(problem, "It is a number of days, such as 30.")
     cache_dir = (options.cache_dir or default_folder()).expanduser()
     found = sorted(path for path in cache_dir.glob("waveforms-v*") if path.is_dir())
     if options.prune is not None:

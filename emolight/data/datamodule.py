@@ -177,10 +177,8 @@ class EmotionDataModule(pl.LightningDataModule):
         cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
         bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
         if bad and self.on_bad_clip == "error":
-            raise EmolightError(
-                f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}",
-                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
-            )
+            fix = "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip."
+            raise EmolightError(f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}", fix)
         if bad:
             self.selection.left_out["clips that cannot be read"] = len(bad)
             self.selection.notes.append(f"{len(bad)} clips cannot be read and are left out (data.on_bad_clip skip)")
@@ -243,10 +241,8 @@ class EmotionDataModule(pl.LightningDataModule):
         """Batches of a subset, or of all clips; the share of this process."""
         rows = self.subset(subset) if subset else np.arange(len(self.clips))
         if not len(rows):
-            raise EmolightError(
-                f"Split '{self.split.label}' has no {subset} clips.",
-                "Use `validate` for the validation clips, or a protocol that holds speakers out.",
-            )
+            fix = "Use `validate` for the validation clips, or a protocol that holds speakers out."
+            raise EmolightError(f"Split '{self.split.label}' has no {subset} clips.", fix)
         dataset, trainer = self.dataset(rows, seed), self.trainer
         dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)

@@ -103,10 +103,8 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
     else:
         label = "subset"
         if label not in clips:
-            raise EmolightError(
-                f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}.",
-                "Add it with train, val and test, or choose data.protocol speakers5.",
-            )
+            problem = f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}."
+            raise EmolightError(problem, "Add it with train, val and test, or choose data.protocol speakers5.")
         subset = clips[label].to_numpy()
         if strange := set(subset) - set(SUBSETS):
             problem = f"The column `subset` of {corpus.name} has '{min(strange)}'."
@@ -115,10 +113,8 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
         if name not in subset:
             present = ", ".join(sorted(set(clips["speaker"]))[:30])
             fix = "Call some of the training clips `val`, which choose the epoch." if label == "subset" else ""
-            raise EmolightError(
-                f"Split '{label}' leaves no clip for '{name}'; the corpus has speakers {present}.",
-                fix or "Choose another data.fold, or data.protocol random.",
-            )
+            problem = f"Split '{label}' leaves no clip for '{name}'; the corpus has speakers {present}."
+            raise EmolightError(problem, fix or "Choose another data.fold, or data.protocol random.")
     return Split(clips[["clip_id", "emotion", "speaker"]].assign(subset=subset), label)
 
 

@@ -77,9 +77,8 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
     corpora = [corpus_of(one) for one in specs]
     roots: list[Any] = list(root) if isinstance(root, list | tuple) else [root] * (len(specs) if root is None else 1)
     if len(roots) != len(corpora):
-        raise EmolightError(
-            f"data.root is {root!r} for {len(corpora)} corpora.", "Give a list with a folder for each, or leave it out."
-        )
+        problem = f"data.root is {root!r} for {len(corpora)} corpora."
+        raise EmolightError(problem, "Give a list with a folder for each, or leave it out.")
     return [(one, Path(where or one.default_root).expanduser()) for one, where in zip(corpora, roots, strict=True)]
 
 
@@ -134,18 +133,15 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         if choice.scored and absent:
             whole.notes.append(f"never predicted, since no clip is labelled so: {', '.join(absent)}")
         elif absent:
-            raise EmolightError(
-                f"No clip is left of emotion '{absent[0]}', by data.emotions, data.task and data.filter.",
-                f"{nearest(absent[0], labels)}Labels: {', '.join(labels)}.",
-            )
+            problem = f"No clip is left of emotion '{absent[0]}', by data.emotions, data.task and data.filter."
+            raise EmolightError(problem, f"{nearest(absent[0], labels)}Labels: {', '.join(labels)}.")
     if not choice.scored:
         meant = set(map(_bare, whole.classes))
         fix = 'Write them alike, or pass --data.label_map \'{{"{}": "{}"}}\''
         _refuse_alike(f"The labels of {what}", [one for one in labels if _bare(one) in meant], fix, _bare)
     if len(whole.classes) < 2:
-        raise EmolightError(
-            f"The classes are [{', '.join(whole.classes)}]; a classifier needs at least two.", "Change data.emotions."
-        )
+        problem = f"The classes are [{', '.join(whole.classes)}]; a classifier needs at least two."
+        raise EmolightError(problem, "Change data.emotions.")
     return whole
 
 

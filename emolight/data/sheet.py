@@ -73,10 +73,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
         raise EmolightError(f"{path}, line {line}: two columns {shown(twice[0])}.", "Rename one of them.")
     for number, row in rows:
         if any(row[len(columns) :]):
-            raise EmolightError(
-                f"{path}, line {number}: {len(row)} fields, but {len(columns)} columns.",
-                f"Put quotes around a field that holds '{separator}'.",
-            )
+            problem = f"{path}, line {number}: {len(row)} fields, but {len(columns)} columns."
+            raise EmolightError(problem, f"Put quotes around a field that holds '{separator}'.")
         row += [""] * (len(columns) - len(row))
     table = pd.DataFrame([row[: len(columns)] for _, row in rows], dtype=str)[named]
     table.columns = pd.Index([columns[place] for place in named])

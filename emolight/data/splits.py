@@ -155,10 +155,8 @@ class Split:
             table["speaker"] = known["speaker"]  # a spreadsheet says 1.0
             left_out = sorted(set(clips["clip_id"]) - set(ids))
             if complete and left_out:
-                raise EmolightError(
-                    f"{path}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.",
-                    "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
-                )
+                fix = "Delete the file to write it anew, or give it by data.split_csv if it is meant."
+                raise EmolightError(f"{path}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.", fix)
         label = " ".join(protocols[0].split()) or CUSTOM
         return cls(table.sort_values("clip_id", ignore_index=True), label)
 
@@ -173,16 +171,12 @@ def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
                 if not path.exists():
                     made.write(path)
     except OSError as error:
-        raise EmolightError(
-            f"The split cannot be written to {path}: {error.strerror or error}.",
-            "Free the place, or choose another folder: --data.splits_dir DIR.",
-        ) from None
+        problem = f"The split cannot be written to {path}: {error.strerror or error}."
+        raise EmolightError(problem, "Free the place, or choose another folder: --data.splits_dir DIR.") from None
     split = Split.read(path, clips, complete=True)
     if split.label != made.label:
-        raise EmolightError(
-            f"{path} holds the split '{split.label}', asked for '{made.label}'.",
-            "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
-        )
+        problem = f"{path} holds the split '{split.label}', asked for '{made.label}'."
+        raise EmolightError(problem, "Delete the file to write it anew, or give it by data.split_csv if it is meant.")
     return split
 
 

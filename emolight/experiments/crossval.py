@@ -244,9 +244,8 @@ def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | 
     options, config = parse(parser, argv)
     check_enrolment(options.enrol, config["model"]["speaker_norm"])
     if choose and options.nested and not options.nested.is_file():  # before the recordings are read
-        raise EmolightError(
-            f"There is no sweep {options.nested}.", "Name the YAML of a sweep, such as sweeps/mfcc.yaml."
-        )
+        problem = f"There is no sweep {options.nested}."
+        raise EmolightError(problem, "Name the YAML of a sweep, such as sweeps/mfcc.yaml.")
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     chosen = None

@@ -74,10 +74,8 @@ def validation_weights(results: Sequence[Result]) -> Weights:
     for result in results:
         parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs_of(result).items()]
         if not parts or result.subset == "val":
-            raise EmolightError(
-                f"{result.name} has no validation clips beside those that are scored, or no runs.",
-                "Take runs or cross-validations that hold test speakers out, or leave --weights out.",
-            )
+            fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
+            raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
         tables.append(pd.concat(parts, ignore_index=True))
     parts = joined(tables)
     folds = sorted({int(fold) for fold in parts[0]["fold"]})

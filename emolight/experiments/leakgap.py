@@ -55,10 +55,8 @@ def main(argv: list[str]) -> int:
     held = data_of(config, None if options.protocol == "random" else options.protocol)
     protocol = held.split.protocol
     if not held.split.clips("test") or not held.split.speaker_independent("test"):
-        raise EmolightError(
-            f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure.",
-            "Give one that does: --protocol speakers5.",
-        )
+        problem = f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure."
+        raise EmolightError(problem, "Give one that does: --protocol speakers5.")
     place = logs_of(config) / options.name
     random, held_out = (
         cross_validate(config, data, place / f"crossval_{name}", options.seeds, workers=options.workers).table

@@ -123,10 +123,8 @@ def main(argv: list[str]) -> int:
     options, config = parse(parser, argv)
     words = [word.partition("=") for word in (*options.train_on, *options.test_on)]
     if not (options.by or words):
-        raise EmolightError(
-            "What should differ between training and test?",
-            "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.",
-        )
+        problem = "What should differ between training and test?"
+        raise EmolightError(problem, "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.")
     of_corpora = not options.by and any(not equals or name in CORPORA or "." in name for name, equals, _ in words)
     cells = between_corpora(config, options) if of_corpora else between_values(config, options)
     rows = [score_row(table, trained_on=one, tested_on=other) for (one, other), table in cells.items()]

@@ -71,9 +71,8 @@ class Microphone:
     @staticmethod
     def _unusable(error: Exception) -> EmolightError:
         reason = " ".join(str(error).split())
-        return EmolightError(
-            f"No microphone can be used: {reason}.", "Connect one, or choose it in the system's settings."
-        )
+        problem = f"No microphone can be used: {reason}."
+        return EmolightError(problem, "Connect one, or choose it in the system's settings.")
 
 
 class Voice:

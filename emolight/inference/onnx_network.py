@@ -93,8 +93,6 @@ class OnnxNetwork(Network):
         try:
             found: list[Array] = self.session.run(names, inputs)
         except Exception as error:  # see above; of Whisper above 30 s
-            raise EmolightError(
-                f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}",
-                "Take shorter windows.",
-            ) from None
+            problem = f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}"
+            raise EmolightError(problem, "Take shorter windows.") from None
         return found

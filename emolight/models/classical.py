@@ -124,10 +124,8 @@ class Classical(Embedder):
             EmolightError: the statistics are openSMILE's.
         """
         if not isinstance(self.front, MFCC):
-            raise EmolightError(
-                f"{self.statistics} is computed by openSMILE, which no ONNX file can hold.",
-                "Predict with the checkpoint, or train with --model.network.statistics mfcc.",
-            )
+            problem = f"{self.statistics} is computed by openSMILE, which no ONNX file can hold."
+            raise EmolightError(problem, "Predict with the checkpoint, or train with --model.network.statistics mfcc.")
         other = copy.deepcopy(self)
         other.front = self.front.exportable()
         return other
@@ -168,8 +166,7 @@ def _smile(statistics: str) -> Callable[[Any, int], Any]:
     try:
         import opensmile
     except ImportError:
-        raise EmolightError(
-            f"{statistics} needs the package opensmile.", 'Type: pip install "emolight[opensmile]"'
-        ) from None
+        problem = f"{statistics} needs the package opensmile."
+        raise EmolightError(problem, 'Type: pip install "emolight[opensmile]"') from None
     smile: Callable[[Any, int], Any] = opensmile.Smile(opensmile.FeatureSet[statistics])
     return smile

@@ -227,9 +227,8 @@ def add_adapters(encoder: nn.Module, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise EmolightError(
-            "model.network.lora needs the package peft.", 'Type: pip install "emolight[lora]"'
-        ) from None
+        problem = "model.network.lora needs the package peft."
+        raise EmolightError(problem, 'Type: pip install "emolight[lora]"') from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FEED_FORWARD), encoder)  # in place
 
 

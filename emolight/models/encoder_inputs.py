@@ -112,10 +112,8 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         encoder: Any = AutoModel.from_pretrained(place, **known, use_safetensors=True, dtype=torch.float32)
     except Exception as error:  # of transformers, the hub's library and safetensors
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise EmolightError(
-            f"There is no usable speech encoder '{path}': {reason}",
-            "Without internet give a folder with config.json, preprocessor_config.json and model.safetensors.",
-        ) from None
+        fix = "Without internet give a folder with config.json, preprocessor_config.json and model.safetensors."
+        raise EmolightError(f"There is no usable speech encoder '{path}': {reason}", fix) from None
     encoder = getattr(encoder, "encoder", encoder) if config.model_type == "whisper" else encoder
     name = settings.get("feature_extractor_type")
     fronts: dict[str, type[WhisperFront] | type[SampleFront]] = {
@@ -123,10 +121,8 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         "Wav2Vec2FeatureExtractor": SampleFront,
     }
     if name not in fronts or not hasattr(encoder.config, "num_hidden_layers"):
-        raise EmolightError(
-            f"'{path}' is a {config.model_type} with {name}, which is not known here.",
-            "Take Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio or MMS.",
-        )
+        problem = f"'{path}' is a {config.model_type} with {name}, which is not known here."
+        raise EmolightError(problem, "Take Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio or MMS.")
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode() + value.contiguous().numpy().tobytes())

@@ -126,7 +126,6 @@ def imagenet_state(weights: Any) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise EmolightError(
-            f"The ImageNet weights at {target} cannot be read: {reason}", "Delete the file and run again."
-        ) from None
+        problem = f"The ImageNet weights at {target} cannot be read: {reason}"
+        raise EmolightError(problem, "Delete the file and run again.") from None
     return state

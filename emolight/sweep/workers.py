@@ -101,10 +101,8 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if url.startswith("sqlite") and {node["NodeManagerHostname"] for node in nodes} != {socket.gethostname()}:
-            raise EmolightError(
-                "The Ray cluster has other machines, and SQLite serves one machine only.",
-                "Give a database that all of them reach: --storage postgresql://USER@HOST/DATABASE",
-            )
+            fix = "Give a database that all of them reach: --storage postgresql://USER@HOST/DATABASE"
+            raise EmolightError("The Ray cluster has other machines, and SQLite serves one machine only.", fix)
         devices, cpus = plan.sweep.devices_per_trial, [int(node["Resources"].get("CPU", 0)) for node in nodes]
         room = {"num_cpus": max(devices, min(max(cpus), sum(cpus) // workers))}
         room = {"num_cpus": 1, "num_gpus": devices} if ray.cluster_resources().get("GPU") else room

@@ -158,10 +158,8 @@ def make_corpus(
         with FileLock(root.with_name(f".{root.name}.lock")):
             return _standing(root, parameters) or _write(root, parameters)
     except OSError as error:
-        raise EmolightError(
-            f"The synthetic corpus cannot be written to '{root}': {error.strerror or error}.",
-            "Free space there, or choose another folder: --data.root DIR.",
-        ) from None
+        problem = f"The synthetic corpus cannot be written to '{root}': {error.strerror or error}."
+        raise EmolightError(problem, "Free space there, or choose another folder: --data.root DIR.") from None
 
 
 def _standing(root: Path, parameters: dict[str, Any]) -> int:
@@ -176,10 +174,8 @@ def _standing(root: Path, parameters: dict[str, Any]) -> int:
         marker, files = {}, {}
     foreign = sorted(set(sizes) - set(files) - ({MARKER} if marker else set()))
     if foreign:
-        raise EmolightError(
-            f"'{root}' holds files that are no part of a synthetic corpus, such as '{foreign[0]}'.",
-            "Choose an empty folder: --data.root DIR.",
-        )
+        problem = f"'{root}' holds files that are no part of a synthetic corpus, such as '{foreign[0]}'."
+        raise EmolightError(problem, "Choose an empty folder: --data.root DIR.")
     sizes.pop(MARKER, None)
     same = marker.get("parameters") == parameters and files == sizes
     return sum(name.endswith(".wav") for name in files) if same else 0
