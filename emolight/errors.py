@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 IMPORTS = "EMOLIGHT_IMPORTS"
 """Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
@@ -26,6 +27,15 @@ class EmolightError(Exception):
         # What a library says in several lines is quoted as one.
         lines = (re.sub(r"\s*[\r\n]\s*", " ", text.strip()) for text in (problem, fix))
         super().__init__("\n".join(filter(None, lines)))
+
+
+@contextmanager
+def refusals(problem: str, fix: str) -> Iterator[None]:
+    """What the system refuses, as :class:`EmolightError`: the ``problem`` and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise EmolightError(f"{problem}: {error.strerror or error}.", fix) from None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

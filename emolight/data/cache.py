@@ -11,9 +11,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +23,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
 from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 
 VERSION = 5
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
@@ -123,7 +122,7 @@ def open_cache(
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_folder()
     trim = "untrimmed" if trim_db is None else f"trimmed{float(trim_db)!r}dB"
     folder = cache_dir / f"waveforms-v{VERSION}-{int(sample_rate)}Hz-{trim}"
-    with refusals(cache_dir):
+    with writing(cache_dir):
         folder.mkdir(parents=True, exist_ok=True)
         opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db), suspect)
         if opening.missing:
@@ -237,14 +236,10 @@ class _Opening:
         return cache
 
 
-@contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """What the system refuses, as :class:`EmolightError`."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"The waveform cache cannot be written in '{folder}': {error.strerror or error}."
-        raise EmolightError(problem, "Free space there, or choose another folder: --data.cache_dir DIR.") from None
+def writing(folder: Path) -> AbstractContextManager[None]:
+    """For what writes to a cache: what the system refuses is an :class:`EmolightError`."""
+    fix = "Free space there, or choose another folder: --data.cache_dir DIR."
+    return refusals(f"The waveform cache cannot be written in '{folder}'", fix)
 
 
 def _prune(folder: Path, days: float) -> None:
@@ -282,7 +277,7 @@ def main(argv: list[str]) -> int:
     found = sorted(path for path in cache_dir.glob("waveforms-v*") if path.is_dir())
     if options.prune is not None:
         before = sum(map(_size, found))
-        with refusals(cache_dir):
+        with writing(cache_dir):
             for folder in found:
                 _prune(folder, options.prune)
         found = [folder for folder in found if folder.exists()]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from emolight.data.corpora import CORPORA
 from emolight.data.corpus import UNKNOWN, Corpus, Fold
 from emolight.data.splits import ALL_TEST, SUBSETS, Split
 from emolight.errors import EmolightError, check_choice
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BY_SPEAKER = {"speakers5": 5, "loso": 3}  # protocols of any corpus that need so many speakers
 WITHOUT_FOLDS = ("random", "subset")
@@ -53,8 +50,6 @@ def _five_parts(clips: pd.DataFrame, seed: int) -> list[tuple[str, ...]]:
     Speakers are dealt out, about the most talkative first, always to the group that has the fewest of their sex and
     then the fewest clips; the most even of :data:`DEALS` such deals is taken.
     """
-    import pandas as pd
-
     counts = pd.crosstab(clips["speaker"], clips["emotion"])
     clips_of = counts.to_numpy(dtype=float)  # [speakers, emotions]
     first = clips.drop_duplicates("speaker").set_index("speaker").reindex(counts.index)

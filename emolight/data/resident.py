@@ -13,8 +13,6 @@ from emolight.data.clips import ClipDataset
 
 SHARE = 0.25
 """The part of a device's free memory that waveforms may take."""
-STEP = 2**24
-"""Samples that travel at once."""
 
 
 class ResidentClips:
@@ -30,14 +28,8 @@ class ResidentClips:
         self.sizes = sizes_of(cache, clip_ids)
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.device, self.samples = device, torch.empty(int(self.sizes.sum()), device=device)
-        waiting: list[np.ndarray] = []
-        first = last = 0
-        for number, clip_id in enumerate(clip_ids):
-            waiting.append(cache.waveform(clip_id))
-            last += len(waiting[-1])
-            if last - first >= STEP or number == len(clip_ids) - 1:
-                self.samples[first:last].copy_(torch.from_numpy(np.concatenate(waiting)))
-                waiting, first = [], last
+        for clip_id, start, size in zip(clip_ids, self.starts, self.sizes, strict=True):
+            self.samples[start : start + size] = torch.tensor(cache.waveform(clip_id))
 
 
 class ResidentLoader:

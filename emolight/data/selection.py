@@ -8,15 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from emolight.data.corpora import Spec, corpus_of
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
 from emolight.data.splits import plain_number
 from emolight.errors import EmolightError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,6 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     """Find the clips of the corpora and keep those that are meant."""
-    import pandas as pd
 
     found: list[Discovery] = []
     for corpus, root in places:

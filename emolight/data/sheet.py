@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +43,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
     """
     import pandas as pd  # here, because predictions start faster without it
 
-    try:
+    with refusals(f"The {what} {path} cannot be read", "Check the path."):
         content = path.read_bytes()
-    except OSError as error:
-        raise EmolightError(f"The {what} {path} cannot be read: {error.strerror}.", "Check the path.") from None
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -7,17 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import filelock
+import pandas as pd
 
 from emolight.data.corpus import UNKNOWN
 from emolight.data.sheet import read_sheet, shown
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.files import remove_left_overs, write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUBSETS = ("train", "val", "test")
 COLUMNS = ("clip_id", "emotion", "speaker", "subset", "protocol")
@@ -163,16 +160,14 @@ class Split:
 
 def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
     """Read the split at ``path``, or write ``made`` there; it is never rewritten; of several processes one writes."""
-    try:
+    fix = "Free the place, or choose another folder: --data.splits_dir DIR."
+    with refusals(f"The split cannot be written to {path}", fix):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(path.with_name(f".{path.name}.lock")):
                 remove_left_overs(path.parent, f".{path.name}.*.part")
                 if not path.exists():
                     made.write(path)
-    except OSError as error:
-        problem = f"The split cannot be written to {path}: {error.strerror or error}."
-        raise EmolightError(problem, "Free the place, or choose another folder: --data.splits_dir DIR.") from None
     split = Split.read(path, clips, complete=True)
     if split.label != made.label:
         problem = f"{path} holds the split '{split.label}', asked for '{made.label}'."

@@ -31,7 +31,7 @@ from emolight.files import write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
-from emolight.run.options import add_enrolment, check_enrolment, differences, parse_own
+from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.precision import fast_precision
 from emolight.run.words import command_parser
 
@@ -56,7 +56,7 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The parsed options, and the complete configuration of their ``fit``; EmolightError where ``fit`` refuses one."""
-    options, rest = parse_own(parser, argv)
+    options, rest = parser.parse_known_args(argv)
     if fixed := [name for word in rest if (name := word.partition("=")[0]) in OF_RUNS]:
         fix = "Use --protocol, --folds and --seeds where the command has them."
         raise EmolightError(f"{fixed[0]} cannot be given here: it changes from run to run.", fix)
@@ -72,7 +72,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
 def data_of(config: dict[str, Any], protocol: str | None = None) -> EmotionDataModule:
     """The data of the first fold of a protocol, or of the corpus' own, set up: what is wrong with it shows early."""
     data = EmotionDataModule(**{**config["data"], "protocol": protocol, "fold": None, "split_csv": None})
-    data.prepare_data()
     data.setup()
     return data
 
@@ -184,7 +183,6 @@ def score_robustness(result: Result, root: str | list[str] | None) -> None:
     parts: dict[str, list[pd.DataFrame]] = {}
     for (fold, seed), run in runs_of(result).items():
         data = run.data(root=root)
-        data.prepare_data()
         data.setup()
         clips = data.clips.iloc[data.subset(result.subset)]
         print(f"fold {fold} seed {seed}: {len(clips)} clips, disturbed", flush=True)

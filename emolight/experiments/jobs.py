@@ -52,8 +52,7 @@ def run_all(tasks: Sequence[Task], workers: int, devices: int = 1) -> None:
     def check() -> None:
         if failed := [task for task in tasks if task.code not in (0, None)]:
             first = failed[0]
-            problem = first.last_line("emolight: ").removeprefix("emolight: ") or first.last_line()
-            problem = f"{len(failed)} of {len(tasks)} failed, the first: {first.label}: {problem}"
+            problem = f"{len(failed)} of {len(tasks)} failed, the first: {first.label}: {first.reason}"
             raise EmolightError(problem, f"See {first.log}; the same command goes on with what is missing.")
 
     def ended(task: Task) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
@@ -10,9 +12,6 @@ from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, 
 from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run.words import command_parser
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:

@@ -47,6 +47,11 @@ class Task:
     seconds: float = field(default=0.0, init=False)
     starts: int = field(default=0, init=False)
 
+    @property
+    def reason(self) -> str:
+        """The error in its log, or the last line."""
+        return (self.last_line("emolight: ") or self.last_line()).removeprefix("emolight: ")
+
     def last_line(self, pattern: str = "") -> str:
         """The last line of its log that begins with the pattern, or an empty text."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
@@ -27,9 +27,6 @@ from emolight.experiments.summary import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
 from emolight.run.words import command_parser
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CLEAN = DISTURBANCES[0].name
 
@@ -132,7 +129,6 @@ def main(argv: list[str]) -> int:
         raise EmolightError(f"Split '{run.split.label}' has no {subset} clips.", f"Take --subset {other}.")
     recognizer = load(checkpoint, options.device)
     data = run.data(root=options.root)
-    data.prepare_data()
     data.setup()
     held = data.clips.iloc[data.subset(subset)].reset_index(drop=True)
     clips = held if options.limit is None else spread(held, options.limit)

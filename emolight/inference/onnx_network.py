@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emolight.data.audio import Waveform
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.inference.network import Array, Network, Probabilities, Speakers
 from emolight.inference.prediction import Contract
 
@@ -45,10 +45,8 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         import onnxruntime
     except ImportError:
         raise EmolightError("Predicting with an ONNX file needs onnxruntime.", INSTALL) from None
-    try:
+    with refusals(f"{path} cannot be read", AGAIN):
         content = path.read_bytes()
-    except OSError as error:
-        raise EmolightError(f"{path} cannot be read: {error.strerror}.", AGAIN) from None
     if not content[-SEAL:].startswith(MARK):
         problem = "has no checksum at its end: it is damaged or cut off, or is not an export of emolight"
         raise EmolightError(f"{path} {problem if content else 'is empty'}.", AGAIN)

@@ -18,7 +18,7 @@ from emolight.models.encoder_inputs import lengths_of
 from emolight.models.features import MFCC, slopes
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
-from emolight.models.parts import without_cast
+from emolight.models.parts import Float32
 
 N_MFCC, HOP = 40, 256
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -39,7 +39,7 @@ SHORTEST = 1600
 """Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
 
 
-class Classical(Embedder):
+class Classical(Float32, Embedder):
     """Statistics of a clip and a linear classifier, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
 
     The statistics are standardised by the training clips, and cut off at :data:`LIMIT`. Zeros behind a clip are
@@ -129,9 +129,6 @@ class Classical(Embedder):
         other = copy.deepcopy(self)
         other.front = self.front.exportable()
         return other
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
 
 
 def masked_statistics(image: Tensor, frames: Tensor) -> Tensor:

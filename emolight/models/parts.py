@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from emolight.errors import EmolightError, nearest, trusted_module
 
@@ -152,3 +152,10 @@ def _plain(name: str, value: Any) -> Any:
 def without_cast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """``fn`` of ``nn.Module._apply``, which moves and casts, without the cast: what must stay float32 stays so."""
     return lambda tensor: moved if (moved := fn(tensor)).dtype == tensor.dtype else tensor.to(moved.device)
+
+
+class Float32(nn.Module):
+    """A module whose buffers and parameters stay float32, whatever the precision around it."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]

@@ -12,20 +12,18 @@ import re
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
+import pandas as pd
 import yaml
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
@@ -54,7 +52,7 @@ class Run:
         """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
         if not Path(name).name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise EmolightError(f"The name '{name}' leads out of {logs}, or to itself.", "Pass another --name.")
-        try:
+        with refusals(f"No run folder can be made under {logs / name}", "Free the place, or pass another --name."):
             (logs / name).mkdir(parents=True, exist_ok=True)
             versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
             number = max((int(version) for version in versions if version.isdigit()), default=-1) + 1
@@ -62,10 +60,7 @@ class Run:
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir()
                     break
-            return cls(folder)
-        except OSError as error:
-            problem = f"No run folder can be made under {logs / name}: {error.strerror}."
-            raise EmolightError(problem, "Free the place, or pass another --name.") from None
+        return cls(folder)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

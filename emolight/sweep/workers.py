@@ -20,7 +20,7 @@ from emolight.errors import EmolightError
 from emolight.experiments.processes import MISTAKE, Task, run_processes
 from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, check_definition, finished, work
-from emolight.sweep.trial import Plan, drop_checkpoints, reason, run_trial
+from emolight.sweep.trial import Plan, drop_checkpoints, run_trial
 
 RESTARTS = 3  # so many workers in a row may be lost without a finished trial between them
 PATIENCE = 60.0  # seconds for workers on Ray to give their slots back
@@ -61,7 +61,7 @@ def run_workers(study: optuna.Study, plan: Plan, url: str, workers: int, watch: 
         lost, done = (1 if now > done else lost + 1), now
         if task.code == MISTAKE or lost > RESTARTS:
             fix = f"See {task.log}; the same command goes on."
-            raise EmolightError(f"{task.label} ended with {task.code}: {reason(task)}", fix)
+            raise EmolightError(f"{task.label} ended with {task.code}: {task.reason}", fix)
         return True
 
     def look() -> None:

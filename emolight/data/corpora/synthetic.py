@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from emolight.data.corpora.ravdess import ARTICLE, EMOTIONS, FOLDERS, RAVDESS
 from emolight.data.corpus import Task
-from emolight.errors import EmolightError, check_choice
+from emolight.errors import EmolightError, check_choice, refusals
 from emolight.files import write_text
 
 if TYPE_CHECKING:
@@ -151,15 +151,13 @@ def make_corpus(
         **{"version": VERSION, "actors": actors, "repetitions": repetitions, "seed": seed},
         **{"duration": float(duration), "sample_rate": sample_rate, "emotions": sorted(set(emotions))},
     }
-    try:
+    fix = "Free space there, or choose another folder: --data.root DIR."
+    with refusals(f"The synthetic corpus cannot be written to '{root}'", fix):
         if count := _standing(root, parameters):
             return count
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.with_name(f".{root.name}.lock")):
             return _standing(root, parameters) or _write(root, parameters)
-    except OSError as error:
-        problem = f"The synthetic corpus cannot be written to '{root}': {error.strerror or error}."
-        raise EmolightError(problem, "Free space there, or choose another folder: --data.root DIR.") from None
 
 
 def _standing(root: Path, parameters: dict[str, Any]) -> int:
