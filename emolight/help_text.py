@@ -38,10 +38,8 @@ def generate() -> dict[str, dict[str, Any]]:
             contextlib.suppress(SystemExit),
         ):
             call(name, ["--help"])
-        options = sorted(
-            {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
-        )
-        options = [word for word in options if not word.endswith("+") and " --> " not in word]
+        words = {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
+        options = sorted(word for word in words if not word.endswith("+") and " --> " not in word)
         made[name] = {"help": text.getvalue(), "options": options}
     return made
 

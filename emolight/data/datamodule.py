@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
 from emolight.data.clips import ClipDataset, as_it_is, share
-from emolight.data.corpus import UNKNOWN, Corpus
+from emolight.data.corpus import UNKNOWN
 from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.resident import ResidentClips, ResidentLoader, fits
@@ -124,11 +124,6 @@ class EmotionDataModule(pl.LightningDataModule):
     def classes(self) -> list[str]:
         """Emotions in the order of the network's outputs."""
         return self.selection.classes
-
-    @property
-    def corpora(self) -> list[Corpus]:
-        """The corpora."""
-        return self.selection.corpora
 
     @property
     def corpus_name(self) -> str:

@@ -127,12 +127,11 @@ def main(argv: list[str]) -> int:
         raise EmolightError(problem, "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.")
     of_corpora = not options.by and any(not equals or name in CORPORA or "." in name for name, equals, _ in words)
     cells = between_corpora(config, options) if of_corpora else between_values(config, options)
-    rows = [score_row(table, trained_on=one, tested_on=other) for (one, other), table in cells.items()]
+    rows = {place: score_row(cells[place], trained_on=place[0], tested_on=place[1]) for place in cells}
     trained, tested = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    row_of = dict(zip(cells, rows, strict=True))
     title = f"{options.name}: UAR % with 95 % by speaker"
-    values = np.array([[100 * row_of[one, other]["uar"] for other in tested] for one in trained])
-    texts = [[cell(row_of[one, other], "\n") for other in tested] for one in trained]
+    values = np.array([[100 * rows[one, other]["uar"] for other in tested] for one in trained])
+    texts = [[cell(rows[one, other], "\n") for other in tested] for one in trained]
     figure = matrix_figure(values, texts, trained, tested, title)
     figure.axes[0].set(xlabel="tested on", ylabel="trained on")
     grid = Table("trained on", *(f"tested on {one}" for one in tested), title=title, title_justify="left")
@@ -140,5 +139,5 @@ def main(argv: list[str]) -> int:
         grid.add_row(one, *(text.replace("\n", " ") for text in cells_of))
     Console(highlight=False, markup=False).print(grid)
     name = "corpora" if of_corpora else options.by or words[0][0]
-    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), rows, figure)
+    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), [*rows.values()], figure)
     return 0

@@ -282,11 +282,8 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     if alpha <= 0:
         return images, targets
     both = torch.tensor([alpha, alpha], dtype=torch.float32)  # whatever the default type is under bf16-true
-    share = (
-        torch.distributions.Beta(both[0], both[1], validate_args=False)
-        .sample((len(images),))
-        .to(targets.device, non_blocking=True)
-    )
+    drawn = torch.distributions.Beta(both[0], both[1], validate_args=False).sample((len(images),))
+    share = drawn.to(targets.device, non_blocking=True)
     share = torch.maximum(share, 1 - share)
     other = torch.randperm(len(images), device=images.device)
     of_image = share.view(-1, *[1] * (images.dim() - 1)).to(images.dtype)

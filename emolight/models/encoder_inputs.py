@@ -136,15 +136,12 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
     )
     text = Path(card).read_text(encoding="utf-8", errors="replace")[:4000] if card else ""
     licence = re.search(r"^license:\s*(\S+)", text, re.M)
-    return (
-        encoder,
-        fronts[name](settings),
-        {
-            "revision": getattr(config, "_commit_hash", None) or revision,
-            "sha256": digest.hexdigest(),
-            "licence": licence[1] if licence else "unknown: see the encoder's page",
-        },
-    )
+    found = {
+        "revision": getattr(config, "_commit_hash", None) or revision,
+        "sha256": digest.hexdigest(),
+        "licence": licence[1] if licence else "unknown: see the encoder's page",
+    }
+    return encoder, fronts[name](settings), found
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def finish(
         console.print(f"  python -m emolight test --ckpt_path {folder}")
     if run.best.is_file():
         console.print(f"  python -m emolight predict {folder} my_voice.wav")
-    if any(corpus.citation == "made by emolight" for corpus in data.corpora):
+    if any(corpus.citation == "made by emolight" for corpus in data.selection.corpora):
         console.print("\nwith your own recordings, a CSV with the columns path, emotion and speaker:")
         console.print("  python -m emolight fit --config mfcc --data.corpus mine.csv")
 
