@@ -1,7 +1,5 @@
 """``python -m emolight``: answers help and typos at once, imports PyTorch only for the commands that need it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The one exception that users see, and the nearest-name help that its texts use."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -3,8 +3,6 @@
 Run ``python -m emolight.help_text`` after an option has changed; a test holds the file fresh.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

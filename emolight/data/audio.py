@@ -1,7 +1,5 @@
 """From a sound file or an array to a mono waveform, in blocks: there is never a second copy of a recording."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@
 at 1 - 1/32768 of full scale or above.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -167,7 +165,6 @@ def audit(
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    """Print a report of :func:`audit`."""
 
     def listed(title: str, lines: Sequence[str]) -> None:
         more = [f"… and {len(lines) - LISTED} more (--json lists all)"] if len(lines) > LISTED else []

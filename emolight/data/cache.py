@@ -3,8 +3,6 @@
 There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of trimming, for the clips of all corpora.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Clips as batches: fixed-length waveforms, and each process' share of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The LightningDataModule: from a corpus to batches of waveforms."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

@@ -4,8 +4,6 @@ An archive that already lies in the folder is used when its checksum is right. O
 deleted once it is unpacked; one that was there before stays.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """Embeddings of clips by a frozen network, computed once a clip and kept beside the waveforms."""
 
-from __future__ import annotations
-
 import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How clips are split: the published folds of a corpus, and the protocols that any corpus can be split by."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Clips that stay on a GPU: a batch is cut there, and nothing travels while a network trains."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which clips of which corpora are meant: labels renamed, columns filtered, several corpora put together."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

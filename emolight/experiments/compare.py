@@ -5,8 +5,6 @@ is tested, and p is corrected for all of them: number 1 was chosen by the same f
 comparisons with it alone would find differences between equal systems far too often.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """``python -m emolight crossval``: every fold and seed of a recipe, and the figures of all together."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What a few unlabelled recordings of each scored speaker gain: ``--enrol 0 5 10 all`` of ``crossval`` and ``test``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``python -m emolight ensemble``: a weighted mean of several systems' calibrated probabilities, clip by clip."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Many ``fit`` commands and the tests of what they trained, each in a process of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

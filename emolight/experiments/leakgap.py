@@ -1,7 +1,5 @@
 """``python -m emolight crossval leakgap``: what a random split flatters, by the same recipe under both."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.figure import Figure

@@ -5,8 +5,6 @@ Every recording is decoded and brought to the model's rate once. Each disturbanc
 it would be with such a recording.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

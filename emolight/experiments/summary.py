@@ -1,7 +1,5 @@
 """What many runs say together: one table of predictions, figures with intervals and controls, tables, plots."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Sequence

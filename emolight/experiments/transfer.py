@@ -4,8 +4,6 @@ Within one corpus the test speakers are held out as well. From one corpus to ano
 whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell is the mean over these models.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from typing import Any

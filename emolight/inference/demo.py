@@ -1,7 +1,5 @@
 """``python -m emolight demo``: try a model with your own voice in the browser."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

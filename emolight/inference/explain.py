@@ -1,7 +1,5 @@
 """Pictures of what a checkpoint saw: waveform, features, class activation map, probabilities."""
 
-from __future__ import annotations
-
 import textwrap
 from itertools import count
 from pathlib import Path, PurePath

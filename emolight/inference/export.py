@@ -1,7 +1,5 @@
 """``python -m emolight export``: a checkpoint as one ONNX file, waveform in, calibrated probabilities out."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

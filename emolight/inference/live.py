@@ -1,7 +1,5 @@
 """``predict --live``: what a model says of a microphone, a line a window."""
 
-from __future__ import annotations
-
 import queue
 import sys
 from collections import deque

@@ -1,7 +1,5 @@
 """An exported model as a function from waveforms to calibrated probabilities; needs onnxruntime and no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

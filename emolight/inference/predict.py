@@ -1,7 +1,5 @@
 """``python -m emolight predict``: what a model says of recordings, a row a recording and a row a window."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -4,8 +4,6 @@ Random numbers come from PyTorch's global generator, so that the run's seed fixe
 recordings by the same classes: :meth:`Disturbance.disturb` takes the strength that a training draws.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import ClassVar, Literal

@@ -4,8 +4,6 @@ A checkpoint is PyTorch's zip archive whose comment holds the SHA-256 of everyth
 goes wherever the file goes, and any program that reads PyTorch's files reads it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

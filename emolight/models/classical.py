@@ -1,7 +1,5 @@
 """The classical row: statistics of a clip over time, and a linear classifier fitted in one step."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Speech encoders of ``transformers``, and what they take: Whisper's log-mel, or samples."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator

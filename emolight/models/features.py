@@ -4,8 +4,6 @@ The definitions are librosa's (0.11): ``librosa.stft`` with a centred Hann windo
 ``librosa.filters.mel`` (Slaney scale and norm), ``librosa.power_to_db`` and ``librosa.feature.mfcc``.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings

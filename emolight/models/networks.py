@@ -1,7 +1,5 @@
 """What a network is, features in and logits out; and one for raw samples."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator

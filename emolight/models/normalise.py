@@ -1,7 +1,5 @@
 """Normalisation of features by statistics of the training clips."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

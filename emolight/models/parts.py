@@ -1,7 +1,5 @@
 """Parts of a model: front-ends, networks and augmentations, chosen by name and remembered as plain values."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Adaptation to a speaker: what all of their clips have in common is taken off, and a few unlabelled clips tell it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

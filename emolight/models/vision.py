@@ -1,7 +1,5 @@
 """torchvision's image networks, with a stem for the channels of the features."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from pickle import UnpicklingError

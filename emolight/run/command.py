@@ -1,7 +1,5 @@
 """The LightningCLI of ``fit``, ``validate`` and ``test``: links data and model, and gives every run its folder."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os

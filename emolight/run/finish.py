@@ -3,8 +3,6 @@
 The model card follows Mitchell et al., *Model Cards for Model Reporting*, 2019.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Mapping
@@ -127,7 +125,6 @@ def finish(
 
 
 def _grid(table: pd.DataFrame, subset: str) -> Table:
-    """The table of metrics."""
     values, ends = scores(table), bootstrap(table)["uar"]
     low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
     title = f"{SUBSETS[subset]}: {len(table)} clips of {table['speaker'].nunique()} speakers"

@@ -1,7 +1,5 @@
 """What a run brings to ``validate``, ``test`` and ``fit --resume``, and which options would contradict it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

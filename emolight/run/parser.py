@@ -1,7 +1,5 @@
 """The parser of ``fit``, ``validate`` and ``test``: short help, only trusted code, mistakes in plain words."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """Progress of training."""
 
-from __future__ import annotations
-
 import sys
 import time
 

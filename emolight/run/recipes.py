@@ -1,7 +1,5 @@
 """``python -m emolight recipes``: the recipes and sweeps that come along; with a folder, copies of them to edit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from emolight.files import write_text

@@ -1,7 +1,5 @@
 """The words of a command line: parsed, replaced, taken out, and what people mean by a mistyped one."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence

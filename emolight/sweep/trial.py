@@ -1,7 +1,5 @@
 """One trial: a ``fit`` like any other for each fold and seed; what is checked before the first; what is kept after."""
 
-from __future__ import annotations
-
 import gc
 import json
 import math

@@ -1,7 +1,5 @@
 """Workers, which take a study's slots: processes of this machine, or tasks of a Ray cluster, or started by hand."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
