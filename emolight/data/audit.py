@@ -194,8 +194,7 @@ def _show(report: Mapping[str, Any]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m emolight audit``; returns 1 when something is wrong with the recordings, else 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolight audit",
-        description="Check a folder of recordings against what its corpus published.",
+        prog="python -m emolight audit", description="Check a folder of recordings against what its corpus published."
     )
     parser.add_argument("root", type=Path, help="folder with the recordings; or a CSV that lists them")
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, a CSV, or module.Class; default: by file names")

@@ -53,17 +53,10 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         clips, length, rows = self.clips, self.dataset.length, self.dataset.rows[self.order]
-        sizes = clips.sizes[rows]
+        begin, sizes = clips.starts[rows], clips.sizes[rows]
         crops = [self.dataset.start(row, size) for row, size in zip(rows.tolist(), sizes.tolist(), strict=True)]
-        starts, ends, index, label = (
-            torch.from_numpy(values).to(clips.device)
-            for values in (
-                clips.starts[rows] + np.array(crops, dtype=np.int64),
-                clips.starts[rows] + sizes,
-                rows,
-                self.dataset.labels[rows],
-            )
-        )
+        values = (begin + np.array(crops, dtype=np.int64), begin + sizes, rows, self.dataset.labels[rows])
+        starts, ends, index, label = (torch.from_numpy(one).to(clips.device) for one in values)
         within = torch.arange(length, device=clips.device)
         for batch in range(self.batches):
             some = slice(batch * self.batch_size, (batch + 1) * self.batch_size)

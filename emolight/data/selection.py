@@ -111,15 +111,12 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         clips = clips.sort_values("clip_id", ignore_index=True)
         texts = clips.select_dtypes(exclude="number").columns
         clips[texts] = clips[texts].fillna("")  # columns that not all of them have
-    whole = Selection(
-        clips,
-        list(dict.fromkeys(name for part in parts for name in part.classes)),
-        corpora[0] if len(corpora) == 1 else Several(corpora),
-        corpora,
-        " + ".join(dict.fromkeys(part.task for part in parts)),
-        dict(sum((Counter(part.left_out) for part in parts), Counter())),
-        [note for part in parts for note in part.notes],
-    )
+    classes = list(dict.fromkeys(name for part in parts for name in part.classes))
+    task = " + ".join(dict.fromkeys(part.task for part in parts))
+    left_out = dict(sum((Counter(part.left_out) for part in parts), Counter()))
+    notes = [note for part in parts for note in part.notes]
+    as_one = corpora[0] if len(corpora) == 1 else Several(corpora)
+    whole = Selection(clips, classes, as_one, corpora, task, left_out, notes)
     if choice.emotions is not None:
         whole.classes = list(choice.emotions)
         here = set(whole.clips["emotion"])
@@ -193,7 +190,8 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
         clips = clips.assign(speaker=UNKNOWN)
     fix = "Write them alike in the table: as two speakers they could be in training and in test at once."
     _refuse_alike(f"The speakers of {corpus.name}", clips["speaker"].unique(), fix, _bare_speaker)
-    left_out = {**found.passed_over, f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
+    outside = {f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
+    left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
     for known, (of, values) in corpus.tasks.items() if not choice.label_map else ():
@@ -215,15 +213,9 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     if LOSSY & set(suffixes) and set(suffixes) - LOSSY:
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())
         notes.append(f"some files of {corpus.name} are compressed with loss and others are not: {mixed}")
-    return Selection(
-        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
-        [name for name in emotions if name in set(clips["emotion"])],
-        corpus,
-        [corpus],
-        title,
-        {reason: count for reason, count in left_out.items() if count},
-        notes,
-    )
+    clips = clips.assign(file=[str((root / path).absolute()) for path in clips["path"]])
+    classes = [name for name in emotions if name in set(clips["emotion"])]
+    return Selection(clips, classes, corpus, [corpus], title, left_out, notes)
 
 
 def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:

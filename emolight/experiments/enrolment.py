@@ -91,9 +91,8 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         uar = summarise(table)["pooled"]["uar"]
         low, high = uar["by_speaker"]
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        rows.append(
-            {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
-        )
+        row = {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
+        rows.append(row)
         print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%})", flush=True)
         if kind == "one emotion" or (count == "0" and about["runs"]):  # which the runs' own result is
             continue

@@ -15,14 +15,9 @@ from torchaudio import functional as audio
 
 from emolight.errors import EmolightError
 from emolight.models.level import convolved
-from emolight.models.parts import Part, Spec
+from emolight.models.parts import Part
 
-DEFAULT: tuple[Spec, ...] = (
-    {"class_path": "TimeShift"},
-    {"class_path": "Noise"},
-    {"class_path": "Gain"},
-    {"class_path": "SpecAugment"},
-)
+DEFAULT = ("TimeShift", "Noise", "Gain", "SpecAugment")
 """What training clips go through unless ``model.augment`` says otherwise; an empty list is nothing."""
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
 LONGEST = 30  # seconds that are read of each

@@ -23,12 +23,9 @@ PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FUNCTIONALS = 7 + len(PERCENTILES)
 SIZES = {"mfcc": FUNCTIONALS * 2 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
 PENALTIES = {
-    ("mfcc", "logistic"): 0.003,
-    ("mfcc", "svm"): 0.0001,
-    ("eGeMAPSv02", "logistic"): 0.1,
-    ("eGeMAPSv02", "svm"): 0.03,
-    ("ComParE_2016", "logistic"): 0.003,
-    ("ComParE_2016", "svm"): 0.00003,
+    "mfcc": {"logistic": 0.003, "svm": 0.0001},
+    "eGeMAPSv02": {"logistic": 0.1, "svm": 0.03},
+    "ComParE_2016": {"logistic": 0.003, "svm": 0.00003},
 }
 """scikit-learn's C by statistics and head: the best for the validation speakers of RAVDESS, both tasks, ``emobox6``."""
 LIMIT = 10.0
@@ -78,7 +75,7 @@ class Classical(Float32, Embedder):
     ) -> None:
         super().__init__(in_channels, num_classes)
         self.statistics, self.kind = statistics, head
-        self.inverse_penalty = inverse_penalty or PENALTIES[statistics, head]
+        self.inverse_penalty = inverse_penalty or PENALTIES[statistics][head]
         self.shape = (SIZES[statistics],)
         self.front: nn.Module | None = None
         if statistics == "mfcc":

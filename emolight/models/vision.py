@@ -67,11 +67,6 @@ class _Torchvision(Network):
         return logits
 
     @property
-    def head(self) -> nn.Module:
-        """The last linear layer."""
-        return self.network.get_submodule(self.last)
-
-    @property
     def cam_layer(self) -> CamLayer:
         """The last convolutions; five strides of 2, each with a kernel centred on its cell."""
         return CamLayer(self.network.get_submodule(self.cam), 32, 0.0)

@@ -1,7 +1,5 @@
 """The folder of a run: what stands in it, and the one way to read it."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -12,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import filelock
 import pandas as pd
@@ -48,7 +46,7 @@ class Run:
         return f"Run('{self.folder}')"
 
     @classmethod
-    def claim(cls, logs: Path, name: str) -> Run:
+    def claim(cls, logs: Path, name: str) -> Self:
         """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
         if not Path(name).name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise EmolightError(f"The name '{name}' leads out of {logs}, or to itself.", "Pass another --name.")
@@ -63,7 +61,7 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path) -> Self:
         """The run of a run folder, or of a checkpoint or folder in it; EmolightError where there is none."""
         if re.match(r"\w\w+:/", str(path)):
             raise EmolightError(f"'{path}' is an address; runs are read from files.", "Fetch it yourself first.")
@@ -78,7 +76,7 @@ class Run:
         raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", fix)
 
     @classmethod
-    def around(cls, path: Path) -> Run | None:
+    def around(cls, path: Path) -> Self | None:
         """The run that a path is, or lies in at most two folders deep; None when there is none."""
         real = path.resolve()
         folders = (path, *path.parents[:2], real, *real.parents[:2])
