@@ -113,7 +113,7 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         clips[texts] = clips[texts].fillna("")  # columns that not all of them have
     classes = list(dict.fromkeys(name for part in parts for name in part.classes))
     task = " + ".join(dict.fromkeys(part.task for part in parts))
-    left_out = dict(sum((Counter(part.left_out) for part in parts), Counter()))
+    left_out: dict[str, int] = dict(sum((Counter(part.left_out) for part in parts), Counter()))
     notes = [note for part in parts for note in part.notes]
     as_one = corpora[0] if len(corpora) == 1 else Several(corpora)
     whole = Selection(clips, classes, as_one, corpora, task, left_out, notes)
