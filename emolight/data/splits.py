@@ -1,12 +1,11 @@
 """Who trains, who validates, who is held out: a :class:`Split` of clips, and its CSV that every model shares."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import filelock
 import pandas as pd
@@ -109,12 +108,12 @@ class Split:
         """Write the CSV."""
         write_text(Path(path).expanduser(), self.to_csv())
 
-    def without(self, clip_ids: Iterable[str]) -> Split:
+    def without(self, clip_ids: Iterable[str]) -> Self:
         """The split without some clips, for those that cannot be read."""
-        return Split(self.table[~self.table["clip_id"].isin(list(clip_ids))].reset_index(drop=True), self.label)
+        return replace(self, table=self.table[~self.table["clip_id"].isin(list(clip_ids))].reset_index(drop=True))
 
     @classmethod
-    def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Split:
+    def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Self:
         """Read a split that this project, a spreadsheet or a script wrote; what is wrong is told with its line.
 
         Args:

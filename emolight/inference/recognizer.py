@@ -1,12 +1,10 @@
 """A trained model for recordings: files, arrays, windows, ONNX and the demo get the same preparation and checks."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +63,7 @@ class Recognizer:
 
     def enrol(
         self, recordings: str | Path | Sequence[Any], kind: str = "ordinary", sample_rate: int | None = None
-    ) -> Recognizer:
+    ) -> Self:
         """This model adapted to a speaker by some recordings of theirs, which need no labels.
 
         Recordings that are much longer than the model's clips count as several.

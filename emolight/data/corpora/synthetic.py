@@ -8,8 +8,6 @@ falls, swells, sinks or trembles, as in speech. The steps are the same in every 
 and extremes tell little of it. Actors follow it to different degrees, so that emotions overlap.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -17,7 +15,7 @@ import wave
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -27,9 +25,6 @@ from emolight.data.corpora.ravdess import ARTICLE, EMOTIONS, FOLDERS, RAVDESS
 from emolight.data.corpus import Task
 from emolight.errors import EmolightError, check_choice, refusals
 from emolight.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERSION = 2
 MARKER = "synthetic.json"
@@ -62,9 +57,8 @@ class Synthetic(RAVDESS):
         except (OSError, ValueError, LookupError, TypeError):
             make_corpus(root)
 
-    def expected(self) -> pd.DataFrame | None:
+    def expected(self) -> None:
         """Nothing was published."""
-        return None
 
 
 # Pitch level (semitones), log pitch range, log rate, loudness (dB), brightness, log jitter.
