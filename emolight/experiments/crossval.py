@@ -211,8 +211,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
                 raise EmolightError(f"{folder} was begun with {changed[0]}.", fix)
         before = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
         if before["hash"] != digest:
-            problem = f"{folder} was begun with {before['clips']} clips, those in '{root}' are others."
-            raise EmolightError(problem, fix)
+            raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
     write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 

@@ -64,8 +64,11 @@ def _batches(paths: Sequence[str]) -> list[list[str]]:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    about = "Predict the emotion of recordings with a trained model. A recording that is clearly longer than those of "
-    parser = command_parser("predict", f"{about}the training is judged by windows.")
+    about = (
+        "Predict the emotion of recordings with a trained model. A recording that is clearly longer than those of the"
+        " training is judged by windows."
+    )
+    parser = command_parser("predict", about)
     add = parser.add_argument
     add("model", type=Path, help="a run, a checkpoint (.ckpt), an exported model, a cross-validation or an ensemble")
     add("paths", nargs="*", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
