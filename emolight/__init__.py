@@ -20,26 +20,8 @@ if TYPE_CHECKING:
     from emolight.run.folder import Run
 
 __version__ = "0.1.0"
-__all__ = [
-    "CREMAD",
-    "EMODB",
-    "NEMO",
-    "RAVDESS",
-    "SAVEE",
-    "TESS",
-    "Corpus",
-    "EmolightError",
-    "EmotionClassifier",
-    "EmotionDataModule",
-    "Prediction",
-    "Recognizer",
-    "Run",
-    "Synthetic",
-    "Table",
-    "__version__",
-    "fit",
-    "load",
-]
+__all__ = ["CREMAD", "EMODB", "NEMO", "RAVDESS", "SAVEE", "TESS", "Corpus", "EmolightError", "EmotionClassifier"]
+__all__ += ["EmotionDataModule", "Prediction", "Recognizer", "Run", "Synthetic", "Table", "__version__", "fit", "load"]
 
 _PLACES = {
     "api": ("fit",),

@@ -1,7 +1,5 @@
 """``python -m emolight``: answers help and typos at once, imports PyTorch only for the commands that need it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -132,9 +130,8 @@ def run(argv: list[str]) -> int:
         print(f"emolight {__version__}")
         return 0
     if command.startswith("-"):
-        raise EmolightError(
-            f"The command comes first, received '{command}'.", "Type: python -m emolight fit " + shlex.join(argv)
-        )
+        problem = f"The command comes first, received '{command}'."
+        raise EmolightError(problem, "Type: python -m emolight fit " + shlex.join(argv))
     if f"crossval {command}" in MODULES:  # once commands of their own
         command, rest = "crossval", argv
     if command not in MODULES:

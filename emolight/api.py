@@ -1,7 +1,5 @@
 """A training in one line of Python, and what came out of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

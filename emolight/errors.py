@@ -1,12 +1,11 @@
 """The one exception that users see, and the nearest-name help that its texts use."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 IMPORTS = "EMOLIGHT_IMPORTS"
 """Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
@@ -28,6 +27,15 @@ class EmolightError(Exception):
         super().__init__("\n".join(filter(None, lines)))
 
 
+@contextmanager
+def refusals(problem: str, fix: str) -> Iterator[None]:
+    """What the system refuses, as :class:`EmolightError`: the ``problem`` and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise EmolightError(f"{problem}: {error.strerror or error}.", fix) from None
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``Did you mean 'angry'? `` for a mistyped name, or an empty string."""
     match = difflib.get_close_matches(name, list(valid), n=1)
@@ -43,10 +51,8 @@ def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
 
 def untrusted(what: str, name: str) -> EmolightError:
     """The error for a class from a module that nobody has vouched for; ``what`` is the option that names it."""
-    return EmolightError(
-        f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.",
-        f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}",
-    )
+    fix = f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}"
+    return EmolightError(f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.", fix)
 
 
 def trusted_module(what: str, name: str) -> None:

@@ -3,8 +3,6 @@
 Run ``python -m emolight.help_text`` after an option has changed; a test holds the file fresh.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io
@@ -38,10 +36,8 @@ def generate() -> dict[str, dict[str, Any]]:
             contextlib.suppress(SystemExit),
         ):
             call(name, ["--help"])
-        options = sorted(
-            {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
-        )
-        options = [word for word in options if not word.endswith("+") and " --> " not in word]
+        words = {word for action in parsers[-1]._actions for word in action.option_strings if word[:2] == "--"}
+        options = sorted(word for word in words if not word.endswith("+") and " --> " not in word)
         made[name] = {"help": text.getvalue(), "options": options}
     return made
 

@@ -1,7 +1,5 @@
 """From a sound file or an array to a mono waveform, in blocks: there is never a second copy of a recording."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -70,10 +68,8 @@ def from_array(samples: ArrayLike) -> Waveform:
     except ValueError:
         array = np.empty(0, dtype=object)  # channels of different lengths
     if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or not array.size:
-        raise EmolightError(
-            f"A waveform is [T], [T, channels] or [channels, T] of numbers, received {array.dtype} {array.shape}.",
-            "Pass one recording; predict_batch takes several.",
-        )
+        problem = f"A waveform is [T], [T, channels] or [channels, T] of numbers, received {array.dtype} {array.shape}."
+        raise EmolightError(problem, "Pass one recording; predict_batch takes several.")
     array = array[:, None] if array.ndim == 1 else array.T if array.shape[0] < array.shape[1] else array
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)

@@ -4,8 +4,6 @@
 at 1 - 1/32768 of full scale or above.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -167,7 +165,6 @@ def audit(
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    """Print a report of :func:`audit`."""
 
     def listed(title: str, lines: Sequence[str]) -> None:
         more = [f"… and {len(lines) - LISTED} more (--json lists all)"] if len(lines) > LISTED else []
@@ -197,8 +194,7 @@ def _show(report: Mapping[str, Any]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m emolight audit``; returns 1 when something is wrong with the recordings, else 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m emolight audit",
-        description="Check a folder of recordings against what its corpus published.",
+        prog="python -m emolight audit", description="Check a folder of recordings against what its corpus published."
     )
     parser.add_argument("root", type=Path, help="folder with the recordings; or a CSV that lists them")
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, a CSV, or module.Class; default: by file names")

@@ -3,17 +3,14 @@
 There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of trimming, for the clips of all corpora.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +21,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
 from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 
 VERSION = 5
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
@@ -90,10 +87,8 @@ class WaveformCache:
         span = fresh._spans.get(clip_id) if fresh.hashes[clip_id] == self.hashes[clip_id] else None
         if span is None or (values := read(self.folder, span, self._maps)) is None:
             path = self._parts[clip_id][0]
-            raise EmolightError(
-                f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed.",
-                "Restore it, or start again with the recordings as they are now.",
-            )
+            problem = f"The waveform of {clip_id} is damaged, and its recording '{path}' is gone or changed."
+            raise EmolightError(problem, "Restore it, or start again with the recordings as they are now.")
         self._spans[clip_id] = span
         return values
 
@@ -125,7 +120,7 @@ def open_cache(
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_folder()
     trim = "untrimmed" if trim_db is None else f"trimmed{float(trim_db)!r}dB"
     folder = cache_dir / f"waveforms-v{VERSION}-{int(sample_rate)}Hz-{trim}"
-    with refusals(cache_dir):
+    with writing(cache_dir):
         folder.mkdir(parents=True, exist_ok=True)
         opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db), suspect)
         if opening.missing:
@@ -239,16 +234,10 @@ class _Opening:
         return cache
 
 
-@contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """What the system refuses, as :class:`EmolightError`."""
-    try:
-        yield
-    except OSError as error:
-        raise EmolightError(
-            f"The waveform cache cannot be written in '{folder}': {error.strerror or error}.",
-            "Free space there, or choose another folder: --data.cache_dir DIR.",
-        ) from None
+def writing(folder: Path) -> AbstractContextManager[None]:
+    """For what writes to a cache: what the system refuses is an :class:`EmolightError`."""
+    fix = "Free space there, or choose another folder: --data.cache_dir DIR."
+    return refusals(f"The waveform cache cannot be written in '{folder}'", fix)
 
 
 def _prune(folder: Path, days: float) -> None:
@@ -280,14 +269,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--prune", type=float, nargs="?", const=30.0, metavar="DAYS", help=how)
     options = parser.parse_args(argv)
     if options.prune is not None and not options.prune >= 0:
-        raise EmolightError(
-            f"--prune is {options.prune:g}; it must be at least 0.", "It is a number of days, such as 30."
-        )
+        problem = f"--prune is {options.prune:g}; it must be at least 0."
+        raise EmolightError(problem, "It is a number of days, such as 30.")
     cache_dir = (options.cache_dir or default_folder()).expanduser()
     found = sorted(path for path in cache_dir.glob("waveforms-v*") if path.is_dir())
     if options.prune is not None:
         before = sum(map(_size, found))
-        with refusals(cache_dir):
+        with writing(cache_dir):
             for folder in found:
                 _prune(folder, options.prune)
         found = [folder for folder in found if folder.exists()]

@@ -1,8 +1,7 @@
 """Clips as batches: fixed-length waveforms, and each process' share of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from emolight.data.audio import fix_length
 from emolight.data.cache import WaveformCache
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset[dict[str, Tensor]]):
     """Clips as fixed-length waveforms, a batch at a time: longer ones are cropped, shorter ones get zeros behind.
 
@@ -21,19 +21,14 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     of a waveform. Random crops follow from seed, epoch and clip alone; without a seed all are of the middle.
     """
 
-    def __init__(
-        self,
-        cache: WaveformCache,
-        clip_ids: Sequence[str],
-        labels: np.ndarray,
-        rows: np.ndarray,
-        length: int,
-        seed: int | None = None,
-    ) -> None:
-        self.cache, self.clip_ids, self.labels, self.rows = cache, clip_ids, labels, rows
-        self.length, self.seed = length, seed
-        self.epoch = 0
-        self.embeddings: np.ndarray | None = None
+    cache: WaveformCache
+    clip_ids: Sequence[str]
+    labels: np.ndarray
+    rows: np.ndarray
+    length: int
+    seed: int | None = None
+    epoch: int = 0
+    embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

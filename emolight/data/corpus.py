@@ -199,10 +199,8 @@ def clip_table(rows: Sequence[Mapping[str, object]] | pd.DataFrame) -> pd.DataFr
 
     table = pd.DataFrame(rows)
     if missing := [name for name in REQUIRED if name not in table]:
-        raise EmolightError(
-            f"The clips have no {' and no '.join(missing)}, only {', '.join(map(str, table.columns))}.",
-            f"The corpus must give {', '.join(REQUIRED)} of each.",
-        )
+        problem = f"The clips have no {' and no '.join(missing)}, only {', '.join(map(str, table.columns))}."
+        raise EmolightError(problem, f"The corpus must give {', '.join(REQUIRED)} of each.")
     table = table[[*REQUIRED, *(name for name in table.columns if name not in REQUIRED)]]
     return table.astype(dict.fromkeys(REQUIRED, str)).sort_values("clip_id", ignore_index=True)
 

@@ -1,7 +1,5 @@
 """The LightningDataModule: from a corpus to batches of waveforms."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil
@@ -22,7 +20,7 @@ from torch.utils.data import DataLoader
 from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
 from emolight.data.clips import ClipDataset, as_it_is, share
-from emolight.data.corpus import UNKNOWN, Corpus
+from emolight.data.corpus import UNKNOWN
 from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.resident import ResidentClips, ResidentLoader, fits
@@ -127,11 +125,6 @@ class EmotionDataModule(pl.LightningDataModule):
         return self.selection.classes
 
     @property
-    def corpora(self) -> list[Corpus]:
-        """The corpora."""
-        return self.selection.corpora
-
-    @property
     def corpus_name(self) -> str:
         """Names of the corpora, for tables."""
         return self.selection.corpus.name
@@ -178,10 +171,8 @@ class EmotionDataModule(pl.LightningDataModule):
         cache = open_cache(used, self.cache_dir, self.sample_rate, self.trim_db)
         bad = [clip_id for clip_id in used["clip_id"] if clip_id in cache.problems]
         if bad and self.on_bad_clip == "error":
-            raise EmolightError(
-                f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}",
-                "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip.",
-            )
+            fix = "Restore them (python -m emolight audit lists all), or pass --data.on_bad_clip skip."
+            raise EmolightError(f"{len(bad)} of the clips cannot be used, the first: {cache.problems[bad[0]]}", fix)
         if bad:
             self.selection.left_out["clips that cannot be read"] = len(bad)
             self.selection.notes.append(f"{len(bad)} clips cannot be read and are left out (data.on_bad_clip skip)")
@@ -244,10 +235,8 @@ class EmotionDataModule(pl.LightningDataModule):
         """Batches of a subset, or of all clips; the share of this process."""
         rows = self.subset(subset) if subset else np.arange(len(self.clips))
         if not len(rows):
-            raise EmolightError(
-                f"Split '{self.split.label}' has no {subset} clips.",
-                "Use `validate` for the validation clips, or a protocol that holds speakers out.",
-            )
+            fix = "Use `validate` for the validation clips, or a protocol that holds speakers out."
+            raise EmolightError(f"Split '{self.split.label}' has no {subset} clips.", fix)
         dataset, trainer = self.dataset(rows, seed), self.trainer
         dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)

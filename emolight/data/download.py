@@ -4,8 +4,6 @@ An archive that already lies in the folder is used when its checksum is right. O
 deleted once it is unpacked; one that was there before stays.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import shutil
@@ -47,10 +45,8 @@ def download(
 
     root = Path(root).expanduser()
     if not corpus.archives:
-        raise EmolightError(
-            f"The recordings of {corpus.name} cannot be fetched by this command.",
-            f"Get them from the publisher ({corpus.citation or 'see there'}) and unpack them below {root}",
-        )
+        fix = f"Get them from the publisher ({corpus.citation or 'see there'}) and unpack them below {root}"
+        raise EmolightError(f"The recordings of {corpus.name} cannot be fetched by this command.", fix)
     archives = [archive for archive in corpus.archives if only.lower() in archive.name.lower()]
     if not archives:
         names = ", ".join(archive.name for archive in corpus.archives)
@@ -111,10 +107,8 @@ def _inside(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     name = PurePosixPath(info.filename.replace("\\", "/"))
     link = stat.S_ISLNK(info.external_attr >> 16)
     if link or name.is_absolute() or not name.parts or ".." in name.parts or ":" in name.parts[0]:
-        raise EmolightError(
-            f"{path} holds '{info.filename}', which is a link or leads out of its folder; nothing was unpacked.",
-            "This is not the published archive: delete it and run again.",
-        )
+        problem = f"{path} holds '{info.filename}', which is a link or leads out of its folder; nothing was unpacked."
+        raise EmolightError(problem, "This is not the published archive: delete it and run again.")
     return name
 
 

@@ -1,7 +1,5 @@
 """Embeddings of clips by a frozen network, computed once a clip and kept beside the waveforms."""
 
-from __future__ import annotations
-
 import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from emolight.data.audio import Waveform, fix_length
-from emolight.data.cache import WaveformCache, refusals
+from emolight.data.cache import WaveformCache, writing
 from emolight.data.shards import lock
 
 BATCH = 16
@@ -45,7 +43,7 @@ def embeddings(
     keys = [_digest(f"{cache.hashes[name]} {part}") for name, part in zip(ids, parts.tolist(), strict=True)]
     about = f"{network} {length} {cache.folder.name}"
     path = cache.folder.parent / f"embeddings-v1-{_digest(about).hex()[:16]}.sqlite"
-    with refusals(path.parent), lock(path), closing(sqlite3.connect(path)) as store:
+    with writing(path.parent), lock(path), closing(sqlite3.connect(path)) as store:
         store.execute("CREATE TABLE IF NOT EXISTS clips (key BLOB PRIMARY KEY, shape TEXT, value BLOB)")
         known = {row[0] for row in store.execute("SELECT key FROM clips")}
         missing = sorted(

@@ -1,19 +1,14 @@
 """How clips are split: the published folds of a corpus, and the protocols that any corpus can be split by."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from emolight.data.corpora import CORPORA
 from emolight.data.corpus import UNKNOWN, Corpus, Fold
 from emolight.data.splits import ALL_TEST, SUBSETS, Split
 from emolight.errors import EmolightError, check_choice
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BY_SPEAKER = {"speakers5": 5, "loso": 3}  # protocols of any corpus that need so many speakers
 WITHOUT_FOLDS = ("random", "subset")
@@ -53,8 +48,6 @@ def _five_parts(clips: pd.DataFrame, seed: int) -> list[tuple[str, ...]]:
     Speakers are dealt out, about the most talkative first, always to the group that has the fewest of their sex and
     then the fewest clips; the most even of :data:`DEALS` such deals is taken.
     """
-    import pandas as pd
-
     counts = pd.crosstab(clips["speaker"], clips["emotion"])
     clips_of = counts.to_numpy(dtype=float)  # [speakers, emotions]
     first = clips.drop_duplicates("speaker").set_index("speaker").reindex(counts.index)
@@ -103,10 +96,8 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
     else:
         label = "subset"
         if label not in clips:
-            raise EmolightError(
-                f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}.",
-                "Add it with train, val and test, or choose data.protocol speakers5.",
-            )
+            problem = f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}."
+            raise EmolightError(problem, "Add it with train, val and test, or choose data.protocol speakers5.")
         subset = clips[label].to_numpy()
         if strange := set(subset) - set(SUBSETS):
             problem = f"The column `subset` of {corpus.name} has '{min(strange)}'."
@@ -115,10 +106,8 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
         if name not in subset:
             present = ", ".join(sorted(set(clips["speaker"]))[:30])
             fix = "Call some of the training clips `val`, which choose the epoch." if label == "subset" else ""
-            raise EmolightError(
-                f"Split '{label}' leaves no clip for '{name}'; the corpus has speakers {present}.",
-                fix or "Choose another data.fold, or data.protocol random.",
-            )
+            problem = f"Split '{label}' leaves no clip for '{name}'; the corpus has speakers {present}."
+            raise EmolightError(problem, fix or "Choose another data.fold, or data.protocol random.")
     return Split(clips[["clip_id", "emotion", "speaker"]].assign(subset=subset), label)
 
 

@@ -1,7 +1,5 @@
 """Clips that stay on a GPU: a batch is cut there, and nothing travels while a network trains."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,8 +11,6 @@ from emolight.data.clips import ClipDataset
 
 SHARE = 0.25
 """The part of a device's free memory that waveforms may take."""
-STEP = 2**24
-"""Samples that travel at once."""
 
 
 class ResidentClips:
@@ -30,14 +26,8 @@ class ResidentClips:
         self.sizes = sizes_of(cache, clip_ids)
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.device, self.samples = device, torch.empty(int(self.sizes.sum()), device=device)
-        waiting: list[np.ndarray] = []
-        first = last = 0
-        for number, clip_id in enumerate(clip_ids):
-            waiting.append(cache.waveform(clip_id))
-            last += len(waiting[-1])
-            if last - first >= STEP or number == len(clip_ids) - 1:
-                self.samples[first:last].copy_(torch.from_numpy(np.concatenate(waiting)))
-                waiting, first = [], last
+        for clip_id, start, size in zip(clip_ids, self.starts, self.sizes, strict=True):
+            self.samples[start : start + size] = torch.tensor(cache.waveform(clip_id))
 
 
 class ResidentLoader:
@@ -63,17 +53,10 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         clips, length, rows = self.clips, self.dataset.length, self.dataset.rows[self.order]
-        sizes = clips.sizes[rows]
+        begin, sizes = clips.starts[rows], clips.sizes[rows]
         crops = [self.dataset.start(row, size) for row, size in zip(rows.tolist(), sizes.tolist(), strict=True)]
-        starts, ends, index, label = (
-            torch.from_numpy(values).to(clips.device)
-            for values in (
-                clips.starts[rows] + np.array(crops, dtype=np.int64),
-                clips.starts[rows] + sizes,
-                rows,
-                self.dataset.labels[rows],
-            )
-        )
+        values = (begin + np.array(crops, dtype=np.int64), begin + sizes, rows, self.dataset.labels[rows])
+        starts, ends, index, label = (torch.from_numpy(one).to(clips.device) for one in values)
         within = torch.arange(length, device=clips.device)
         for batch in range(self.batches):
             some = slice(batch * self.batch_size, (batch + 1) * self.batch_size)

@@ -1,22 +1,19 @@
 """Which clips of which corpora are meant: labels renamed, columns filtered, several corpora put together."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from emolight.data.corpora import Spec, corpus_of
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
 from emolight.data.splits import plain_number
 from emolight.errors import EmolightError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,13 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
     corpora = [corpus_of(one) for one in specs]
     roots: list[Any] = list(root) if isinstance(root, list | tuple) else [root] * (len(specs) if root is None else 1)
     if len(roots) != len(corpora):
-        raise EmolightError(
-            f"data.root is {root!r} for {len(corpora)} corpora.", "Give a list with a folder for each, or leave it out."
-        )
+        problem = f"data.root is {root!r} for {len(corpora)} corpora."
+        raise EmolightError(problem, "Give a list with a folder for each, or leave it out.")
     return [(one, Path(where or one.default_root).expanduser()) for one, where in zip(corpora, roots, strict=True)]
 
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     """Find the clips of the corpora and keep those that are meant."""
-    import pandas as pd
 
     found: list[Discovery] = []
     for corpus, root in places:
@@ -116,15 +111,12 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         clips = clips.sort_values("clip_id", ignore_index=True)
         texts = clips.select_dtypes(exclude="number").columns
         clips[texts] = clips[texts].fillna("")  # columns that not all of them have
-    whole = Selection(
-        clips,
-        list(dict.fromkeys(name for part in parts for name in part.classes)),
-        corpora[0] if len(corpora) == 1 else Several(corpora),
-        corpora,
-        " + ".join(dict.fromkeys(part.task for part in parts)),
-        dict(sum((Counter(part.left_out) for part in parts), Counter())),
-        [note for part in parts for note in part.notes],
-    )
+    classes = list(dict.fromkeys(name for part in parts for name in part.classes))
+    task = " + ".join(dict.fromkeys(part.task for part in parts))
+    left_out: dict[str, int] = dict(sum((Counter(part.left_out) for part in parts), Counter()))
+    notes = [note for part in parts for note in part.notes]
+    as_one = corpora[0] if len(corpora) == 1 else Several(corpora)
+    whole = Selection(clips, classes, as_one, corpora, task, left_out, notes)
     if choice.emotions is not None:
         whole.classes = list(choice.emotions)
         here = set(whole.clips["emotion"])
@@ -134,18 +126,15 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         if choice.scored and absent:
             whole.notes.append(f"never predicted, since no clip is labelled so: {', '.join(absent)}")
         elif absent:
-            raise EmolightError(
-                f"No clip is left of emotion '{absent[0]}', by data.emotions, data.task and data.filter.",
-                f"{nearest(absent[0], labels)}Labels: {', '.join(labels)}.",
-            )
+            problem = f"No clip is left of emotion '{absent[0]}', by data.emotions, data.task and data.filter."
+            raise EmolightError(problem, f"{nearest(absent[0], labels)}Labels: {', '.join(labels)}.")
     if not choice.scored:
         meant = set(map(_bare, whole.classes))
         fix = 'Write them alike, or pass --data.label_map \'{{"{}": "{}"}}\''
         _refuse_alike(f"The labels of {what}", [one for one in labels if _bare(one) in meant], fix, _bare)
     if len(whole.classes) < 2:
-        raise EmolightError(
-            f"The classes are [{', '.join(whole.classes)}]; a classifier needs at least two.", "Change data.emotions."
-        )
+        problem = f"The classes are [{', '.join(whole.classes)}]; a classifier needs at least two."
+        raise EmolightError(problem, "Change data.emotions.")
     return whole
 
 
@@ -201,7 +190,8 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
         clips = clips.assign(speaker=UNKNOWN)
     fix = "Write them alike in the table: as two speakers they could be in training and in test at once."
     _refuse_alike(f"The speakers of {corpus.name}", clips["speaker"].unique(), fix, _bare_speaker)
-    left_out = {**found.passed_over, f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
+    outside = {f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
+    left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
     for known, (of, values) in corpus.tasks.items() if not choice.label_map else ():
@@ -225,15 +215,9 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     if LOSSY & set(suffixes) and set(suffixes) - LOSSY:
         mixed = ", ".join(f"{count} × {name}" for name, count in suffixes.most_common())
         notes.append(f"some files of {corpus.name} are compressed with loss and others are not: {mixed}")
-    return Selection(
-        clips.assign(file=[str((root / path).absolute()) for path in clips["path"]]),
-        [name for name in emotions if name in set(clips["emotion"])],
-        corpus,
-        [corpus],
-        title,
-        {reason: count for reason, count in left_out.items() if count},
-        notes,
-    )
+    clips = clips.assign(file=[str((root / path).absolute()) for path in clips["path"]])
+    classes = [name for name in emotions if name in set(clips["emotion"])]
+    return Selection(clips, classes, corpus, [corpus], title, left_out, notes)
 
 
 def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:

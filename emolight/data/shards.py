@@ -5,13 +5,11 @@ recording it is. Whoever writes holds the folder's lock; readers need none. Samp
 what a killed writer left has no row, or half of one, and is not read.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from filelock import FileLock
@@ -144,7 +142,7 @@ class Writer:
             os.fsync(index.fileno())
         self.fresh = []
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

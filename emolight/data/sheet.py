@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +43,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
     """
     import pandas as pd  # here, because predictions start faster without it
 
-    try:
+    with refusals(f"The {what} {path} cannot be read", "Check the path."):
         content = path.read_bytes()
-    except OSError as error:
-        raise EmolightError(f"The {what} {path} cannot be read: {error.strerror}.", "Check the path.") from None
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -73,10 +71,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
         raise EmolightError(f"{path}, line {line}: two columns {shown(twice[0])}.", "Rename one of them.")
     for number, row in rows:
         if any(row[len(columns) :]):
-            raise EmolightError(
-                f"{path}, line {number}: {len(row)} fields, but {len(columns)} columns.",
-                f"Put quotes around a field that holds '{separator}'.",
-            )
+            problem = f"{path}, line {number}: {len(row)} fields, but {len(columns)} columns."
+            raise EmolightError(problem, f"Put quotes around a field that holds '{separator}'.")
         row += [""] * (len(columns) - len(row))
     table = pd.DataFrame([row[: len(columns)] for _, row in rows], dtype=str)[named]
     table.columns = pd.Index([columns[place] for place in named])

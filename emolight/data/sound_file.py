@@ -1,7 +1,5 @@
 """A sound file in blocks, by libsndfile; and whether the file is whole, where libsndfile does not say."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re
@@ -9,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import soundfile
@@ -46,7 +44,7 @@ class AudioError(EmolightError):
         super().__init__(f"{shown}: {reason}")
         self.path, self.reason = path, reason
 
-    def __reduce__(self) -> tuple[type[AudioError], tuple[str | Path, str]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[str | Path, str]]:
         return type(self), (self.path, self.reason)
 
 

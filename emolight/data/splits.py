@@ -1,23 +1,19 @@
 """Who trains, who validates, who is held out: a :class:`Split` of clips, and its CSV that every model shares."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 import filelock
+import pandas as pd
 
 from emolight.data.corpus import UNKNOWN
 from emolight.data.sheet import read_sheet, shown
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.files import remove_left_overs, write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUBSETS = ("train", "val", "test")
 COLUMNS = ("clip_id", "emotion", "speaker", "subset", "protocol")
@@ -105,21 +101,19 @@ class Split:
 
     def to_csv(self) -> str:
         """The split as CSV: the same split gives the same text on every system."""
-        text: str = self.table.assign(protocol=self.label).to_csv(
-            columns=list(COLUMNS), index=False, lineterminator="\n"
-        )
-        return text
+        table = self.table.assign(protocol=self.label)
+        return table.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
 
     def write(self, path: str | Path) -> None:
         """Write the CSV."""
         write_text(Path(path).expanduser(), self.to_csv())
 
-    def without(self, clip_ids: Iterable[str]) -> Split:
+    def without(self, clip_ids: Iterable[str]) -> Self:
         """The split without some clips, for those that cannot be read."""
-        return Split(self.table[~self.table["clip_id"].isin(list(clip_ids))].reset_index(drop=True), self.label)
+        return replace(self, table=self.table[~self.table["clip_id"].isin(list(clip_ids))].reset_index(drop=True))
 
     @classmethod
-    def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Split:
+    def read(cls, path: str | Path, clips: pd.DataFrame | None = None, complete: bool = False) -> Self:
         """Read a split that this project, a spreadsheet or a script wrote; what is wrong is told with its line.
 
         Args:
@@ -155,34 +149,26 @@ class Split:
             table["speaker"] = known["speaker"]  # a spreadsheet says 1.0
             left_out = sorted(set(clips["clip_id"]) - set(ids))
             if complete and left_out:
-                raise EmolightError(
-                    f"{path}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.",
-                    "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
-                )
+                fix = "Delete the file to write it anew, or give it by data.split_csv if it is meant."
+                raise EmolightError(f"{path}: {len(left_out)} clips of the corpus are missing, as {left_out[0]}.", fix)
         label = " ".join(protocols[0].split()) or CUSTOM
         return cls(table.sort_values("clip_id", ignore_index=True), label)
 
 
 def load_or_make(path: Path, made: Split, clips: pd.DataFrame) -> Split:
     """Read the split at ``path``, or write ``made`` there; it is never rewritten; of several processes one writes."""
-    try:
+    fix = "Free the place, or choose another folder: --data.splits_dir DIR."
+    with refusals(f"The split cannot be written to {path}", fix):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(path.with_name(f".{path.name}.lock")):
                 remove_left_overs(path.parent, f".{path.name}.*.part")
                 if not path.exists():
                     made.write(path)
-    except OSError as error:
-        raise EmolightError(
-            f"The split cannot be written to {path}: {error.strerror or error}.",
-            "Free the place, or choose another folder: --data.splits_dir DIR.",
-        ) from None
     split = Split.read(path, clips, complete=True)
     if split.label != made.label:
-        raise EmolightError(
-            f"{path} holds the split '{split.label}', asked for '{made.label}'.",
-            "Delete the file to write it anew, or give it by data.split_csv if it is meant.",
-        )
+        problem = f"{path} holds the split '{split.label}', asked for '{made.label}'."
+        raise EmolightError(problem, "Delete the file to write it anew, or give it by data.split_csv if it is meant.")
     return split
 
 

@@ -3,8 +3,6 @@
 Source: Guo et al., *On Calibration of Modern Neural Networks*, 2017.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

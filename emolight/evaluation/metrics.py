@@ -1,7 +1,5 @@
 """The metrics of training and validation, batch by batch; :mod:`.statistics` has those of a whole table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -4,8 +4,6 @@ A table may hold several predictions of a clip, one for each ``seed``. Every sco
 of scores, recalls and counts alike. It is never the score of their mean probabilities, which is an ensemble.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ not independent, so a resample draws speakers with all their clips and seeds; in
 to show how much too narrow they are.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple

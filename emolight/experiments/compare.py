@@ -5,9 +5,6 @@ is tested, and p is corrected for all of them: number 1 was chosen by the same f
 comparisons with it alone would find differences between equal systems far too often.
 """
 
-from __future__ import annotations
-
-import argparse
 import hashlib
 import json
 import os
@@ -25,19 +22,12 @@ from rich.table import Table
 
 from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
+from emolight.evaluation import statistics
 from emolight.evaluation.predictions import METRICS, metrics_of, unit_counts
-from emolight.evaluation.statistics import (
-    FEW_SPEAKERS,
-    few_speakers,
-    holm,
-    percentiles,
-    resampled_counts,
-    sign_flip,
-    speaker_shares,
-)
 from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.files import write_text
 from emolight.run.folder import LOGS
+from emolight.run.words import command_parser
 
 LEVEL, WIDTH = 0.05, 100
 LEAD = """\
@@ -114,11 +104,11 @@ def _ranked(results: list[Result]) -> Group:
     for result in results:
         counts = unit_counts(result.table, "speaker")
         # The same speakers are drawn for all. One speaker drawn again and again is no interval.
-        of_draws = drawn[result.name] = metrics_of(resampled_counts(counts))
-        shares[result.name] = speaker_shares(result.table)
+        of_draws = drawn[result.name] = metrics_of(statistics.resampled_counts(counts))
+        shares[result.name] = statistics.speaker_shares(result.table)
         row: dict[str, Any] = {"rank": 0, "name": result.name, "kind": result.kind}
         for name, value in metrics_of(counts.sum(axis=0)).items():
-            low, high = percentiles(of_draws[name]) if len(counts) > 1 else (None, None)
+            low, high = statistics.percentiles(of_draws[name]) if len(counts) > 1 else (None, None)
             row |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
         row |= {"clips": int(result.table["clip_id"].nunique()), "speakers": len(counts), "seeds": counts.shape[1]}
         row |= {"test_scored": result.openings, "speaker_independent": result.speaker_independent}
@@ -126,10 +116,11 @@ def _ranked(results: list[Result]) -> Group:
         rows.append({**row, "folder": str(result.folder)})
     rows.sort(key=lambda row: (-row["uar"], row["name"]))
     couples = [(one["name"], other["name"], one["uar"] - other["uar"]) for one, other in combinations(rows, 2)]
-    p_values = [sign_flip(shares[one] - shares[other]) for one, other, _ in couples]
+    p_values = [statistics.sign_flip(shares[one] - shares[other]) for one, other, _ in couples]
     pairs = []
-    for (one, other, difference), p, p_holm in zip(couples, p_values, holm(p_values), strict=True):
-        low, high = percentiles(drawn[one]["uar"] - drawn[other]["uar"]) if len(shares[one]) > 1 else (None, None)
+    for (one, other, difference), p, p_holm in zip(couples, p_values, statistics.holm(p_values), strict=True):
+        interval = statistics.percentiles(drawn[one]["uar"] - drawn[other]["uar"])
+        low, high = interval if len(shares[one]) > 1 else (None, None)
         found = {"one": one, "other": other, "difference": difference, "low": low, "high": high}
         pairs.append({**found, "p": p, "p_holm": p_holm, "differs": p_holm <= LEVEL})
     leads = {pair["other"]: pair for pair in pairs if pair["one"] == rows[0]["name"]}
@@ -172,9 +163,9 @@ def show(groups: Sequence[Group], pairs: bool = False) -> None:
             for pair in group["pairs"]:
                 table.add_row(pair["one"], pair["other"], *_lead(pair))
             console.print("every pair:", table, "", sep="\n")
-        if few := few_speakers(speakers):
+        if few := statistics.few_speakers(speakers):
             console.print(f"note: {few}\n")
-        if several and speakers < FEW_SPEAKERS:
+        if several and speakers < statistics.FEW_SPEAKERS:
             least = f"{2 / 2**speakers:.3g}"
             console.print(f"note: From {speakers} speakers p is never below {least}: nothing can be told to differ.\n")
     tested = [group for group in groups if group["pairs"]]
@@ -208,10 +199,7 @@ def _lead(one: dict[str, Any], prefix: str = "") -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight compare",
-        description="Rank results that may be ranked together, and test their differences.",
-    )
+    parser = command_parser("compare", "Rank results that may be ranked together, and test their differences.")
     about = "runs, cross-validations, or folders that contain such; default: lightning_logs"
     parser.add_argument("folders", nargs="*", type=Path, default=[LOGS], metavar="RUN", help=about)
     parser.add_argument("--pairs", action="store_true", help="show every pair, not only against number 1")

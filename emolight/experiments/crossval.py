@@ -1,7 +1,5 @@
 """``python -m emolight crossval``: every fold and seed of a recipe, and the figures of all together."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -31,8 +29,9 @@ from emolight.files import write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
-from emolight.run.options import add_enrolment, check_enrolment, differences, parse_own
+from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.precision import fast_precision
+from emolight.run.words import command_parser
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
@@ -55,7 +54,7 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The parsed options, and the complete configuration of their ``fit``; EmolightError where ``fit`` refuses one."""
-    options, rest = parse_own(parser, argv)
+    options, rest = parser.parse_known_args(argv)
     if fixed := [name for word in rest if (name := word.partition("=")[0]) in OF_RUNS]:
         fix = "Use --protocol, --folds and --seeds where the command has them."
         raise EmolightError(f"{fixed[0]} cannot be given here: it changes from run to run.", fix)
@@ -71,7 +70,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
 def data_of(config: dict[str, Any], protocol: str | None = None) -> EmotionDataModule:
     """The data of the first fold of a protocol, or of the corpus' own, set up: what is wrong with it shows early."""
     data = EmotionDataModule(**{**config["data"], "protocol": protocol, "fold": None, "split_csv": None})
-    data.prepare_data()
     data.setup()
     return data
 
@@ -183,7 +181,6 @@ def score_robustness(result: Result, root: str | list[str] | None) -> None:
     parts: dict[str, list[pd.DataFrame]] = {}
     for (fold, seed), run in runs_of(result).items():
         data = run.data(root=root)
-        data.prepare_data()
         data.setup()
         clips = data.clips.iloc[data.subset(result.subset)]
         print(f"fold {fold} seed {seed}: {len(clips)} clips, disturbed", flush=True)
@@ -214,8 +211,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
                 raise EmolightError(f"{folder} was begun with {changed[0]}.", fix)
         before = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
         if before["hash"] != digest:
-            problem = f"{folder} was begun with {before['clips']} clips, those in '{root}' are others."
-            raise EmolightError(problem, fix)
+            raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
     write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
@@ -227,12 +223,11 @@ def logs_of(config: dict[str, Any]) -> Path:
 
 def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:
     """Run the command; with ``choose``, :func:`emolight.sweep.nested.choose`, it has ``--nested``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval",
-        description="Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on"
-        " where it was stopped; folds and seeds that the folder has already stay in its result.",
-        allow_abbrev=False,
+    about = (
+        "Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on where it was"
+        " stopped; folds and seeds that the folder has already stay in its result."
     )
+    parser = command_parser("crossval", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "choose options within each fold: by this sweep, on the fold's own validation speakers"
@@ -244,9 +239,8 @@ def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | 
     options, config = parse(parser, argv)
     check_enrolment(options.enrol, config["model"]["speaker_norm"])
     if choose and options.nested and not options.nested.is_file():  # before the recordings are read
-        raise EmolightError(
-            f"There is no sweep {options.nested}.", "Name the YAML of a sweep, such as sweeps/mfcc.yaml."
-        )
+        problem = f"There is no sweep {options.nested}."
+        raise EmolightError(problem, "Name the YAML of a sweep, such as sweeps/mfcc.yaml.")
     data = data_of(config, options.protocol)
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     chosen = None

@@ -3,8 +3,6 @@
 None knows the model: where speech begins and ends is decided by :data:`SPEECH_DB`, so that all get the same recordings.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from functools import partial

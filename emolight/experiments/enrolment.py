@@ -1,15 +1,14 @@
 """What a few unlabelled recordings of each scored speaker gain: ``--enrol 0 5 10 all`` of ``crossval`` and ``test``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from emolight.data.corpus import UNKNOWN
@@ -25,13 +24,9 @@ from emolight.models.loading import load_classifier
 from emolight.models.networks import Embedder
 from emolight.models.speakers import KINDS, ORDINARY
 from emolight.run import cli
+from emolight.run.command import EmolightCLI
 from emolight.run.finish import independence
 from emolight.run.recorder import table_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from emolight.run.command import EmolightCLI
 
 DRAWS = 5
 Parts = dict[tuple[str, str], list[pd.DataFrame]]
@@ -47,7 +42,6 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
     parts = Parts()
     for (fold, seed), run in runs_of(result).items():
         data = run.data(root=root)
-        data.prepare_data()
         data.setup()
         print(f"fold {fold} seed {seed}: enrolment", flush=True)
         for way, draw, table in _ways(load_classifier(run.best), data, result.subset, counts, kinds):
@@ -97,9 +91,8 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         uar = summarise(table)["pooled"]["uar"]
         low, high = uar["by_speaker"]
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        rows.append(
-            {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
-        )
+        row = {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
+        rows.append(row)
         print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%})", flush=True)
         if kind == "one emotion" or (count == "0" and about["runs"]):  # which the runs' own result is
             continue

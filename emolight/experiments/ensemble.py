@@ -1,8 +1,5 @@
 """``python -m emolight ensemble``: a weighted mean of several systems' calibrated probabilities, clip by clip."""
 
-from __future__ import annotations
-
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +13,7 @@ from emolight.evaluation.predictions import PREFIX, class_names
 from emolight.experiments.results import Result, read_result, runs_of
 from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
 from emolight.run.folder import LOGS
+from emolight.run.words import command_parser
 
 Weights = Mapping[int, Sequence[float]]
 """Fold to the weight of each member."""
@@ -74,10 +72,8 @@ def validation_weights(results: Sequence[Result]) -> Weights:
     for result in results:
         parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs_of(result).items()]
         if not parts or result.subset == "val":
-            raise EmolightError(
-                f"{result.name} has no validation clips beside those that are scored, or no runs.",
-                "Take runs or cross-validations that hold test speakers out, or leave --weights out.",
-            )
+            fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
+            raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
         tables.append(pd.concat(parts, ignore_index=True))
     parts = joined(tables)
     folds = sorted({int(fold) for fold in parts[0]["fold"]})
@@ -120,11 +116,8 @@ def member_text(member: Mapping[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight ensemble",
-        description="The mean of the calibrated probabilities of runs or cross-validations of one protocol.",
-        allow_abbrev=False,
-    )
+    about = "The mean of the calibrated probabilities of runs or cross-validations of one protocol."
+    parser = command_parser("ensemble", about)
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"

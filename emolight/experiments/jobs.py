@@ -1,7 +1,5 @@
 """Many ``fit`` commands and the tests of what they trained, each in a process of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -52,11 +50,8 @@ def run_all(tasks: Sequence[Task], workers: int, devices: int = 1) -> None:
     def check() -> None:
         if failed := [task for task in tasks if task.code not in (0, None)]:
             first = failed[0]
-            problem = first.last_line("emolight: ").removeprefix("emolight: ") or first.last_line()
-            raise EmolightError(
-                f"{len(failed)} of {len(tasks)} failed, the first: {first.label}: {problem}",
-                f"See {first.log}; the same command goes on with what is missing.",
-            )
+            problem = f"{len(failed)} of {len(tasks)} failed, the first: {first.label}: {first.reason}"
+            raise EmolightError(problem, f"See {first.log}; the same command goes on with what is missing.")
 
     def ended(task: Task) -> bool:
         state = f"done in {clock(task.seconds)}" if task.code == 0 else "failed"

@@ -1,18 +1,15 @@
 """``python -m emolight crossval leakgap``: what a random split flatters, by the same recipe under both."""
 
-from __future__ import annotations
+from typing import Any
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from matplotlib.figure import Figure
 
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
 from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from emolight.run.words import command_parser
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:
@@ -45,21 +42,18 @@ def gap_figure(rows: list[dict[str, Any]], title: str) -> Figure:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval leakgap",
-        description="Train one recipe under a random split and with speakers held out, and show the difference."
-        " Finished cross-validations of the same --name are taken as they are. Unknown options go to `fit`.",
-        allow_abbrev=False,
+    about = (
+        "Train one recipe under a random split and with speakers held out, and show the difference. Finished"
+        " cross-validations of the same --name are taken as they are. Unknown options go to `fit`."
     )
+    parser = command_parser("crossval leakgap", about)
     add_fit_options(parser)
     options, config = parse(parser, argv)
     held = data_of(config, None if options.protocol == "random" else options.protocol)
     protocol = held.split.protocol
     if not held.split.clips("test") or not held.split.speaker_independent("test"):
-        raise EmolightError(
-            f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure.",
-            "Give one that does: --protocol speakers5.",
-        )
+        problem = f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure."
+        raise EmolightError(problem, "Give one that does: --protocol speakers5.")
     place = logs_of(config) / options.name
     random, held_out = (
         cross_validate(config, data, place / f"crossval_{name}", options.seeds, workers=options.workers).table

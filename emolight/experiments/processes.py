@@ -3,8 +3,6 @@
 On Linux the processes are forked from one that has imported the libraries already; elsewhere each is started anew.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re
@@ -46,6 +44,11 @@ class Task:
     code: int | None = field(default=None, init=False)
     seconds: float = field(default=0.0, init=False)
     starts: int = field(default=0, init=False)
+
+    @property
+    def reason(self) -> str:
+        """The error in its log, or the last line."""
+        return (self.last_line("emolight: ") or self.last_line()).removeprefix("emolight: ")
 
     def last_line(self, pattern: str = "") -> str:
         """The last line of its log that begins with the pattern, or an empty text."""
@@ -131,7 +134,6 @@ def _start(task: Task, variables: dict[str, str]) -> BaseProcess:
 def _in_process(
     target: Callable[..., object], arguments: tuple[Any, ...], log: str, again: bool, variables: dict[str, str]
 ) -> None:
-    """What the new process does."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stream = Path(log).open("a" if again else "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     for number in (1, 2):

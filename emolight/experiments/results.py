@@ -1,7 +1,5 @@
 """What a run or a cross-validation says, read from its folder, and what it may be compared with."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -5,15 +5,12 @@ Every recording is decoded and brought to the model's rate once. Each disturbanc
 it would be with such a recording.
 """
 
-from __future__ import annotations
-
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
@@ -27,9 +24,7 @@ from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.summary import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from emolight.run.words import command_parser
 
 CLEAN = DISTURBANCES[0].name
 
@@ -111,8 +106,7 @@ def print_card(rows: pd.DataFrame, title: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    about = "Score a model on its run's held-out clips, clean and disturbed."
-    parser = argparse.ArgumentParser(prog="python -m emolight robustness", description=about, allow_abbrev=False)
+    parser = command_parser("robustness", "Score a model on its run's held-out clips, clean and disturbed.")
     add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
     add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
     add("--subset", choices=tuple(SCORED), default="val", help=scoring)
@@ -133,7 +127,6 @@ def main(argv: list[str]) -> int:
         raise EmolightError(f"Split '{run.split.label}' has no {subset} clips.", f"Take --subset {other}.")
     recognizer = load(checkpoint, options.device)
     data = run.data(root=options.root)
-    data.prepare_data()
     data.setup()
     held = data.clips.iloc[data.subset(subset)].reset_index(drop=True)
     clips = held if options.limit is None else spread(held, options.limit)

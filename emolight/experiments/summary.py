@@ -1,14 +1,13 @@
 """What many runs say together: one table of predictions, figures with intervals and controls, tables, plots."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -21,9 +20,6 @@ from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
 from emolight.experiments.results import CROSSVAL, Result, runs_of
 from emolight.files import atomic_write, write_text
 from emolight.run.controls import control_features, control_tables, score_controls
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SUMMARY = "summary.json"
 WIDTH = 104
@@ -83,7 +79,6 @@ def control_scores(folds: Iterable[EmotionDataModule], subset: str) -> list[dict
     features = None
     parts: dict[str, list[pd.DataFrame]] = {}
     for data in folds:
-        data.prepare_data()
         data.setup()
         features = control_features(data, features)
         for name, table in control_tables(data, subset, features).items():

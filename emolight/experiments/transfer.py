@@ -4,8 +4,6 @@ Within one corpus the test speakers are held out as well. From one corpus to ano
 whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell is the mean over these models.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from typing import Any
@@ -26,6 +24,7 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
+from emolight.run.words import command_parser
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """What was trained on and what was tested on, to the predictions."""
@@ -107,13 +106,12 @@ def _slug(text: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight crossval transfer",
-        description="Train on some clips and test on others: by the values of a column of the corpus (--by channel,"
+    about = (
+        "Train on some clips and test on others: by the values of a column of the corpus (--by channel,"
         " or --train-on channel=speech --test-on channel=song), or from corpus to corpus (--train-on RAVDESS"
-        " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`.",
-        allow_abbrev=False,
+        " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`."
     )
+    parser = command_parser("crossval transfer", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     parser.add_argument("--by", metavar="COLUMN", help="each value of it against each")
@@ -123,18 +121,15 @@ def main(argv: list[str]) -> int:
     options, config = parse(parser, argv)
     words = [word.partition("=") for word in (*options.train_on, *options.test_on)]
     if not (options.by or words):
-        raise EmolightError(
-            "What should differ between training and test?",
-            "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.",
-        )
+        problem = "What should differ between training and test?"
+        raise EmolightError(problem, "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.")
     of_corpora = not options.by and any(not equals or name in CORPORA or "." in name for name, equals, _ in words)
     cells = between_corpora(config, options) if of_corpora else between_values(config, options)
-    rows = [score_row(table, trained_on=one, tested_on=other) for (one, other), table in cells.items()]
+    rows = {place: score_row(cells[place], trained_on=place[0], tested_on=place[1]) for place in cells}
     trained, tested = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    row_of = dict(zip(cells, rows, strict=True))
     title = f"{options.name}: UAR % with 95 % by speaker"
-    values = np.array([[100 * row_of[one, other]["uar"] for other in tested] for one in trained])
-    texts = [[cell(row_of[one, other], "\n") for other in tested] for one in trained]
+    values = np.array([[100 * rows[one, other]["uar"] for other in tested] for one in trained])
+    texts = [[cell(rows[one, other], "\n") for other in tested] for one in trained]
     figure = matrix_figure(values, texts, trained, tested, title)
     figure.axes[0].set(xlabel="tested on", ylabel="trained on")
     grid = Table("trained on", *(f"tested on {one}" for one in tested), title=title, title_justify="left")
@@ -142,5 +137,5 @@ def main(argv: list[str]) -> int:
         grid.add_row(one, *(text.replace("\n", " ") for text in cells_of))
     Console(highlight=False, markup=False).print(grid)
     name = "corpora" if of_corpora else options.by or words[0][0]
-    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), rows, figure)
+    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), [*rows.values()], figure)
     return 0

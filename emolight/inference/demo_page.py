@@ -1,7 +1,5 @@
 """The page of ``python -m emolight demo``, in Gradio."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The models of a cross-validation or of an ensemble as one, the weighted mean of their calibrated probabilities."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of what a checkpoint saw: waveform, features, class activation map, probabilities."""
 
-from __future__ import annotations
-
 import textwrap
 from itertools import count
 from pathlib import Path, PurePath
@@ -141,10 +139,8 @@ class Explainer:
 
     def __init__(self, source: Path, folder: Path, enrolled: Any = None) -> None:
         if onnx_file(source):
-            raise EmolightError(
-                f"{source} is an exported model; the class activation map needs its gradients.",
-                "Give the checkpoint that it was exported from: RUN/checkpoints/best.ckpt.",
-            )
+            problem = f"{source} is an exported model; the class activation map needs its gradients."
+            raise EmolightError(problem, "Give the checkpoint that it was exported from: RUN/checkpoints/best.ckpt.")
         self.model, self.folder = load_classifier(checkpoint_of(source)), folder.expanduser()
         self.taken: set[str] = set()
         self.enrolled = enrolled

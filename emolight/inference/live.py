@@ -1,12 +1,10 @@
 """``predict --live``: what a model says of a microphone, a line a window."""
 
-from __future__ import annotations
-
 import queue
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol
@@ -48,32 +46,29 @@ class Microphone:
             raise EmolightError("--live needs sounddevice.", 'Type: pip install "emolight[live]"') from None
         except OSError:
             raise EmolightError("sounddevice needs PortAudio.", "On Debian: apt install libportaudio2") from None
-        try:
+        with self._usable():
             device = self.library.query_devices(kind="input")
-        except self.library.PortAudioError as error:
-            raise self._unusable(error) from None
         self.name, self.rate = str(device["name"]), round(device["default_samplerate"])
 
     def __iter__(self) -> Iterator[Waveform]:
         heard: queue.SimpleQueue[Waveform] = queue.SimpleQueue()
-        settings = {"samplerate": self.rate, "channels": 1, "dtype": "float32"}
-        try:
-            with self.library.InputStream(callback=lambda block, *_: heard.put(block[:, 0].copy()), **settings) as now:
-                while now.active or not heard.empty():
-                    with suppress(queue.Empty):  # wait no longer, so that Ctrl-C is heard and a lost device noticed
-                        blocks = [heard.get(timeout=0.5)]
-                        blocks += [heard.get() for _ in range(heard.qsize())]
-                        yield np.concatenate(blocks)
-        except self.library.PortAudioError as error:
-            raise self._unusable(error) from None
+        settings: dict[str, Any] = {"samplerate": self.rate, "channels": 1, "dtype": "float32"}
+        settings["callback"] = lambda block, *_: heard.put(block[:, 0].copy())
+        with self._usable(), self.library.InputStream(**settings) as now:
+            while now.active or not heard.empty():
+                with suppress(queue.Empty):  # wait no longer, so that Ctrl-C is heard and a lost device noticed
+                    blocks = [heard.get(timeout=0.5)]
+                    blocks += [heard.get() for _ in range(heard.qsize())]
+                    yield np.concatenate(blocks)
         raise EmolightError(f"The microphone '{self.name}' has stopped.", "Connect it again.")
 
-    @staticmethod
-    def _unusable(error: Exception) -> EmolightError:
-        reason = " ".join(str(error).split())
-        return EmolightError(
-            f"No microphone can be used: {reason}.", "Connect one, or choose it in the system's settings."
-        )
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except self.library.PortAudioError as error:
+            problem = f"No microphone can be used: {' '.join(str(error).split())}."
+            raise EmolightError(problem, "Connect one, or choose it in the system's settings.") from None
 
 
 class Voice:

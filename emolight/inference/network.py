@@ -1,10 +1,8 @@
 """A model as a function of waveforms, and how a few recordings of a speaker shift it; needs numpy alone."""
 
-from __future__ import annotations
-
 import base64
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +39,7 @@ class Speakers:
         return {"shape": list(self.centre.shape), "values": base64.b64encode(values.tobytes()).decode()}
 
     @classmethod
-    def unpacked(cls, packed: dict[str, Any]) -> Speakers:
+    def unpacked(cls, packed: dict[str, Any]) -> Self:
         """Of what :meth:`packed` gave."""
         *values, strength = np.frombuffer(base64.b64decode(packed["values"]), "<f4").astype(np.float32)
         centre, ordinary = np.reshape(np.array(values, np.float32), (2, *packed["shape"]))

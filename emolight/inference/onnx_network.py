@@ -1,7 +1,5 @@
 """An exported model as a function from waveforms to calibrated probabilities; needs onnxruntime and no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emolight.data.audio import Waveform
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.inference.network import Array, Network, Probabilities, Speakers
 from emolight.inference.prediction import Contract
 
@@ -45,10 +43,8 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         import onnxruntime
     except ImportError:
         raise EmolightError("Predicting with an ONNX file needs onnxruntime.", INSTALL) from None
-    try:
+    with refusals(f"{path} cannot be read", AGAIN):
         content = path.read_bytes()
-    except OSError as error:
-        raise EmolightError(f"{path} cannot be read: {error.strerror}.", AGAIN) from None
     if not content[-SEAL:].startswith(MARK):
         problem = "has no checksum at its end: it is damaged or cut off, or is not an export of emolight"
         raise EmolightError(f"{path} {problem if content else 'is empty'}.", AGAIN)
@@ -93,8 +89,6 @@ class OnnxNetwork(Network):
         try:
             found: list[Array] = self.session.run(names, inputs)
         except Exception as error:  # see above; of Whisper above 30 s
-            raise EmolightError(
-                f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}",
-                "Take shorter windows.",
-            ) from None
+            problem = f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}"
+            raise EmolightError(problem, "Take shorter windows.") from None
         return found

@@ -1,7 +1,5 @@
 """``python -m emolight predict``: what a model says of recordings, a row a recording and a row a window."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io
@@ -20,6 +18,7 @@ from emolight.inference.predict_writers import FORMATS, Result, print_result, sh
 from emolight.inference.prediction import Clip
 from emolight.inference.recognizer import KINDS, Recognizer, load
 from emolight.inference.recordings import CONVERT, STDIN, count_suffixes, find_recordings
+from emolight.run.words import command_parser
 
 BATCH_BYTES = 2**24  # of sound files that are decoded together, the last one aside: an hour of speech takes no less
 
@@ -65,11 +64,11 @@ def _batches(paths: Sequence[str]) -> list[list[str]]:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight predict",
-        description="Predict the emotion of recordings with a trained model. A recording that is clearly longer "
-        "than those of the training is judged by windows.",
+    about = (
+        "Predict the emotion of recordings with a trained model. A recording that is clearly longer than those of the"
+        " training is judged by windows."
     )
+    parser = command_parser("predict", about)
     add = parser.add_argument
     add("model", type=Path, help="a run, a checkpoint (.ckpt), an exported model, a cross-validation or an ensemble")
     add("paths", nargs="*", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")
@@ -83,12 +82,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--abstain-below", type=float, default=0.0, metavar="P", help="no label below this confidence")
     add("--explain", type=Path, metavar="DIR", help="draw there what the model saw in every recording")
     add("--enrol", type=Path, metavar="FOLDER", help="recordings of the speaker without labels, to adapt the model by")
-    add(
-        "--enrol-as",
-        choices=KINDS,
-        default=next(iter(KINDS)),
-        help="they are in an ordinary voice, or mixed: of all emotions",
-    )
+    about = "they are in an ordinary voice, or mixed: of all emotions"
+    add("--enrol-as", choices=KINDS, default=next(iter(KINDS)), help=about)
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_intermixed_args(argv)  # RUN --whole FILE, too
     if not options.paths and not options.live:

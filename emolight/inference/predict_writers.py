@@ -1,7 +1,5 @@
 """Predictions as text, CSV, JSON or JSON lines: a row a recording, below it a row a window."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Sequence

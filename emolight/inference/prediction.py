@@ -1,9 +1,7 @@
 """What a model expects and says, in plain values that need no library of networks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from emolight.data.audio import Waveform, fix_length
 
@@ -56,7 +54,7 @@ class Prediction:
     how: str = ""
     times: tuple[float, float] = (0.0, 0.0)
     ood_score: float | None = None
-    windows: tuple[Prediction, ...] = ()
+    windows: tuple[Self, ...] = ()
 
     @property
     def likeliest(self) -> str:

@@ -1,12 +1,10 @@
 """A trained model for recordings: files, arrays, windows, ONNX and the demo get the same preparation and checks."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +63,7 @@ class Recognizer:
 
     def enrol(
         self, recordings: str | Path | Sequence[Any], kind: str = "ordinary", sample_rate: int | None = None
-    ) -> Recognizer:
+    ) -> Self:
         """This model adapted to a speaker by some recordings of theirs, which need no labels.
 
         Recordings that are much longer than the model's clips count as several.
@@ -87,10 +85,8 @@ class Recognizer:
         if kind not in KINDS:
             raise EmolightError(f"Recordings of the kind '{kind}' are unknown.", f"Valid: {', '.join(KINDS)}.")
         if getattr(self.network, "speakers", None) is None:
-            raise EmolightError(
-                "This model cannot be adapted to a speaker: it was trained without speaker_norm.",
-                "Train one that can: python -m emolight fit --model.speaker_norm true",
-            )
+            problem = "This model cannot be adapted to a speaker: it was trained without speaker_norm."
+            raise EmolightError(problem, "Train one that can: python -m emolight fit --model.speaker_norm true")
         rate, length, pieces = self.contract.sample_rate, self.contract.length, []
         for clip in (clips := self._clips(recordings, sample_rate)):
             sound = clip.trimmed
@@ -114,9 +110,8 @@ class Recognizer:
         words = [str(one) for one in recordings if isinstance(one, (str, Path))]
         paths, unreadable = find_recordings(words)
         if unreadable:
-            raise EmolightError(
-                f"Among the recordings are {count_suffixes(unreadable)}, which cannot be read.", CONVERT
-            )
+            problem = f"Among the recordings are {count_suffixes(unreadable)}, which cannot be read."
+            raise EmolightError(problem, CONVERT)
         arrays = [one for one in recordings if not isinstance(one, (str, Path))]
         if not recordings or (arrays and sample_rate is None):
             raise EmolightError("Recordings are needed, and of arrays the sample_rate.", "Give both.")
@@ -206,10 +201,8 @@ class Recognizer:
         window = self.contract.duration if window is None else window
         hop = window / 2 if hop is None else hop
         if not MIN_WINDOW <= window <= MAX_WINDOW or not 0 < hop <= window:
-            raise EmolightError(
-                f"Windows of {window:g} s every {hop:g} s cannot be made.",
-                f"Take a window from {MIN_WINDOW:g} to {MAX_WINDOW:g} s, and a hop above 0 and at most the window.",
-            )
+            fix = f"Take a window from {MIN_WINDOW:g} to {MAX_WINDOW:g} s, and a hop above 0 and at most the window."
+            raise EmolightError(f"Windows of {window:g} s every {hop:g} s cannot be made.", fix)
         return window, hop
 
     def _by_windows(self, clip: Clip, window: float, hop: float) -> Prediction:

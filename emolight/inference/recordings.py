@@ -1,7 +1,5 @@
 """Recordings that the words of a command line mean."""
 
-from __future__ import annotations
-
 import glob
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The probabilities of a long recording over time, as a picture."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

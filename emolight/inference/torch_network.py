@@ -1,7 +1,5 @@
 """A checkpoint as a function from waveforms to calibrated probabilities."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Random numbers come from PyTorch's global generator, so that the run's seed fixe
 recordings by the same classes: :meth:`Disturbance.disturb` takes the strength that a training draws.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,14 +15,9 @@ from torchaudio import functional as audio
 
 from emolight.errors import EmolightError
 from emolight.models.level import convolved
-from emolight.models.parts import Part, Spec
+from emolight.models.parts import Part
 
-DEFAULT: tuple[Spec, ...] = (
-    {"class_path": "TimeShift"},
-    {"class_path": "Noise"},
-    {"class_path": "Gain"},
-    {"class_path": "SpecAugment"},
-)
+DEFAULT = ("TimeShift", "Noise", "Gain", "SpecAugment")
 """What training clips go through unless ``model.augment`` says otherwise; an empty list is nothing."""
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
 LONGEST = 30  # seconds that are read of each
@@ -282,11 +275,8 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     if alpha <= 0:
         return images, targets
     both = torch.tensor([alpha, alpha], dtype=torch.float32)  # whatever the default type is under bf16-true
-    share = (
-        torch.distributions.Beta(both[0], both[1], validate_args=False)
-        .sample((len(images),))
-        .to(targets.device, non_blocking=True)
-    )
+    drawn = torch.distributions.Beta(both[0], both[1], validate_args=False).sample((len(images),))
+    share = drawn.to(targets.device, non_blocking=True)
     share = torch.maximum(share, 1 - share)
     other = torch.randperm(len(images), device=images.device)
     of_image = share.view(-1, *[1] * (images.dim() - 1)).to(images.dtype)

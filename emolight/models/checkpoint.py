@@ -4,8 +4,6 @@ A checkpoint is PyTorch's zip archive whose comment holds the SHA-256 of everyth
 goes wherever the file goes, and any program that reads PyTorch's files reads it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.files import atomic_write
 
 BEST = "A run keeps its own in RUN/checkpoints/best.ckpt."
@@ -62,10 +60,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     check_is_file(path)
     path = Path(path)
-    try:
+    with refusals(f"{path} cannot be read", ANOTHER):
         content = path.read_bytes()
-    except OSError as error:
-        raise EmolightError(f"{path} cannot be read: {error.strerror or error}.", ANOTHER) from None
     _check_sum(path, content)
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -1,7 +1,5 @@
 """The classical row: statistics of a clip over time, and a linear classifier fitted in one step."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable
@@ -18,19 +16,16 @@ from emolight.models.encoder_inputs import lengths_of
 from emolight.models.features import MFCC, slopes
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
-from emolight.models.parts import without_cast
+from emolight.models.parts import Float32
 
 N_MFCC, HOP = 40, 256
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FUNCTIONALS = 7 + len(PERCENTILES)
 SIZES = {"mfcc": FUNCTIONALS * 2 * N_MFCC, "eGeMAPSv02": 88, "ComParE_2016": 6373}
 PENALTIES = {
-    ("mfcc", "logistic"): 0.003,
-    ("mfcc", "svm"): 0.0001,
-    ("eGeMAPSv02", "logistic"): 0.1,
-    ("eGeMAPSv02", "svm"): 0.03,
-    ("ComParE_2016", "logistic"): 0.003,
-    ("ComParE_2016", "svm"): 0.00003,
+    "mfcc": {"logistic": 0.003, "svm": 0.0001},
+    "eGeMAPSv02": {"logistic": 0.1, "svm": 0.03},
+    "ComParE_2016": {"logistic": 0.003, "svm": 0.00003},
 }
 """scikit-learn's C by statistics and head: the best for the validation speakers of RAVDESS, both tasks, ``emobox6``."""
 LIMIT = 10.0
@@ -39,7 +34,7 @@ SHORTEST = 1600
 """Samples: openSMILE gets zeros behind a shorter clip, of which it gives nothing."""
 
 
-class Classical(Embedder):
+class Classical(Float32, Embedder):
     """Statistics of a clip and a linear classifier, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
 
     The statistics are standardised by the training clips, and cut off at :data:`LIMIT`. Zeros behind a clip are
@@ -80,7 +75,7 @@ class Classical(Embedder):
     ) -> None:
         super().__init__(in_channels, num_classes)
         self.statistics, self.kind = statistics, head
-        self.inverse_penalty = inverse_penalty or PENALTIES[statistics, head]
+        self.inverse_penalty = inverse_penalty or PENALTIES[statistics][head]
         self.shape = (SIZES[statistics],)
         self.front: nn.Module | None = None
         if statistics == "mfcc":
@@ -124,16 +119,11 @@ class Classical(Embedder):
             EmolightError: the statistics are openSMILE's.
         """
         if not isinstance(self.front, MFCC):
-            raise EmolightError(
-                f"{self.statistics} is computed by openSMILE, which no ONNX file can hold.",
-                "Predict with the checkpoint, or train with --model.network.statistics mfcc.",
-            )
+            problem = f"{self.statistics} is computed by openSMILE, which no ONNX file can hold."
+            raise EmolightError(problem, "Predict with the checkpoint, or train with --model.network.statistics mfcc.")
         other = copy.deepcopy(self)
         other.front = self.front.exportable()
         return other
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
 
 
 def masked_statistics(image: Tensor, frames: Tensor) -> Tensor:
@@ -168,8 +158,7 @@ def _smile(statistics: str) -> Callable[[Any, int], Any]:
     try:
         import opensmile
     except ImportError:
-        raise EmolightError(
-            f"{statistics} needs the package opensmile.", 'Type: pip install "emolight[opensmile]"'
-        ) from None
+        problem = f"{statistics} needs the package opensmile."
+        raise EmolightError(problem, 'Type: pip install "emolight[opensmile]"') from None
     smile: Callable[[Any, int], Any] = opensmile.Smile(opensmile.FeatureSet[statistics])
     return smile

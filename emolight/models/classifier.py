@@ -1,7 +1,5 @@
 """The LightningModule: front-end, normalisation, augmentation, network, loss, metrics, optimiser."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

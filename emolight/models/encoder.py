@@ -1,10 +1,8 @@
 """Speech encoders of ``transformers``: pretrained on thousands of hours, frozen or fine-tuned, under a small head."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
@@ -124,11 +122,6 @@ class SpeechEncoder(Embedder):
         """Hz of the samples that it was trained on."""
         return self.front.sample_rate
 
-    @property
-    def head(self) -> nn.Module:
-        """The last linear layer."""
-        return self.top[-1]
-
     def exportable(self) -> nn.Module:
         """The encoder as it is; a loop over clips is no graph."""
         if self.alone:
@@ -136,7 +129,7 @@ class SpeechEncoder(Embedder):
             raise EmolightError(problem, "Take float32 and another encoder, or predict with its run.")
         return with_merged_adapters(self) if self.lora else self
 
-    def train(self, mode: bool = True) -> SpeechEncoder:
+    def train(self, mode: bool = True) -> Self:
         """As PyTorch's; a frozen encoder stays as it is for evaluation."""
         super().train(mode)
         self.encoder.train(mode and not self.frozen)
@@ -227,9 +220,8 @@ def add_adapters(encoder: nn.Module, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise EmolightError(
-            "model.network.lora needs the package peft.", 'Type: pip install "emolight[lora]"'
-        ) from None
+        problem = "model.network.lora needs the package peft."
+        raise EmolightError(problem, 'Type: pip install "emolight[lora]"') from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FEED_FORWARD), encoder)  # in place
 
 

@@ -1,7 +1,5 @@
 """Speech encoders of ``transformers``, and what they take: Whisper's log-mel, or samples."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator
@@ -112,10 +110,8 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         encoder: Any = AutoModel.from_pretrained(place, **known, use_safetensors=True, dtype=torch.float32)
     except Exception as error:  # of transformers, the hub's library and safetensors
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise EmolightError(
-            f"There is no usable speech encoder '{path}': {reason}",
-            "Without internet give a folder with config.json, preprocessor_config.json and model.safetensors.",
-        ) from None
+        fix = "Without internet give a folder with config.json, preprocessor_config.json and model.safetensors."
+        raise EmolightError(f"There is no usable speech encoder '{path}': {reason}", fix) from None
     encoder = getattr(encoder, "encoder", encoder) if config.model_type == "whisper" else encoder
     name = settings.get("feature_extractor_type")
     fronts: dict[str, type[WhisperFront] | type[SampleFront]] = {
@@ -123,10 +119,8 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         "Wav2Vec2FeatureExtractor": SampleFront,
     }
     if name not in fronts or not hasattr(encoder.config, "num_hidden_layers"):
-        raise EmolightError(
-            f"'{path}' is a {config.model_type} with {name}, which is not known here.",
-            "Take Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio or MMS.",
-        )
+        problem = f"'{path}' is a {config.model_type} with {name}, which is not known here."
+        raise EmolightError(problem, "Take Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio or MMS.")
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode() + value.contiguous().numpy().tobytes())
@@ -140,15 +134,12 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
     )
     text = Path(card).read_text(encoding="utf-8", errors="replace")[:4000] if card else ""
     licence = re.search(r"^license:\s*(\S+)", text, re.M)
-    return (
-        encoder,
-        fronts[name](settings),
-        {
-            "revision": getattr(config, "_commit_hash", None) or revision,
-            "sha256": digest.hexdigest(),
-            "licence": licence[1] if licence else "unknown: see the encoder's page",
-        },
-    )
+    found = {
+        "revision": getattr(config, "_commit_hash", None) or revision,
+        "sha256": digest.hexdigest(),
+        "licence": licence[1] if licence else "unknown: see the encoder's page",
+    }
+    return encoder, fronts[name](settings), found
 
 
 @contextmanager

@@ -4,12 +4,9 @@ The definitions are librosa's (0.11): ``librosa.stft`` with a centred Hann windo
 ``librosa.filters.mel`` (Slaney scale and norm), ``librosa.power_to_db`` and ``librosa.feature.mfcc``.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,7 +17,7 @@ from torch import Tensor, nn
 
 from emolight.errors import EmolightError
 from emolight.models.level import Level, LevelKind
-from emolight.models.parts import Part, without_cast
+from emolight.models.parts import Float32, Part
 
 
 class FeatureAxis(NamedTuple):
@@ -33,7 +30,7 @@ class FeatureAxis(NamedTuple):
     high: float
 
 
-class Features(Part, nn.Module):
+class Features(Part, Float32):
     """A front-end. Derive your own from it: set ``rows``, and write :meth:`compute`.
 
     Its buffers and parameters stay float32, and it runs in float32, whatever the precision around it.
@@ -97,9 +94,6 @@ class Features(Part, nn.Module):
         """Raise :class:`EmolightError` where a clip of ``length`` samples has fewer than two columns."""
         fits = not self.image or self.hop_length <= length
         _check(fits, "hop_length", self.hop_length, f"at most a clip's length, {length} samples")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
 
 
 class Waveform(Features):

@@ -92,11 +92,10 @@ def fit_linear(
 
     if (labels == labels[0]).all():
         raise EmolightError("The training clips are all of one emotion.", "Change data.emotions, or the split.")
-    model = (
-        LogisticRegression(C=inverse_penalty, max_iter=2000)
-        if kind == "logistic"
-        else LinearSVC(C=inverse_penalty, dual="auto", max_iter=10000, random_state=0)
-    )
+    if kind == "logistic":
+        model = LogisticRegression(C=inverse_penalty, max_iter=2000)
+    else:
+        model = LinearSVC(C=inverse_penalty, dual="auto", max_iter=10000, random_state=0)
     model.fit(values.cpu().numpy(), labels.cpu().numpy())
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:

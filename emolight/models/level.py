@@ -1,7 +1,5 @@
 """One level for every clip, so that the distance to the microphone tells a network nothing."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import torch

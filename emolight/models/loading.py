@@ -1,7 +1,5 @@
 """Trained models from their checkpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from emolight.errors import EmolightError

@@ -1,7 +1,5 @@
 """What a network is, features in and logits out; and one for raw samples."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -107,9 +105,8 @@ class Embedder(Network):
     @property
     def cam_layer(self) -> CamLayer:
         """There is none."""
-        raise EmolightError(
-            f"{type(self).__name__} has no convolution for Grad-CAM.", "explain works with networks such as ResNet18."
-        )
+        problem = f"{type(self).__name__} has no convolution for Grad-CAM."
+        raise EmolightError(problem, "explain works with networks such as ResNet18.")
 
     @torch.inference_mode()
     def embed_numpy(self, samples: np.ndarray) -> np.ndarray:
@@ -143,10 +140,8 @@ class ForeignNetwork(Network):
         super().__init__(in_channels, num_classes)
         made = make if isinstance(make, functools.partial) else functools.partial(make)
         if not isinstance(made.func, type):
-            raise EmolightError(
-                f"The network comes from {made.func!r}, which a checkpoint cannot name.",
-                "Give a class, or functools.partial(TheClass, argument=value).",
-            )
+            problem = f"The network comes from {made.func!r}, which a checkpoint cannot name."
+            raise EmolightError(problem, "Give a class, or functools.partial(TheClass, argument=value).")
         self.foreign = spec_of(made.func, made.keywords)
         self.module, self.image = made(in_channels, num_classes), image
 
@@ -223,7 +218,6 @@ def _last(network: nn.Module, *kinds: type[nn.Module]) -> nn.Module:
     layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
     if not layers:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise EmolightError(
-            f"{type(network).__name__} has no layer {names}.", "Give the network the properties head and cam_layer."
-        )
+        problem = f"{type(network).__name__} has no layer {names}."
+        raise EmolightError(problem, "Give the network the properties head and cam_layer.")
     return layers[-1]

@@ -1,17 +1,14 @@
 """Normalisation of features by statistics of the training clips."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from emolight.models.parts import without_cast
+from emolight.models.parts import Float32
 
 
-class Normalise(nn.Module):
+class Normalise(Float32):
     """Zero mean and unit deviation of every feature row; a checkpoint carries the statistics, in float32."""
 
     mean: Tensor
@@ -42,6 +39,3 @@ class Normalise(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-5, std, 1.0))  # a row that never changes stays at zero
         self.fitted.fill_(True)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]

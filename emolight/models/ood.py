@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from emolight.models.parts import without_cast
+from emolight.models.parts import Float32
 
 if TYPE_CHECKING:
     from emolight.models.classifier import EmotionClassifier
@@ -24,7 +24,7 @@ SHARE = 0.95
 BATCH = 32
 
 
-class OutOfDistribution(nn.Module):
+class OutOfDistribution(Float32):
     """Embeddings ``[B, E]`` to scores ``[B]``: the Mahalanobis distance over that of 95 % of the validation clips.
 
     The covariance is that of probabilistic PCA, which a few hundred clips are enough for.
@@ -56,9 +56,6 @@ class OutOfDistribution(nn.Module):
         along = (apart @ self.axes).square()
         beside = (apart.square().sum(1) - along.sum(1)).clamp(min=0)
         return ((along / self.variances).sum(1) + beside / self.noise).sqrt()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]
 
 
 def fit_ood(

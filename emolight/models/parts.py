@@ -1,7 +1,5 @@
 """Parts of a model: front-ends, networks and augmentations, chosen by name and remembered as plain values."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from emolight.errors import EmolightError, nearest, trusted_module
 
@@ -105,10 +103,8 @@ def build(spec: str | Spec, base: type) -> Callable[..., Any]:
     own = {name: one for name, one in parameters(part).items() if name not in GIVEN}
     for name in arguments:
         if name not in own:
-            raise EmolightError(
-                f"{part.__name__} has no argument '{name}'.",
-                f"{nearest(str(name), own)}Valid: {', '.join(own) or 'none'}.",
-            )
+            problem = f"{part.__name__} has no argument '{name}'."
+            raise EmolightError(problem, f"{nearest(str(name), own)}Valid: {', '.join(own) or 'none'}.")
     if missing := [name for name, one in own.items() if one.default is one.empty and name not in arguments]:
         raise EmolightError(f"{part.__name__} needs {', '.join(missing)}.", "Give it among the init_args.")
     return functools.partial(part, **arguments)
@@ -120,10 +116,8 @@ def _find(path: str, base: type) -> type:
     if not module and path in known:
         return known[path]
     if not module:
-        raise EmolightError(
-            f"Unknown {base.__name__.lower()}: '{path}'.",
-            f"{nearest(path, known)}Valid: {', '.join(sorted(known))}; or a class of yours: my_module.MyClass.",
-        )
+        fix = f"{nearest(path, known)}Valid: {', '.join(sorted(known))}; or a class of yours: my_module.MyClass."
+        raise EmolightError(f"Unknown {base.__name__.lower()}: '{path}'.", fix)
     trusted_module(f"The {base.__name__.lower()}", path)
     try:
         part: Any = getattr(import_module(module), name, None)
@@ -132,9 +126,8 @@ def _find(path: str, base: type) -> type:
     if not isinstance(part, type):
         raise EmolightError(f"There is no class '{path}'.", nearest(name, known))
     if not issubclass(part, getattr(base, "accepts", base)):
-        raise EmolightError(
-            f"'{path}' does not derive from {base.__name__}.", f"Write: class {name}({base.__module__}.{base.__name__})"
-        )
+        problem = f"'{path}' does not derive from {base.__name__}."
+        raise EmolightError(problem, f"Write: class {name}({base.__module__}.{base.__name__})")
     return part
 
 
@@ -150,12 +143,17 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, one) for one in value]
     if isinstance(value, dict):
         return {str(key): _plain(name, one) for key, one in value.items()}
-    raise EmolightError(
-        f"Argument '{name}' is a {type(value).__name__}; a checkpoint holds plain values only.",
-        "Give numbers, texts, or lists and dicts of them.",
-    )
+    problem = f"Argument '{name}' is a {type(value).__name__}; a checkpoint holds plain values only."
+    raise EmolightError(problem, "Give numbers, texts, or lists and dicts of them.")
 
 
 def without_cast(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """``fn`` of ``nn.Module._apply``, which moves and casts, without the cast: what must stay float32 stays so."""
     return lambda tensor: moved if (moved := fn(tensor)).dtype == tensor.dtype else tensor.to(moved.device)
+
+
+class Float32(nn.Module):
+    """A module whose buffers and parameters stay float32, whatever the precision around it."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]

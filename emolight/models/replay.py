@@ -4,8 +4,6 @@ A ResNet18 on a batch of clips is some hundred small kernels forward and twice a
 one takes longer than to run them. A CUDA graph starts all of them at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

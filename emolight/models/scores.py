@@ -1,7 +1,5 @@
 """What one evaluation found: loss, metrics, and the probabilities of every clip, over all processes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

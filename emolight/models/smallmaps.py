@@ -1,7 +1,5 @@
 """Convolutions on maps of a few cells, where those of oneDNN are slow or wrong."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,15 +1,10 @@
 """Adaptation to a speaker: what all of their clips have in common is taken off, and a few unlabelled clips tell it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emolight.errors import EmolightError
-from emolight.models.parts import without_cast
+from emolight.models.parts import Float32
 
 ORDINARY = ("neutral", "calm")
 """Classes of somebody's ordinary voice."""
@@ -21,7 +16,7 @@ KINDS = {
 """What clips that enrol a speaker are."""
 
 
-class SpeakerNorm(nn.Module):
+class SpeakerNorm(Float32):
     """How a speaker's mean differs from that of the training speakers, estimated from a few clips.
 
     A clip's *statistic* is its embedding, or the mean over time of its feature rows. In training each speaker's
@@ -95,6 +90,3 @@ class SpeakerNorm(nn.Module):
             )
         shift = self.centre + (self.ordinary if ordinary else 0.0)
         return (statistics.mean(0) - shift) * len(statistics) / (len(statistics) + self.strength)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(without_cast(fn), recurse)  # type: ignore[no-untyped-call]

@@ -1,7 +1,5 @@
 """torchvision's image networks, with a stem for the channels of the features."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from pickle import UnpicklingError
@@ -69,11 +67,6 @@ class _Torchvision(Network):
         return logits
 
     @property
-    def head(self) -> nn.Module:
-        """The last linear layer."""
-        return self.network.get_submodule(self.last)
-
-    @property
     def cam_layer(self) -> CamLayer:
         """The last convolutions; five strides of 2, each with a kernel centred on its cell."""
         return CamLayer(self.network.get_submodule(self.cam), 32, 0.0)
@@ -126,7 +119,6 @@ def imagenet_state(weights: Any) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise EmolightError(
-            f"The ImageNet weights at {target} cannot be read: {reason}", "Delete the file and run again."
-        ) from None
+        problem = f"The ImageNet weights at {target} cannot be read: {reason}"
+        raise EmolightError(problem, "Delete the file and run again.") from None
     return state

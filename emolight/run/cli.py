@@ -1,7 +1,5 @@
 """``fit``, ``validate`` and ``test`` as one function of their words."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """The LightningCLI of ``fit``, ``validate`` and ``test``: links data and model, and gives every run its folder."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os
@@ -20,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -33,7 +31,7 @@ from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
 from emolight.run.options import add_enrolment, check_enrolment, contradictions
 from emolight.run.parser import check_groups, option_error
 from emolight.run.precision import fast_precision
-from emolight.run.progress import progress
+from emolight.run.progress import EpochLines
 from emolight.run.recorder import ContinuedCSVLogger, LastCheckpoint, Recorder, RunCheckpoints, StopOnSignal
 from emolight.run.tensorboard import TensorBoardExtras
 
@@ -154,7 +152,7 @@ class EmolightCLI(LightningCLI):
             ]
             own += [LastCheckpoint(self.run)] if saves else []
         if config.trainer.enable_progress_bar is not False:
-            own += progress()
+            own += [EpochLines(), RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
             options["enable_progress_bar"] = sys.stdout.isatty()
         if self.subcommand == "fit" and config.trainer.precision is None:  # into config.yaml too
             config.trainer.precision = options["precision"] = fast_precision(config.trainer.accelerator)

@@ -7,8 +7,6 @@ speaker's clips stand on both sides of the split, it is a little below 1 / class
 emotion are evaluated, the fewer of them are left to train on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a reader needs to rerun a run elsewhere: versions, commit, device, threads, seed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

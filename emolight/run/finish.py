@@ -3,8 +3,6 @@
 The model card follows Mitchell et al., *Model Cards for Model Reporting*, 2019.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Mapping
@@ -121,13 +119,12 @@ def finish(
         console.print(f"  python -m emolight test --ckpt_path {folder}")
     if run.best.is_file():
         console.print(f"  python -m emolight predict {folder} my_voice.wav")
-    if any(corpus.citation == "made by emolight" for corpus in data.corpora):
+    if any(corpus.citation == "made by emolight" for corpus in data.selection.corpora):
         console.print("\nwith your own recordings, a CSV with the columns path, emotion and speaker:")
         console.print("  python -m emolight fit --config mfcc --data.corpus mine.csv")
 
 
 def _grid(table: pd.DataFrame, subset: str) -> Table:
-    """The table of metrics."""
     values, ends = scores(table), bootstrap(table)["uar"]
     low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
     title = f"{SUBSETS[subset]}: {len(table)} clips of {table['speaker'].nunique()} speakers"

@@ -1,7 +1,5 @@
 """The folder of a run: what stands in it, and the one way to read it."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -12,20 +10,18 @@ import re
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import filelock
+import pandas as pd
 import yaml
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
@@ -50,11 +46,11 @@ class Run:
         return f"Run('{self.folder}')"
 
     @classmethod
-    def claim(cls, logs: Path, name: str) -> Run:
+    def claim(cls, logs: Path, name: str) -> Self:
         """Make ``logs/name/version_N`` with the first free N; two processes never get the same."""
         if not Path(name).name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise EmolightError(f"The name '{name}' leads out of {logs}, or to itself.", "Pass another --name.")
-        try:
+        with refusals(f"No run folder can be made under {logs / name}", "Free the place, or pass another --name."):
             (logs / name).mkdir(parents=True, exist_ok=True)
             versions = [folder.name.removeprefix("version_") for folder in (logs / name).glob("version_*")]
             number = max((int(version) for version in versions if version.isdigit()), default=-1) + 1
@@ -62,13 +58,10 @@ class Run:
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir()
                     break
-            return cls(folder)
-        except OSError as error:
-            problem = f"No run folder can be made under {logs / name}: {error.strerror}."
-            raise EmolightError(problem, "Free the place, or pass another --name.") from None
+        return cls(folder)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path) -> Self:
         """The run of a run folder, or of a checkpoint or folder in it; EmolightError where there is none."""
         if re.match(r"\w\w+:/", str(path)):
             raise EmolightError(f"'{path}' is an address; runs are read from files.", "Fetch it yourself first.")
@@ -83,7 +76,7 @@ class Run:
         raise EmolightError(f"No {CONFIG} in {where}: that is no run folder.", fix)
 
     @classmethod
-    def around(cls, path: Path) -> Run | None:
+    def around(cls, path: Path) -> Self | None:
         """The run that a path is, or lies in at most two folders deep; None when there is none."""
         real = path.resolve()
         folders = (path, *path.parents[:2], real, *real.parents[:2])

@@ -1,8 +1,5 @@
 """What a run brings to ``validate``, ``test`` and ``fit --resume``, and which options would contradict it."""
 
-from __future__ import annotations
-
-import argparse
 import contextlib
 import json
 import os
@@ -190,8 +187,3 @@ def check_enrolment(counts: Sequence[str], speaker_norm: bool) -> None:
     if counts and not speaker_norm:
         problem = "--enrol needs models that adapt to speakers."
         raise EmolightError(problem, "They are trained with --model.speaker_norm true.")
-
-
-def parse_own(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The own options of a command, and the words that it hands over to ``fit``, which refuses unknown ones."""
-    return parser.parse_known_args(argv)

@@ -1,7 +1,5 @@
 """The parser of ``fit``, ``validate`` and ``test``: short help, only trusted code, mistakes in plain words."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -192,9 +190,8 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return EmolightError(f"Unknown option '{name}'.", (f"Did you mean '{hint}'? " if hint else "") + see)
     if option in GROUPS and (value := said(r"Unable to load config '([^']*)'")):
         one = {"model": "model.network", "data": "data.root", "trainer": "trainer.max_epochs"}[option]
-        return EmolightError(
-            f"--{option} is a group of options, received '{value}'.", f"Set one of them: --{one} VALUE"
-        )
+        problem = f"--{option} is a group of options, received '{value}'."
+        return EmolightError(problem, f"Set one of them: --{one} VALUE")
     if path := said(r"File does not exist: '?([^']+)"):
         others = sorted({*names("configs"), *(other.stem for other in Path(path).parent.glob("*.yaml"))})
         hint = f"There are: {', '.join(others)}." if others else "Check the path."
@@ -205,9 +202,8 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         return EmolightError(f"{option} needs the module '{name}', which is not here.", "Is it in this folder?")
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         hint = nearest(found[2], vars(sys.modules[found[1]])) if found[1] in sys.modules else ""
-        return EmolightError(
-            f"{option}: the module '{found[1]}' has no '{found[2]}'.", hint or "Is it still called so?"
-        )
+        problem = f"{option}: the module '{found[1]}' has no '{found[2]}'."
+        return EmolightError(problem, hint or "Is it still called so?")
     if name := said(r"argument \S+ --> (\S+):"):
         return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
     if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):

@@ -1,7 +1,5 @@
 """The precision that a device is fast at."""
 
-from __future__ import annotations
-
 import platform
 import re
 from pathlib import Path

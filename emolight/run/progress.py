@@ -1,12 +1,8 @@
 """Progress of training."""
 
-from __future__ import annotations
-
-import sys
 import time
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import RichProgressBar
 
 
 class EpochLines(pl.Callback):
@@ -38,11 +34,6 @@ class EpochLines(pl.Callback):
         )
         ending = f", {clock(left)} left" if epochs > 0 else ""
         print(f"epoch {epoch}/{epochs if epochs > 0 else '?'}  {shown}  {clock(spent)}{ending}", flush=True)
-
-
-def progress() -> list[pl.Callback]:
-    """A line an epoch, and on a terminal a bar for the epoch that runs."""
-    return [EpochLines(), RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
 
 
 def clock(seconds: float) -> str:

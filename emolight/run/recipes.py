@@ -1,24 +1,17 @@
 """``python -m emolight recipes``: the recipes and sweeps that come along; with a folder, copies of them to edit."""
 
-from __future__ import annotations
-
-import argparse
 from pathlib import Path
 
 from emolight.files import write_text
-from emolight.run.words import shipped
+from emolight.run.words import command_parser, shipped
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight recipes",
-        description="List the recipes and sweeps that `--config NAME` finds, or copy them to a folder, to edit them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "folder", nargs="?", metavar="DIR", help="copy them here; files that are there stay as they are"
-    )
+    about = "List the recipes and sweeps that `--config NAME` finds, or copy them to a folder, to edit them."
+    parser = command_parser("recipes", about)
+    about = "copy them here; files that are there stay as they are"
+    parser.add_argument("folder", nargs="?", metavar="DIR", help=about)
     folder = parser.parse_args(argv).folder
     for kind in ("configs", "sweeps"):
         for path in sorted(shipped(kind).rglob("*.yaml")):

@@ -1,7 +1,5 @@
 """What a run keeps while it trains: tables and checkpoints of its best model, its state, its curves."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """``python -m emolight crossval``, and with ``--nested`` the options of each fold chosen by a sweep inside the fold."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

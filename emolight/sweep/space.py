@@ -199,9 +199,8 @@ def _typed(kind: type[Sweep | Parameter], where: str, given: Any) -> dict[str, A
     except ArgumentError as error:
         found = re.search(r'Parser key "(\w+?)_?"', str(error))
         key = found[1] if found else str(error)
-        raise EmolightError(
-            f"{where}: {key} cannot be {given.get(key)!r}.", f"It takes {types.get(key)}; see docs/sweeps.md."
-        ) from None
+        problem = f"{where}: {key} cannot be {given.get(key)!r}."
+        raise EmolightError(problem, f"It takes {types.get(key)}; see docs/sweeps.md.") from None
     # jsonargparse keeps one parser for equal unions: after `float | int` was read anywhere, it reads 40 as 40.0.
     return {key: _as_given(given.get(key.removesuffix("_")), value) for key, value in told.items()}
 

@@ -1,7 +1,5 @@
 """The database that holds a study: SQLite beside the runs, or PostgreSQL for many machines."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator

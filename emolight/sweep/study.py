@@ -6,8 +6,6 @@ or was lost leaves its slot open, and another trial is put in for it. Of several
 not fail counts, and no other is ever taken: any process may put trials in at any time.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """One trial: a ``fit`` like any other for each fold and seed; what is checked before the first; what is kept after."""
 
-from __future__ import annotations
-
 import gc
 import json
 import math
@@ -88,7 +86,6 @@ def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
     for settings in ends(sweep):
         cli.full_config([*plan.words, *words_of(settings)])
     data = EmotionDataModule(**{**plan.base["data"], "fold": None})
-    data.prepare_data()
     data.setup()
     folds = [] if data.split_csv else all_folds(data)
     if bool(folds) != bool(sweep.folds) or not set(sweep.folds) <= set(folds):
@@ -175,7 +172,7 @@ def fit(words: Sequence[str], folder: Path, devices: int, report: Report) -> Run
         task = Task(folder.name, folder / "log.txt", cli.main, ([*command, "--trainer.strategy=ddp"],))
         run_processes([task], 1, devices)
         if task.code != 0:
-            raise EmolightError(f"fit exits with {task.code}: {reason(task)}", f"See {task.log}.")
+            raise EmolightError(f"fit exits with {task.code}: {task.reason}", f"See {task.log}.")
     else:
         try:
             cli.main(command, callbacks=[report], pictures=False)
@@ -184,11 +181,6 @@ def fit(words: Sequence[str], folder: Path, devices: int, report: Report) -> Run
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return fitted(folder)[0]
-
-
-def reason(task: Task) -> str:
-    """The error in the log of a process, or its last line."""
-    return (task.last_line("emolight: ") or task.last_line()).removeprefix("emolight: ")
 
 
 def value_of(metrics: Mapping[str, float], name: str) -> float:

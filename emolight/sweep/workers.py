@@ -1,7 +1,5 @@
 """Workers, which take a study's slots: processes of this machine, or tasks of a Ray cluster, or started by hand."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -20,7 +18,7 @@ from emolight.errors import EmolightError
 from emolight.experiments.processes import MISTAKE, Task, run_processes
 from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, check_definition, finished, work
-from emolight.sweep.trial import Plan, drop_checkpoints, reason, run_trial
+from emolight.sweep.trial import Plan, drop_checkpoints, run_trial
 
 RESTARTS = 3  # so many workers in a row may be lost without a finished trial between them
 PATIENCE = 60.0  # seconds for workers on Ray to give their slots back
@@ -61,7 +59,7 @@ def run_workers(study: optuna.Study, plan: Plan, url: str, workers: int, watch: 
         lost, done = (1 if now > done else lost + 1), now
         if task.code == MISTAKE or lost > RESTARTS:
             fix = f"See {task.log}; the same command goes on."
-            raise EmolightError(f"{task.label} ended with {task.code}: {reason(task)}", fix)
+            raise EmolightError(f"{task.label} ended with {task.code}: {task.reason}", fix)
         return True
 
     def look() -> None:
@@ -101,10 +99,8 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if url.startswith("sqlite") and {node["NodeManagerHostname"] for node in nodes} != {socket.gethostname()}:
-            raise EmolightError(
-                "The Ray cluster has other machines, and SQLite serves one machine only.",
-                "Give a database that all of them reach: --storage postgresql://USER@HOST/DATABASE",
-            )
+            fix = "Give a database that all of them reach: --storage postgresql://USER@HOST/DATABASE"
+            raise EmolightError("The Ray cluster has other machines, and SQLite serves one machine only.", fix)
         devices, cpus = plan.sweep.devices_per_trial, [int(node["Resources"].get("CPU", 0)) for node in nodes]
         room = {"num_cpus": max(devices, min(max(cpus), sum(cpus) // workers))}
         room = {"num_cpus": 1, "num_gpus": devices} if ray.cluster_resources().get("GPU") else room

@@ -71,10 +71,7 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
 
 
 @pytest.mark.parametrize("duration", [0.3, 0.55, 2.0])
-def test_batches_that_are_cut_on_a_device_are_the_same(
-    module: Any, duration: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("emolight.data.resident.STEP", 30_000)  # the samples travel in several pieces
+def test_batches_that_are_cut_on_a_device_are_the_same(module: Any, duration: float) -> None:
     data = module(duration=duration, batch_size=7)
     data.setup("fit")
     every = data.clips["clip_id"].tolist()

@@ -1,7 +1,5 @@
 """The corpora that come along, a small file each; and how a name, a CSV or a class of one's own becomes a corpus."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Mapping

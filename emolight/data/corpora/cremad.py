@@ -5,8 +5,6 @@ Source: Cao et al. 2014, IEEE Transactions on Affective Computing 5(4), 377-390.
 recognised.
 """
 
-from __future__ import annotations
-
 from emolight.data.corpus import Corpus
 
 LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified", "X": "unspecified"}

@@ -4,8 +4,6 @@ Source: Burkhardt et al. 2005, Interspeech, 1517-1520. A name is speaker, senten
 German word) and version: ``03a01Fa`` is speaker 03, sentence a01, *Freude*, version a.
 """
 
-from __future__ import annotations
-
 from emolight.data.corpus import Corpus
 
 EMOTIONS = {"N": "neutral", "F": "happy", "T": "sad", "W": "angry", "A": "fearful", "E": "disgust", "L": "bored"}

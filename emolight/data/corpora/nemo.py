@@ -4,8 +4,6 @@ Source: Christop 2024, LREC-COLING, https://aclanthology.org/2024.lrec-main.1059
 ``speaker_emotion_sentence``: ``EB0_anger_1``.
 """
 
-from __future__ import annotations
-
 from emolight.data.corpus import Corpus
 
 EMOTIONS = {

@@ -4,8 +4,6 @@ Source: Haq and Jackson 2010, in *Machine Audition*, IGI Global, 398-423. A name
 speaker's folder: ``DC/sa03.wav``. Other copies have the speaker in the name: ``DC_sa03.wav``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from emolight.data.corpus import Corpus

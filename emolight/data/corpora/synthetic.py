@@ -8,8 +8,6 @@ falls, swells, sinks or trembles, as in speech. The steps are the same in every 
 and extremes tell little of it. Actors follow it to different degrees, so that emotions overlap.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -17,7 +15,7 @@ import wave
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -25,11 +23,8 @@ from numpy.typing import NDArray
 
 from emolight.data.corpora.ravdess import ARTICLE, EMOTIONS, FOLDERS, RAVDESS
 from emolight.data.corpus import Task
-from emolight.errors import EmolightError, check_choice
+from emolight.errors import EmolightError, check_choice, refusals
 from emolight.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERSION = 2
 MARKER = "synthetic.json"
@@ -62,9 +57,8 @@ class Synthetic(RAVDESS):
         except (OSError, ValueError, LookupError, TypeError):
             make_corpus(root)
 
-    def expected(self) -> pd.DataFrame | None:
+    def expected(self) -> None:
         """Nothing was published."""
-        return None
 
 
 # Pitch level (semitones), log pitch range, log rate, loudness (dB), brightness, log jitter.
@@ -151,17 +145,13 @@ def make_corpus(
         **{"version": VERSION, "actors": actors, "repetitions": repetitions, "seed": seed},
         **{"duration": float(duration), "sample_rate": sample_rate, "emotions": sorted(set(emotions))},
     }
-    try:
+    fix = "Free space there, or choose another folder: --data.root DIR."
+    with refusals(f"The synthetic corpus cannot be written to '{root}'", fix):
         if count := _standing(root, parameters):
             return count
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.with_name(f".{root.name}.lock")):
             return _standing(root, parameters) or _write(root, parameters)
-    except OSError as error:
-        raise EmolightError(
-            f"The synthetic corpus cannot be written to '{root}': {error.strerror or error}.",
-            "Free space there, or choose another folder: --data.root DIR.",
-        ) from None
 
 
 def _standing(root: Path, parameters: dict[str, Any]) -> int:
@@ -176,10 +166,8 @@ def _standing(root: Path, parameters: dict[str, Any]) -> int:
         marker, files = {}, {}
     foreign = sorted(set(sizes) - set(files) - ({MARKER} if marker else set()))
     if foreign:
-        raise EmolightError(
-            f"'{root}' holds files that are no part of a synthetic corpus, such as '{foreign[0]}'.",
-            "Choose an empty folder: --data.root DIR.",
-        )
+        problem = f"'{root}' holds files that are no part of a synthetic corpus, such as '{foreign[0]}'."
+        raise EmolightError(problem, "Choose an empty folder: --data.root DIR.")
     sizes.pop(MARKER, None)
     same = marker.get("parameters") == parameters and files == sizes
     return sum(name.endswith(".wav") for name in files) if same else 0

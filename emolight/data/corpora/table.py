@@ -74,9 +74,8 @@ class Table(Corpus):
             sheet.refuse(subset.isna(), "unknown subset {}", valid, table["subset"])
             table["subset"] = subset
         for name in [name for name in ("start", "end") if name in table]:
-            plain = (
-                table[name].where(~table[name].str.lower().isin({*NOTHING, "nat"})).str.replace(",", ".", regex=False)
-            )
+            given = table[name].where(~table[name].str.lower().isin({*NOTHING, "nat"}))
+            plain = given.str.replace(",", ".", regex=False)
             numbers = pd.to_numeric(plain, errors="coerce").astype(float)
             # audformat writes times as "0 days 00:00:01.5".
             times = pd.to_timedelta(plain[numbers.isna()], errors="coerce").dt.total_seconds()

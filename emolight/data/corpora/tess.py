@@ -5,8 +5,6 @@ Source: Pichora-Fuller and Dupuis 2020, Scholars Portal Dataverse, doi:10.5683/S
 choose the epoch by a second and test on a third, so that results on TESS alone say little about other voices.
 """
 
-from __future__ import annotations
-
 from emolight.data.corpus import Corpus
 
 EMOTIONS = {
