@@ -116,8 +116,8 @@ def member_text(member: Mapping[str, Any]) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    about = "The mean of the calibrated probabilities of runs or cross-validations of one protocol."
-    parser = command_parser("ensemble", about)
+    what = "The mean of the calibrated probabilities of runs or cross-validations of one protocol."
+    parser = command_parser("ensemble", what)
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"

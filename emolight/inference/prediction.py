@@ -1,7 +1,9 @@
 """What a model expects and says, in plain values that need no library of networks."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from emolight.data.audio import Waveform, fix_length
 
@@ -54,7 +56,7 @@ class Prediction:
     how: str = ""
     times: tuple[float, float] = (0.0, 0.0)
     ood_score: float | None = None
-    windows: tuple[Self, ...] = ()
+    windows: tuple[Prediction, ...] = ()
 
     @property
     def likeliest(self) -> str:
