@@ -7,6 +7,9 @@ from typing import Any
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
+LIGHT = {"model.network": "MobileNetV3"}
+"""For tests that do not look at predictions: an eighth of the weights, in each of the checkpoints of a fit."""
+
 
 def options(corpus: Path, **changed: Any) -> list[str]:
     """What makes a shipped configuration small enough for a test."""
