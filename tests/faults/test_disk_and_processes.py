@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_run_whatever_the_workers(corpus: Path, her
     found = []
     for number, workers in enumerate((0, 2)):
         words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}"]
-        run([*words, *options(corpus, **LIGHT, **{"trainer.max_epochs": 2})])
+        run([*words, *options(corpus, **{"trainer.max_epochs": 2})])
         folder = here / "lightning_logs" / "mfcc" / f"version_{number}"
         weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         found.append(((folder / "metrics.csv").read_bytes(), weights))

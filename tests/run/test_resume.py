@@ -26,7 +26,7 @@ from emolight.files import remove_left_overs
 from emolight.models.checkpoint import read_checkpoint, save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.folder import Run
-from tests.small import CONFIGS, LIGHT, options
+from tests.small import CONFIGS, options
 
 EPOCHS = 4
 
@@ -36,7 +36,7 @@ def fit_options(corpus: Path, workers: int = 0) -> list[str]:
     average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
     callbacks = f"--trainer.callbacks={json.dumps([average])}"
     words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}", callbacks]
-    return [*words, *options(corpus, **LIGHT, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
+    return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def changed(damage: str, content: dict[str, Any]) -> dict[str, Any]:
         case "another model":
             trained["features"]["init_args"]["n_mels"] = 80
         case "another size":
-            weight["network.network.classifier.3.weight"] = weight["network.network.classifier.3.weight"][:-1]
+            weight["network.network.fc.weight"] = weight["network.network.fc.weight"][:-1]
         case "an older version":
             del content["training"]
         case "a newer version":
