@@ -63,7 +63,7 @@ def test_clocks_and_bare_steps(here: Path, corpus: Path) -> None:
     words = ["--config", str(CONFIGS / "mfcc.yaml"), "--data.corpus=Synthetic", f"--data.root={corpus}", "--name=one"]
     words += [f"--data.cache_dir={corpus.parent / 'cache'}", "--data.duration=0.6", "--data.splits_dir=splits"]
     words += ["--trainer.accelerator=cpu", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
-    words += ["--trainer.max_epochs=2"]
+    words += ["--trainer.max_epochs=2", "--model.network=MobileNetV3"]
     clock = common.EpochClock(lambda: steps.append(float(step(images, labels))))
     common.cli.main(["fit", *words], callbacks=[clock])
     assert len(steps) == len(clock.bare) == len(clock.training) == len(clock.whole) == len(clock.losses) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import emolight
 from emolight import EmotionClassifier, EmotionDataModule
 from emolight.__main__ import run
 from tests.encoders import make_wav2vec
-from tests.small import options
+from tests.small import CONFIGS, options
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "start.ipynb"
 
@@ -65,7 +66,10 @@ def test_a_checkpoint_of_a_plain_trainer_is_a_model_like_any_other(corpus: Path,
 def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
     words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
     told = {name.replace(".", "__"): value for name, value in words.items()}
-    fitted = emolight.fit(**told, trainer__enable_progress_bar=False)
+    told |= {"name": "api", "protocol": "luna5"}
+    fitted = emolight.fit(str(CONFIGS / "mfcc.yaml"), **told, trainer__enable_progress_bar=False)
+    assert fitted.folder == Path("lightning_logs/api/version_0")
+    assert fitted.split.label == "luna5 fold 0"
     assert set(fitted.metrics) >= {"uar", "accuracy", "macro_f1", "recall"}
     assert len(fitted.predictions("val")) == fitted.metrics["n"]
     assert fitted.test()["n"] == len(fitted.split.clips("test"))
@@ -73,13 +77,14 @@ def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
     assert fitted.report().is_file()
 
 
-def test_the_notebook_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     installed = importlib.util.find_spec("transformers") is not None
     path = make_wav2vec(here / "encoder") if installed else "nowhere"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(f"EPOCHS, ENCODER = 1, {str(path)!r}"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(corpus, here / "data" / "synthetic")  # else it makes one of twice the size
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(here)}}).execute()
     assert (here / "lightning_logs" / "notebook" / "version_0" / "report.html").is_file()
     said = "".join(str(output.get("text", "")) for output in notebook.cells[-1].outputs)

@@ -1,6 +1,7 @@
 """Trained models from their checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import read_checkpoint
@@ -13,7 +14,11 @@ def load_classifier(path: str | Path) -> EmotionClassifier:
     Raises:
         EmolightError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    checkpoint = read_checkpoint(path)
+    return classifier_of(read_checkpoint(path), path)
+
+
+def classifier_of(checkpoint: dict[str, Any], path: str | Path) -> EmotionClassifier:
+    """As :func:`load_classifier`, of a checkpoint that was read from ``path``."""
     try:
         settings = dict(checkpoint["hyper_parameters"])
         arguments = dict(settings["network"]["init_args"])

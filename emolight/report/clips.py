@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-import librosa
 import numpy as np
 import pandas as pd
 import soundfile
@@ -16,6 +15,7 @@ from PIL import Image
 
 from emolight.data.audio import Waveform, load_waveform
 from emolight.errors import EmolightError
+from emolight.evaluation.pictures import decibels
 from emolight.evaluation.predictions import PREFIX, class_names
 from emolight.evaluation.statistics import mean_over_seeds
 from emolight.report.pages import data_uri
@@ -75,9 +75,7 @@ def flac(wave: Waveform) -> bytes:
 
 def spectrogram(wave: Waveform) -> NDArray[np.floating]:
     """Power spectra in dB below the highest, ``[257, N]``: 32 ms Hann windows every 8 ms, 80 dB deep."""
-    magnitude = np.abs(librosa.stft(wave, n_fft=512, hop_length=128, pad_mode="constant"))
-    level: NDArray[np.floating] = librosa.amplitude_to_db(magnitude, ref=np.max, top_db=TOP_DB)
-    return level
+    return decibels(wave, 512, 128)
 
 
 def thumbnail(wave: Waveform) -> bytes:

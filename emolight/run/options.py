@@ -12,7 +12,7 @@ import yaml
 
 from emolight.errors import EmolightError
 from emolight.models.checkpoint import check_is_file, read_checkpoint
-from emolight.models.loading import load_classifier
+from emolight.models.loading import classifier_of
 from emolight.models.speakers import KINDS
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, SPLIT, Run
@@ -102,7 +102,7 @@ def _check_resumable(path: Path) -> None:
     if missing := [name for name in STATE if name not in checkpoint]:
         problem = f"{path} holds no training to go on with: no {', '.join(missing)}."
         raise EmolightError(problem, "Give the run folder, or its checkpoints/last.ckpt.")
-    load_classifier(path)
+    classifier_of(checkpoint, path)
 
 
 def _requeued_run(options: Sequence[str]) -> Run | None:

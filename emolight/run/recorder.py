@@ -28,7 +28,7 @@ from emolight.evaluation.style import save_figure
 from emolight.files import write_text
 from emolight.models.checkpoint import CheckpointFiles, read_checkpoint, save_checkpoint, weights_only_state
 from emolight.models.classifier import EmotionClassifier
-from emolight.models.loading import load_classifier
+from emolight.models.loading import classifier_of
 from emolight.models.ood import fit_ood
 from emolight.run.environment import environment, slurm_job
 from emolight.run.folder import SPLIT, Run
@@ -128,11 +128,12 @@ class Recorder(pl.Callback):
             self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
 
     def _add_ood(self, trainer: pl.Trainer, trained: Any) -> None:
-        model = load_classifier(self.run.best).to(trained.device)
+        checkpoint = read_checkpoint(self.run.best)
+        model = classifier_of(checkpoint, self.run.best).to(trained.device)
         model.enrol(*trained.enrolled)
         mixed = isinstance(trainer.precision_plugin, MixedPrecision)
         cast = trainer.precision_plugin.forward_context if mixed else contextlib.nullcontext
-        score, checkpoint = fit_ood(model, data_of(trainer), cast), read_checkpoint(self.run.best)
+        score = fit_ood(model, data_of(trainer), cast)
         checkpoint["state_dict"] |= {f"ood.{name}": values for name, values in score.named_buffers()}
         save_checkpoint(checkpoint, self.run.best)
 

@@ -222,10 +222,10 @@ print(len(wave) * 4 // 2**20, whole)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
 def test_memory_of_a_long_recording_is_that_of_its_samples(tmp_path: Path) -> None:
     """Twenty minutes of stereo: 73 MB of samples at 16 kHz, 310 MB if stereo at 32 kHz were decoded at once."""
-    path = tmp_path / "long.wav"
+    path, minute = tmp_path / "long.wav", noise(60, 32000, 2)
     with soundfile.SoundFile(path, "w", 32000, 2, "PCM_16") as stream:
         for _ in range(20):
-            stream.write(noise(60, 32000, 2))
+            stream.write(minute)
     done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
     samples, extra = map(int, done.stdout.split())
     assert samples == 73

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from emolight.evaluation.pictures import draw_spectrogram, features_figure
+from emolight.evaluation.pictures import decibels, draw_spectrogram, features_figure
 from emolight.evaluation.plots import (
     MOST_SPEAKERS,
     SEX_COLOURS,
@@ -329,6 +329,19 @@ def test_a_tone_stands_where_it_sounds(rate: int, top: float) -> None:
     assert level.max() - level.min() <= 80
     assert axis.get_ylim() == (0, top)
     assert mesh.get_coordinates()[..., 0].max() == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize(("samples", "size", "hop"), [(16000, 512, 128), (5003, 256, 64), (700, 1024, 256)])
+def test_a_spectrogram_is_librosas(samples: int, size: int, hop: int) -> None:
+    import librosa
+
+    wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
+    wave *= np.linspace(0, 1, samples, dtype=np.float32) ** 8  # from silence on
+    power = np.abs(librosa.stft(wave, n_fft=size, hop_length=hop, pad_mode="constant"))
+    expected = librosa.amplitude_to_db(power, ref=np.max, top_db=80.0)
+    assert expected.min() == -80 or samples < 1000
+    np.testing.assert_allclose(decibels(wave, size, hop), expected, rtol=0, atol=0.05)
+    assert not decibels(np.zeros(2 * size, np.float32), size, hop).any()
 
 
 def test_a_long_or_empty_recording_is_drawn() -> None:

@@ -27,7 +27,7 @@ from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
 from emolight.experiments.results import read_result
 from emolight.run.controls import CONTROLS
-from tests.small import CONFIGS, options
+from tests.small import CONFIGS, LIGHT, options
 
 FOLDS_RUN = ["--folds", "1", "2"]
 TEST_SPEAKERS = {who for fold in (1, 2) for who in RAVDESS.protocols["emobox6"][fold].test}
@@ -212,7 +212,7 @@ def test_workers_share_threads_or_get_a_gpu_each(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_command_ends_its_runs(number: signal.Signals, here: Path, corpus: Path) -> None:
-    words = command(corpus, "--folds", "1", **{"trainer.max_epochs": 500})
+    words = command(corpus, "--folds", "1", **LIGHT, **{"trainer.max_epochs": 500})
     whole = [sys.executable, "-m", "emolight", "crossval", *words]
     process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, start_new_session=True)
     log = here / "lightning_logs" / "mfcc" / "crossval_emobox6" / "fold_1_seed_0" / "log.txt"

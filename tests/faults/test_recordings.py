@@ -17,7 +17,7 @@ from emolight.data.datamodule import MOST_WARNINGS
 from emolight.errors import EmolightError
 from tests.faults.recordings import RATE, REFUSED, USED, build
 from tests.inference.conftest import checkpoint  # noqa: F401 - a fixture
-from tests.small import CONFIGS, options
+from tests.small import CONFIGS, LIGHT, options
 
 
 @pytest.mark.parametrize("kind", USED)
@@ -65,7 +65,7 @@ def broken(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_fit_refuses_unusable_clips_and_with_skip_trains_without_them(broken: dict[str, Path], here: Path) -> None:
     root = next(iter(broken.values())).parents[2]
-    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(root, **{"data.corpus": "RAVDESS"})]
+    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(root, **LIGHT, **{"data.corpus": "RAVDESS"})]
     with pytest.raises(EmolightError, match=rf"^{len(broken)} of the clips cannot be used, .*\n.*on_bad_clip skip"):
         run(words)
     assert not list(Path("lightning_logs").rglob("*.ckpt"))

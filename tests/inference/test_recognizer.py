@@ -207,9 +207,10 @@ def test_what_is_no_model_is_refused(tmp_path: Path, checkpoint: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
 def test_an_hour_takes_little_more_than_its_samples(tmp_path: Path) -> None:
+    sound = voice(5.0)
     with soundfile.SoundFile(tmp_path / "hour.flac", "w", 16000, 1) as stream:
         for _ in range(720):
-            stream.write(voice(5.0))
+            stream.write(sound)
     code = f"""
 import resource, numpy as np
 from emolight.inference.recognizer import Contract, Recognizer

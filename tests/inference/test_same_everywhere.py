@@ -26,9 +26,8 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
     run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)])
     folder = here / "lightning_logs/mfcc/version_0"
     run(["test", "--ckpt_path", str(folder / "checkpoints/best.ckpt")])
-    run(["export", str(folder), "--output", "model.onnx"])
-
     run(["export", str(folder), "--bundle", "bundle"])
+    onnx = "bundle/model.onnx"
     head = yaml.safe_load(Path("bundle/README.md").read_text(encoding="utf-8").split("---\n")[1])
     (result,) = head["model-index"][0]["results"]
     assert result["dataset"]["split"].endswith("test clips")
@@ -44,14 +43,14 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
         assert (said.ood_score > 1) == any("out-of-distribution" in text for text in said.warnings)
         return [*said.probabilities.values(), said.ood_score]
 
-    model, exported = emolight.load(folder), emolight.load("model.onnx")
+    model, exported = emolight.load(folder), emolight.load(onnx)
     classes = model.classes
     assert exported.contract == model.contract
     tested = table(folder / "predictions_test.csv", "clip_id")
     clips = Synthetic().table(corpus)
     paths = {row.clip_id: corpus / row.path for row in clips.itertuples() if row.clip_id in tested}
     some = list(paths)[::16]
-    for name, source in (("predicted", folder), ("exported", "model.onnx")):
+    for name, source in (("predicted", folder), ("exported", onnx)):
         run(["predict", str(source), *(str(paths[clip]) for clip in some), "--output", f"{name}.csv"])
     predicted, by_onnx = (table(here / f"{name}.csv", "path", "ood_score") for name in ("predicted", "exported"))
     assert len({tuple(tested[clip]) for clip in some}) == len(some) >= 4

@@ -122,10 +122,10 @@ def test_a_statistic_far_outside_of_training_does_not_decide_alone(head: str) ->
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "eGeMAPSv02"])
-def test_it_is_fitted_saved_loaded_and_exported(kind: str, tmp_path: Path) -> None:
+def test_it_is_fitted_saved_loaded_and_exported(kind: str, corpus: Path, tmp_path: Path) -> None:
     network_of(kind)
-    data = EmotionDataModule("Synthetic", root=str(tmp_path / "voices"), duration=1.5, cache_dir=str(tmp_path),
-                             splits_dir=str(tmp_path))  # fmt: skip
+    places = {"root": str(corpus), "cache_dir": str(corpus.parent / "cache"), "splits_dir": str(tmp_path)}
+    data = EmotionDataModule("Synthetic", **places, duration=1.5)  # type: ignore[arg-type]
     network = partial(Classical, statistics=kind, head="svm", inverse_penalty=0.001)
     model = EmotionClassifier(features=Waveform, network=network, augment=[], mixup=0.0, speaker_norm=True)
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,

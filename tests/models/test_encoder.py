@@ -34,6 +34,11 @@ def batch_of(*waves: np.ndarray) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave.copy()) for wave in waves], batch_first=True)
 
 
+def data_of(corpus: Path, folder: Path, duration: float) -> EmotionDataModule:
+    places = {"root": str(corpus), "cache_dir": str(corpus.parent / "cache"), "splits_dir": str(folder)}
+    return EmotionDataModule("Synthetic", **places, duration=duration)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 1.3337])
 def test_whisper_gets_what_its_own_extractor_makes(whisper: Path, seconds: float) -> None:
     wave = voice(seconds)
@@ -80,9 +85,8 @@ def test_whisper_of_30_s_is_the_librarys_own(whisper: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "logistic"])
-def test_frozen_it_trains_on_kept_embeddings(whisper: Path, tmp_path: Path, head: str) -> None:
-    data = EmotionDataModule("Synthetic", root=str(tmp_path / "voices"), duration=1.5, cache_dir=str(tmp_path),
-                             splits_dir=str(tmp_path))  # fmt: skip
+def test_frozen_it_trains_on_kept_embeddings(whisper: Path, corpus: Path, tmp_path: Path, head: str) -> None:
+    data = data_of(corpus, tmp_path, 1.5)
     network = partial(SpeechEncoder, path=str(whisper), head=head, hidden=16)
     model = EmotionClassifier(features=Waveform, network=network, augment=[], mixup=0.0, speaker_norm=True)
     trainer = pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
@@ -125,11 +129,10 @@ def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["whisper", "layer"])
-def test_adapters_alone_are_trained_kept_and_merged(tmp_path: Path, kind: str) -> None:
+def test_adapters_alone_are_trained_kept_and_merged(corpus: Path, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("peft")
     folder = make_whisper(tmp_path / "encoder") if kind == "whisper" else make_wav2vec(tmp_path / "encoder")
-    data = EmotionDataModule("Synthetic", root=str(tmp_path / "voices"), duration=0.6, cache_dir=str(tmp_path),
-                             splits_dir=str(tmp_path))  # fmt: skip
+    data = data_of(corpus, tmp_path, 0.6)
     network = partial(SpeechEncoder, path=str(folder), lora=4)
     model = EmotionClassifier(features=Waveform, network=network, augment=[], learning_rate=0.01)
     trainer = pl.Trainer(max_epochs=1, limit_train_batches=3, limit_val_batches=1, accelerator="cpu", logger=False,

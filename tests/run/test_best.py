@@ -19,8 +19,9 @@ from tests.small import CONFIGS, options
 
 EMA = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
 WAYS: dict[str, dict[str, Any]] = {
-    "sanity check first": {"trainer.num_sanity_val_steps": 2},
-    "several validations an epoch": {"trainer.val_check_interval": 1, "trainer.limit_train_batches": 3},
+    "sanity check first, then several validations an epoch": {
+        **{"trainer.num_sanity_val_steps": 2, "trainer.val_check_interval": 1, "trainer.limit_train_batches": 3}
+    },
     "the last one under a random split": {"data.protocol": "random", "trainer.max_epochs": 3},
     "averaged weights": {"trainer.callbacks": json.dumps([EMA])},
     "half of the validation batches": {"trainer.limit_val_batches": 0.5},

@@ -75,12 +75,10 @@ def test_fit_says_and_keeps_its_precision(
     words = ["--config", str(CONFIGS / "mfcc.yaml"), "--data.corpus=Synthetic", f"--data.root={corpus}"]
     words += [f"--data.cache_dir={corpus.parent / 'cache'}", "--data.duration=0.6", "--data.splits_dir=splits"]
     words += ["--trainer.accelerator=cpu", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
-    words += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    words += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--model.network=MobileNetV3"]
     own = here / "own.yaml"
     own.write_text("trainer: {precision: 32-true}\n", encoding="utf-8")
-    for number, (given, expected) in enumerate(
-        (([], "bf16-mixed"), (["--config", str(own)], "32-true"), (["--trainer.precision=32-true"], "32-true"))
-    ):
+    for number, (given, expected) in enumerate((([], "bf16-mixed"), (["--config", str(own)], "32-true"))):
         machine(avx=True)
         assert run(["fit", *words, *given]) == 0
         folder = here / "lightning_logs" / "mfcc" / f"version_{number}"

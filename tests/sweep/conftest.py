@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,3 +28,11 @@ def words(corpus: Path, here: Path) -> list[str]:
     (here / "small.yaml").write_text(YAML, encoding="utf-8")
     given = [word for word in options(corpus) if not word.startswith("--trainer.max_epochs")]
     return ["--config", "small.yaml", *given]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of a sweep is the last of these seconds, so that its timeout comes when a test says so."""
+    seconds = [0.0]
+    monkeypatch.setattr("emolight.sweep.workers.time", SimpleNamespace(monotonic=lambda: seconds[-1]))
+    return seconds

@@ -57,7 +57,7 @@ def test_a_lost_nodes_trial_is_run_again_and_the_budget_stays_exact(cluster: Clu
     lost: list[Any] = []
 
     def watch() -> None:
-        running = [one for one in study.get_trials(states=(TrialState.RUNNING,)) if one.params]
+        running = trivial.begun(study)
         if len(running) == 3 and len(processes(tmp_path)) == 3 and not lost:
             lost.extend(running)
             os.kill(processes(tmp_path)[-1], signal.SIGKILL)
@@ -72,11 +72,20 @@ def test_a_lost_nodes_trial_is_run_again_and_the_budget_stays_exact(cluster: Clu
         assert [one.params for one in study.trials].count(failed.params) == 2
 
 
-def test_a_timeout_gives_the_slots_back(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_timeout_gives_the_slots_back(cluster: Cluster, tmp_path: Path, clock: list[float]) -> None:
     url = sqlite_url(tmp_path / "study.db")
     study = trivial.make(url, 4)
+
+    seen: list[int] = []
+
+    def watch() -> None:
+        seen.append(len(trivial.begun(study)))
+        if seen[-1] >= 2 or len(seen) == 180:
+            clock.append(601.0)
+
     # Three workers where two have room: the third waits, and must not keep the end waiting.
-    assert not run_on_ray(trivial.plan(tmp_path, 600, timeout=20), url, cluster.address, 3, lambda: None)
+    assert not run_on_ray(trivial.plan(tmp_path, 600, timeout=600), url, cluster.address, 3, watch)
+    assert seen[-1] >= 2
     assert "RUNNING" not in trivial.states(study)
     fill(study)  # as the next command does
     assert [trial.state for trial in slots(study).values()] == [TrialState.WAITING] * 4

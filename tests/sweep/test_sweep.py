@@ -18,7 +18,7 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.sweep import workers
 from emolight.sweep.storage import open_storage, sqlite_url
-from emolight.sweep.study import SlotStudy, finished, slots
+from emolight.sweep.study import SlotStudy, finished
 from emolight.sweep.sweep import main
 from tests.sweep import trivial
 
@@ -106,22 +106,28 @@ def test_workers_that_get_nothing_done_stop_the_sweep(tmp_path: Path, monkeypatc
 
 
 def test_a_killed_worker_is_replaced_and_a_timeout_gives_the_slots_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     monkeypatch.setattr(workers, "run_worker", trivial.run_worker)
     url = sqlite_url(tmp_path / "study.db")
     made, killed = trivial.make(url, 2), list[int]()
 
     def watch() -> None:
-        running = [trial for trial in slots(made).values() if trial.state is TrialState.RUNNING and trial.params]
-        if running and not killed:
+        if (running := trivial.begun(made)) and not killed:
             killed.append(running[0].user_attrs["process"])
             os.kill(killed[0], signal.SIGKILL)
 
     assert workers.run_workers(made, trivial.plan(tmp_path, 2), url, 1, watch)
     assert killed
     assert trivial.states(made) == {"COMPLETE": 2, "FAIL": 1}
-    made = trivial.make(url, 3)
-    assert not workers.run_workers(made, trivial.plan(tmp_path, 600, timeout=5), url, 1, lambda: None)
+    made, seen = trivial.make(url, 3), list[int]()
+
+    def end() -> None:
+        seen.append(len(trivial.begun(made)))
+        if seen[-1] or len(seen) == 180:
+            clock.append(601.0)
+
+    assert not workers.run_workers(made, trivial.plan(tmp_path, 600, timeout=600), url, 1, end)
+    assert seen[-1] == 1
     assert finished(made) == 2
     assert TrialState.RUNNING not in [trial.state for trial in made.trials]

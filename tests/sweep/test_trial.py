@@ -103,8 +103,11 @@ def test_two_processes_with_ddp(plan: Callable[..., Plan]) -> None:
     trial = trial_of(plan(devices_per_trial=2))
     assert trial.state is TrialState.COMPLETE
     run = Run.open(trial.user_attrs["folders"][0])
+    assert [path.name for path in run.folder.parent.glob("version_*")] == ["version_0"]
     assert run.environment["processes"] == 2
+    assert str(run.config["trainer"]["devices"]) == "2"
     assert trial.values == [pytest.approx(run.metrics["uar"], abs=1e-6)]
+    assert run.metrics["uar"] == pytest.approx(pd.read_csv(run.folder / "metrics.csv")["val/uar"].max(), abs=1e-6)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, create_study, work
@@ -57,6 +58,11 @@ def good(trial: optuna.Trial) -> float:
 def states(study: optuna.Study) -> dict[str, int]:
     names = [trial.state.name for trial in study.trials]
     return {name: names.count(name) for name in sorted(set(names))}
+
+
+def begun(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that run, and have their parameters."""
+    return [trial for trial in study.get_trials(states=(TrialState.RUNNING,)) if trial.params]
 
 
 def start(url: str, seconds: float = 0.0) -> subprocess.Popen[bytes]:
