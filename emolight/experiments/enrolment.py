@@ -16,7 +16,7 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import summarise
-from emolight.evaluation.style import BLUE, clean_axis, new_figure
+from emolight.evaluation.style import BLUE, GREEN, VERMILLION, WIDTH, clean_axis, legend_below, new_figure
 from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
 from emolight.experiments.summary import write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
@@ -29,6 +29,8 @@ from emolight.run.finish import independence
 from emolight.run.recorder import table_of
 
 DRAWS = 5
+LOOKS = (("o-", BLUE), ("s--", VERMILLION), ("^:", GREEN))
+"""Mark, line and colour of each kind of enrolled clips."""
 Parts = dict[tuple[str, str], list[pd.DataFrame]]
 """Kind and count of the enrolled clips, to predictions."""
 
@@ -160,17 +162,18 @@ def enrolment_figure(rows: Sequence[dict[str, object]], title: str) -> Figure:
     """UAR by the number of enrolled clips, with intervals by speaker."""
     table = pd.DataFrame(rows)
     counts = list(dict.fromkeys(table["clips"]))
-    figure = new_figure(6.4, 3.6, title)
-    axes = figure.subplots()
-    for number, (kind, mark) in enumerate(zip(dict.fromkeys(table["enrolled"]), ("o-", "s--", "^:"), strict=False)):
+    figure = new_figure(WIDTH, 3.6, title)
+    axes, lines = figure.subplots(), []
+    for number, kind in enumerate(dict.fromkeys(table["enrolled"])):
         own = table[table["enrolled"] == kind]
         place = [counts.index(count) + 0.1 * number for count in own["clips"]]  # beside each other
-        below, above = own["uar"] - own["low"], own["high"] - own["uar"]
-        line = axes.errorbar(place, 100 * own["uar"], 100 * np.array([below, above]), fmt=mark, capsize=3, label=kind)
-        if mark == "o-":
-            line[0].set_color(BLUE)
-    axes.set(xticks=range(len(counts)), xticklabels=counts, xlabel="enrolled clips a speaker", ylabel="UAR (%)")
-    axes.legend(frameon=False)
+        reach = 100 * np.array([own["uar"] - own["low"], own["high"] - own["uar"]])
+        mark, colour = LOOKS[number]
+        bars: Any = {"fmt": mark, "color": colour, "capsize": 3, "label": kind}
+        lines.append(axes.errorbar(place, 100 * own["uar"], reach, **bars))
+    axes.set(xticks=range(len(counts)), xticklabels=counts, xlabel="enrolled clips a speaker")
+    axes.set_ylabel("UAR (%), 95 % interval by speaker")
+    legend_below(figure, lines)
     clean_axis(axes, "y")
     return figure
 

@@ -84,10 +84,11 @@ def card_figure(rows: pd.DataFrame, classes: int, title: str) -> Figure:
         axis.axvline(chance, color=style.GREY, linewidth=1.8, linestyle=":", label=f"chance {chance:.1f} %"),
     ]
     low, high = (clean + 100 * rows[f"uar_change_{end}"] for end in ("low", "high"))
-    bars = axis.hlines(places, low, high, color=style.INK, linewidth=1.6, label="95 % of the change, by speaker")
+    interval = "95 % interval of the change, by speaker"
+    bars = axis.hlines(places, low, high, color=style.INK, linewidth=1.6, label=interval)
     axis.plot(uar, places, "o", color=style.BLUE, markersize=7, zorder=3)
     style.clean_axis(axis, "x")
-    axis.set(xlim=(0, 100.4), ylim=(places[-1] + 0.7, -0.7), xlabel="UAR (%), and its change against clean")
+    axis.set(xlim=(0, 100.4), ylim=(places[-1] + 0.7, -0.7), xlabel="UAR (%); left, its change in points")
     changes = ["", *(f"  {change:+.1f}" for change in 100 * rows["uar_change"].iloc[1:])]
     axis.set_yticks(places, rows["disturbance"] + changes)
     axis.tick_params(axis="y", length=0)

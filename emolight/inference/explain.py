@@ -72,7 +72,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
     cells = class_activation(model, wave, emotion, shift)
     heights = [1.1, 2.0, 2.0] if front_end.image else [1.3, 0.55]
     heights.append(0.3 * len(contract.classes) + 0.2)
-    figure = new_figure(WIDTH, sum(heights) + 0.62 * len(heights) + 0.7, plain(title))
+    figure = new_figure(WIDTH, sum(heights) + 0.62 * len(heights) + 0.7, title)
     # Colour bars have a column of their own: taken out of the panels, they would shift the time axes.
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=[42, 1])
     panels = [figure.add_subplot(grid[0, 0])]
@@ -97,7 +97,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
         heat = spread(cells, stride, offset, wave.shape)[None]
         drawn = panels[1].imshow(heat, aspect="auto", extent=(0.0, seconds, 0.0, 1.0), cmap="viridis", vmin=0, vmax=1)
         panels[1].set_yticks([])
-    figure.colorbar(drawn, cax=bars[-1], ticks=[0, 0.5, 1], label="of the strongest" if front_end.image else "")
+    figure.colorbar(drawn, cax=bars[-1], ticks=[0, 0.5, 1], label="relative to the highest" if front_end.image else "")
     what = f"{'what' if cells.any() else 'nothing'} speaks for {emotion}"
     size = " × ".join(map(str, cells.shape))
     panels[-1].set_title(f"{what}: class activation map, {size} cells", loc="left", fontsize=11)
@@ -114,7 +114,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
     panels[0].set(xlim=(0, seconds), ylim=(-reach, reach), ylabel="amplitude")
     panels[0].set_title(f"{title}, zeros after the dashed line" if padded else title, loc="left", fontsize=11)
     clean_axis(panels[0], "both")
-    panels[-1].set_xlabel(f"time (s) from second {start:.2f} of {len(clip.waveform) / rate:.2f} on")
+    panels[-1].set_xlabel(f"time (s), from {start:.2f} s of {len(clip.waveform) / rate:.2f} s on")
     _draw_bars(figure.add_subplot(grid[-1, 0]), prediction)
     if prediction.warnings:
         notes = [textwrap.fill(plain(f"Warning: {text}."), 85) for text in prediction.warnings]

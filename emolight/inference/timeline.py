@@ -18,7 +18,7 @@ def timeline(prediction: Prediction, name: str) -> Any:
     centres, rows = times.mean(axis=1), np.arange(len(classes) + 1)
     edges = [times[0, 0], *(centres[:-1] + centres[1:]) / 2, times[-1, 1]]
     values = [[100 * one.probabilities.get(name, np.nan) for one in prediction.windows] for name in classes]
-    figure = new_figure(WIDTH, 0.34 * len(classes) + 1.9, plain(f"{name}\n{prediction}"))
+    figure = new_figure(WIDTH, 0.34 * len(classes) + 1.9, f"{name}\n{prediction}")
     axis = figure.subplots()
     drawn = axis.pcolormesh(edges, rows, np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=100)
     drawn.set_edgecolor("face")

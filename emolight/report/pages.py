@@ -41,6 +41,11 @@ class Sheet(NamedTuple):
     rows: list[list[Cell]]
     strong: int = 0
 
+    @property
+    def figures(self) -> list[bool]:
+        """Which columns hold numbers, maybe beside empty cells."""
+        return [any(not isinstance(cell.key, str) for cell in column) for column in zip(*self.rows, strict=True)]
+
 
 def environment(package: str) -> Environment:
     """Jinja of the templates of ``package`` and of this room; what is undefined is an error."""

@@ -173,11 +173,13 @@ class Recorder(pl.Callback):
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""
         assert self.best.table is not None
-        plots, title = self.run.folder / "plots", f"{'validation' if subset == 'val' else subset} clips, {note}"
-        for name, draw in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
-            save_figure(draw(self.best.table, title), plots / f"{subset}_{name}{self.suffix}.png")
+        plots, name = self.run.folder / "plots", "/".join(self.run.folder.resolve().parts[-2:])
+        title = f"{name}: {'validation' if subset == 'val' else subset} clips, {note}"
+        for kind, draw in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
+            save_figure(draw(self.best.table, title), plots / f"{subset}_{kind}{self.suffix}.png")
         if subset == "val" and not self.suffix and (self.run.folder / "metrics.csv").exists():
-            save_figure(curves_figure(pd.read_csv(self.run.folder / "metrics.csv")), plots / "curves.png")
+            curves = curves_figure(pd.read_csv(self.run.folder / "metrics.csv"), f"{name}: learning curves")
+            save_figure(curves, plots / "curves.png")
 
 
 class RunCheckpoints(CheckpointFiles):

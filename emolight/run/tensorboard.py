@@ -61,9 +61,10 @@ class TensorBoardExtras(pl.Callback):
         writer = _writer(trainer) if self.pictures else None
         if writer is None or trainer.state.fn != "fit" or trainer.sanity_checking or self.recorder.latest is None:
             return
-        figure = confusion_figure(self.recorder.latest, f"validation clips, epoch {trainer.current_epoch + 1}")
+        epoch = trainer.current_epoch + 1
+        figure = confusion_figure(self.recorder.latest, f"validation clips, epoch {epoch}")
         figure.set_dpi(70)
-        writer.add_figure("confusion", figure, trainer.current_epoch)
+        writer.add_figure("confusion", figure, epoch)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The worst clips and the parameters with the metrics of the model that counts, and the embeddings."""
@@ -95,7 +96,7 @@ def _add_worst_clips(writer: Any, data: EmotionDataModule, table: pd.DataFrame) 
     truth = np.array([row[f"prob_{row['label']}"] for _, row in table.iterrows()])
     for rank, (_, clip) in enumerate(table.iloc[np.argsort(truth)[:WORST_CLIPS]].iterrows(), start=1):
         waveform = _waveforms(data, np.flatnonzero(data.clips["clip_id"] == clip["clip_id"]))
-        said = f"{clip['label']} heard as {clip['prediction']} ({clip['prob_' + clip['prediction']]:.0%})"
+        said = f"{clip['label']} predicted as {clip['prediction']} ({clip['prob_' + clip['prediction']]:.0%})"
         # The tag carries the text: TensorBoard shows no caption beside audio. No two kinds may share one tag.
         tag, loudest = f"{rank} {clip['clip_id']} {said}", waveform.abs().max().clamp(min=1e-9)
         writer.add_audio(f"worst_clips/{tag}", waveform / loudest, sample_rate=data.sample_rate)

@@ -11,10 +11,12 @@ import optuna
 import yaml
 from matplotlib import pyplot as plt
 from matplotlib import style
-from matplotlib.ticker import NullFormatter
+from matplotlib.category import StrCategoryFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
+from emolight.evaluation.style import BLUE, GREY, GRID
 from emolight.files import write_text
 from emolight.report.pages import Cell, Picture, Sheet, environment, picture
 from emolight.run.folder import Run
@@ -24,12 +26,14 @@ from emolight.sweep.trial import FOLDERS, SECONDS, SIZE, Plan
 
 ABOUT = {
     "pareto_front": "No trial is better in one objective without being worse in another.",
-    "optimization_history": "Do the last trials still gain? Then give a larger --trials.",
-    "intermediate_values": "What each trial would be worth after each validation; pruned ones end early.",
-    "param_importances": "Which parameter sets the best trials apart (PED-ANOVA); rough below 30 complete trials.",
+    "optimization_history": "The line is the best so far. Do the last trials still gain? Then give a larger --trials.",
+    "intermediate_values": "What a trial would be worth after each validation; blue the best. Pruned ones end early.",
+    "parameter_importances": "Which parameter sets the best trials apart (PED-ANOVA); rough below 30 complete trials.",
     "slice": "Each parameter alone. A best value at the end of a range asks for a wider one.",
 }
 """Optuna's figures on the page."""
+NUMBERS = (SIZE, "val/loss")
+"""Objectives that are no shares, which are shown in per cent."""
 
 
 def write_sweep(study: optuna.Study, plan: Plan, url: str) -> None:
@@ -72,42 +76,48 @@ def _row(trial: FrozenTrial, plan: Plan) -> list[Cell]:
     values: Sequence[Any] = trial.values or [None] * len(plan.sweep.objectives)
     settings = [trial.params.get(name, "") for name in plan.sweep.space]
     seconds, error = trial.user_attrs.get(SECONDS, 0.0), trial.user_attrs.get(ERROR, "")
-    state = "stopped" if trial.state is TrialState.FAIL and not error else trial.state.name.lower()
+    state = trial.state.name.lower()
+    if trial.state is TrialState.FAIL:
+        state = "failed" if error else "stopped"
     return [
         Cell(str(trial.number), trial.number, note=error),
         *(Cell(_value(name, one), one or 0.0) for name, one in zip(plan.sweep.objectives, values, strict=True)),
         Cell(state, state),
-        *(Cell(f"{one:.4g}" if isinstance(one, float) else str(one), str(one)) for one in settings),
+        *(_setting(one) for one in settings),
         Cell(f"{seconds:.0f}", seconds),
     ]
+
+
+def _setting(value: Any) -> Cell:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return Cell(text, value if type(value) in (int, float) else text)
 
 
 def _value(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{100 * value:.1f}\u00a0%" if name not in (SIZE, "val/loss") else f"{value:,.4g}"
+    return f"{100 * value:.1f}\u00a0%" if name not in NUMBERS else f"{value:,.4g}"
 
 
 def _pictures(study: optuna.Study, metrics: list[str]) -> Iterator[tuple[str, str, Picture]]:
     """Title, explanation and figure of everything that these trials allow."""
-    target: dict[str, Any] = {"target_name": metrics[0]}
+    names = [name if name in NUMBERS else f"{name} (%)" for name in metrics]
+    target: dict[str, Any] = {"target_name": names[0]}
     if len(metrics) > 1:
         target["target"] = lambda trial: trial.values[0]
-    options = {"pareto_front": {"target_names": metrics}, "intermediate_values": {}}
+    options = {"pareto_front": {"target_names": names}, "intermediate_values": {}}
     for name, about in ABOUT.items():
         if name == ("intermediate_values" if len(metrics) > 1 else "pareto_front"):
             continue
         title = name.replace("_", " ").capitalize()
         with warnings.catch_warnings(action="ignore"), style.context("default"):
             try:
-                drawn = getattr(draw, f"plot_{name}")(study, **options.get(name, target))
+                plot = getattr(draw, f"plot_{name.replace('parameter', 'param')}")
+                drawn = plot(study, **options.get(name, target))
                 figure = getattr(drawn, "figure", None) or drawn.flat[0].figure
                 figure.suptitle("")
                 for axes in figure.axes:
-                    axes.set_title("")
-                    axes.xaxis.set_minor_formatter(NullFormatter())
-                    if axes.get_legend():
-                        axes.get_legend().remove()
+                    _tidy(axes, names[0], {f"Trial{trial.number}" for trial in study.best_trials})
                 figure.set_size_inches(max(7.5, figure.get_figwidth()), 3.75)
                 figure.set_layout_engine("constrained")
                 yield title, about, picture(figure, f"{title} of {len(study.trials)} trials")
@@ -115,3 +125,33 @@ def _pictures(study: optuna.Study, metrics: list[str]) -> Iterator[tuple[str, st
                 continue
             finally:
                 plt.close("all")
+
+
+def _tidy(axes: Any, objective: str, best: set[str]) -> None:
+    """No title, whole trials, validations from 1, shares in per cent, and of curves with a name the best in blue."""
+    for place in ("left", "center"):
+        axes.set_title("", loc=place)
+    axes.set_facecolor("white")
+    axes.grid(color=GRID)
+    axes.spines[:].set_color(GRID)
+    if axes.get_legend():
+        axes.get_legend().remove()
+    for axis in (axes.xaxis, axes.yaxis):
+        text, ticks = axis.label.get_text(), axis.get_major_formatter()
+        axis.label.set_text({"Step": "validation", "Intermediate Value": objective}.get(text, text))
+        if text in ("Trial", "Step"):
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if text == "Step":
+            axis.set_major_formatter(lambda step, _: f"{step + 1:.0f}")
+        elif axis.label.get_text().endswith("(%)"):
+            axis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
+        elif axis.get_scale() == "log":
+            axis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter=lambda setting, _: f"{setting:g}")
+            axis.set_minor_formatter(NullFormatter())
+        elif isinstance(ticks, StrCategoryFormatter):  # in Python's quotes, and side by side too long
+            places = axis.get_majorticklocs()
+            words = [word.strip("'") for word in ticks.format_ticks(places)]
+            axis.set_ticks(places, words, rotation=20, ha="right", rotation_mode="anchor")
+    for line in axes.lines if axes.get_xlabel() == "validation" else ():
+        width, colour = (2.4, BLUE) if line.get_label() in best else (1.0, GREY)
+        line.set(color=colour, linewidth=width, zorder=1 + width, alpha=1)

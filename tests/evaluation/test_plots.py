@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,12 @@ def test_nothing_sticks_out_of_the_page_and_every_size_is_drawn(tmp_path: Path, 
         assert figure.get_figwidth() <= 6.4  # 9 points are legible at 400 pixels
         save_figure(figure, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_a_title_of_any_bytes_is_drawn() -> None:
+    figure = new_figure(title=os.fsdecode(b"caf\xe9/version_0: validation clips"))
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == "caf?/version_0: validation clips"
 
 
 def test_curves_join_the_events_of_an_epoch_and_mark_the_best() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.experiments.enrolment import _ways
+from emolight.experiments.enrolment import _ways, enrolment_figure
 from emolight.experiments.results import read_result
 from emolight.run.folder import Run
 from tests.small import CONFIGS, options
@@ -41,6 +42,24 @@ def test_the_curve_has_every_way_once(crossval: Path) -> None:
     ]
     assert table[["uar", "low", "high"]].notna().all().all()
     assert (crossval / "enrolment_test.png").is_file()
+
+
+def test_the_legend_covers_no_curve_and_bars_have_the_colour_of_their_line() -> None:
+    kinds = ("mixed", "ordinary", "one emotion")
+    rows = [
+        {"enrolled": kind, "clips": count, "uar": 0.5, "low": 0.4, "high": 0.6}
+        for kind in kinds
+        for count in ("0", "2")
+    ]
+    figure = enrolment_figure(rows, "test clips of enrolled speakers")
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(kinds)
+    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0
+    for line, caps, bars in axes.containers:
+        colour = to_rgba(line.get_color())
+        assert [to_rgba(cap.get_color()) for cap in caps] == [colour] * 2
+        assert [tuple(one) for one in bars[0].get_color()] == [colour]
 
 
 def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:

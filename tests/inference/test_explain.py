@@ -112,7 +112,7 @@ def test_nothing_overlaps_under_a_long_title_and_warnings() -> None:
     for upper, lower in pairwise(boxes):
         assert upper.y0 >= lower.y1 - 1
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
-    assert any("from second 0.25 of 1.50 on" in axis.get_xlabel() for axis in figure.axes)
+    assert any("from 0.25 s of 1.50 s on" in axis.get_xlabel() for axis in figure.axes)
 
 
 def test_a_picture_a_recording_and_none_overwritten(

@@ -104,6 +104,8 @@ def test_page_of_a_run(run: Path, corpus: Path, capsys: pytest.CaptureFixture[st
         f"emolight report {run} --clips 3",
     ):
         assert words in page.text
+    for emotion, other, share in report.confusions(table):  # as the matrix below writes it
+        assert f"{emotion} predicted as {other} ({100 * share:.1f} %)" in page.text
     assert "RAVDESS" not in page.text
     # The three most wrong clips come first, each with its recording and every probability.
     wrong = table[table["label"] != table["prediction"]]

@@ -9,8 +9,12 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 
-from emolight.sweep.page import write_sweep
+from emolight.evaluation.style import BLUE
+from emolight.report.pages import Cell, Sheet
+from emolight.sweep.page import _pictures, write_sweep
 from emolight.sweep.space import Sweep, read_sweep
 from emolight.sweep.study import ERROR
 from emolight.sweep.trial import FOLDERS, Plan
@@ -60,7 +64,7 @@ def made(objectives: dict[str, str], trials: int = 20) -> tuple[optuna.Study, Pl
 
 
 def test_page_of_a_sweep(page: str) -> None:
-    for title in ("Optimization history", "Intermediate values", "Param importances", "Slice"):
+    for title in ("Optimization history", "Intermediate values", "Parameter importances", "Slice"):
         assert f">{title}</h2>" in page
     assert '<strong class="huge">62.5\u00a0%</strong>' in page
     assert "Objective" not in page
@@ -69,6 +73,44 @@ def test_page_of_a_sweep(page: str) -> None:
     assert "<script>alert" not in page
     assert page.count("<tr") == 21  # head and trials; the one that waits is not begun
     assert page.count('class="strong"') == 1
+
+
+def test_figures_say_per_cent_whole_trials_and_which_is_the_best(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: dict[str, Figure] = {}
+    monkeypatch.setattr(
+        "emolight.sweep.page.picture", lambda figure, alt: figures.setdefault(alt.partition(" of ")[0], figure)
+    )
+    study, _ = made({"val/uar": "maximize"})
+    list(_pictures(study, ["val/uar"]))
+    for figure in figures.values():
+        figure.draw_without_rendering()
+        assert [axes.get_title(loc=place) for axes in figure.axes for place in ("left", "center")] == [""] * (
+            2 * len(figure.axes)
+        )
+    history, curves, slices = (figures[name].axes for name in ("Optimization history", "Intermediate values", "Slice"))
+    assert (history[0].get_xlabel(), history[0].get_ylabel()) == ("Trial", "val/uar (%)")
+    assert all(float(text).is_integer() for text in ticks(history[0].xaxis))
+    assert max(map(float, ticks(history[0].yaxis))) > 60
+    # Validations count from 1, and of the trials the best stands out.
+    assert (curves[0].get_xlabel(), curves[0].get_ylabel()) == ("validation", "val/uar (%)")
+    assert [text for text, at in zip(ticks(curves[0].xaxis), curves[0].get_xticks(), strict=True) if at == 0] == ["1"]
+    assert [line.get_label() for line in curves[0].lines if line.get_color() == BLUE] == ["Trial17"]
+    assert {"spectrogram", "mel", "mfcc"} >= set(ticks(slices[0].xaxis)) > {"mel"}
+    assert "0.001" in ticks(slices[3].xaxis)
+
+
+def ticks(axis: Axis) -> list[str]:
+    return [text.get_text().replace("\N{MINUS SIGN}", "-") for text in axis.get_ticklabels()]
+
+
+def test_a_column_of_numbers_is_one_although_the_best_trial_has_none() -> None:
+    sheet = Sheet(
+        "Trials", ["trial", "n_mfcc", "state"], [[Cell("17", 17), Cell("", ""), Cell("complete", "complete")]]
+    )
+    assert sheet.figures == [True, False, False]
+    assert sheet._replace(rows=[*sheet.rows, [Cell("3", 3), Cell("35", 35), Cell("pruned", "pruned")]]).figures == [
+        *(True, True, False)
+    ]
 
 
 def test_best_yaml_and_trials_csv(page: str, here: Path) -> None:
