@@ -137,7 +137,7 @@ def _tidy(axes: Any, objective: str, best: set[str]) -> None:
     if axes.get_legend():
         axes.get_legend().remove()
     for axis in (axes.xaxis, axes.yaxis):
-        text, ticks = axis.label.get_text(), axis.get_major_formatter()
+        text, ticks, words = axis.label.get_text(), axis.get_majorticklocs(), axis.get_major_formatter()
         axis.label.set_text({"Step": "validation", "Intermediate Value": objective}.get(text, text))
         if text in ("Trial", "Step"):
             axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -148,10 +148,9 @@ def _tidy(axes: Any, objective: str, best: set[str]) -> None:
         elif axis.get_scale() == "log":
             axis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter=lambda setting, _: f"{setting:g}")
             axis.set_minor_formatter(NullFormatter())
-        elif isinstance(ticks, StrCategoryFormatter):  # in Python's quotes, and side by side too long
-            places = axis.get_majorticklocs()
-            words = [word.strip("'") for word in ticks.format_ticks(places)]
-            axis.set_ticks(places, words, rotation=20, ha="right", rotation_mode="anchor")
+        elif type(words) is StrCategoryFormatter:  # in Python's quotes, and side by side too long
+            names = [name.strip("'") for name in words.format_ticks(ticks)]  # type: ignore[no-untyped-call]
+            axis.set_ticks(ticks, names, rotation=20, ha="right", rotation_mode="anchor")
     for line in axes.lines if axes.get_xlabel() == "validation" else ():
         width, colour = (2.4, BLUE) if line.get_label() in best else (1.0, GREY)
         line.set(color=colour, linewidth=width, zorder=1 + width, alpha=1)
