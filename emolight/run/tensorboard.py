@@ -22,7 +22,7 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.run.recorder import Recorder, data_of
 
 WORST_CLIPS = 5
-LEADING = ("features.class_path", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size")
+LEADING = ("features", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size")
 """Parameters that stand first in TensorBoard's table, which shows five until more are ticked."""
 
 
@@ -136,5 +136,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        elif name == "class_path":  # a whole path would not fit into its cell
+            yield prefix[:-1], str(value).rpartition(".")[2]
         else:
             yield prefix + name, value if isinstance(value, bool | int | float | str) else str(value)

@@ -125,7 +125,10 @@ def test_tensorboard_has_everything_and_stays_small(fitted: Path) -> None:
     assert sum(tag.startswith("worst_spectrograms/") for tag in tags["images"]) == 5
     told = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/experiment").plugin_data.content)
     leading = {info.name for info in told.experiment.hparam_infos if info.differs}
-    assert leading == {"features.class_path", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size"}
+    assert leading == {"features", "features.n_mels", "features.n_mfcc", "learning_rate", "data.batch_size"}
+    told = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    shown = told.session_start_info.hparams
+    assert (shown["features"].string_value, shown["network"].string_value) == ("MFCC", "ResNet18")
     metadata = next(fitted.rglob("metadata.tsv")).read_text().splitlines()
     assert metadata[0].split("\t")[:3] == ["clip_id", "emotion", "speaker"]
     written = [path for path in fitted.rglob("*") if "tfevents" in path.name or path.suffix == ".tsv"]
