@@ -165,7 +165,6 @@ def audit(
 
 
 def _show(report: Mapping[str, Any]) -> None:
-
     def listed(title: str, lines: Sequence[str]) -> None:
         more = [f"… and {len(lines) - LISTED} more (--json lists all)"] if len(lines) > LISTED else []
         print("\n    ".join([title, *lines[:LISTED], *more]))

@@ -81,7 +81,6 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     """Find the clips of the corpora and keep those that are meant."""
-
     found: list[Discovery] = []
     for corpus, root in places:
         corpus.prepare(root)

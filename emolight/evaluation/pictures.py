@@ -50,11 +50,14 @@ def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int
 def decibels(wave: Image, size: int, hop: int) -> Image:
     """Power spectra in dB below the highest, ``[size / 2 + 1, N]``: Hann windows centred on every hop, 80 dB deep.
 
-    They are librosa's (``stft`` with zeros outside, ``amplitude_to_db``), which compiles code when it is imported.
+    They are librosa's with zeros outside. librosa's own take longer to import, by numba, than a page of them to draw.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(wave, size // 2), size)[::hop]
-    power = np.abs(np.fft.rfft(windows * np.hanning(size + 1)[:-1].astype(np.float32))).T.clip(min=1e-5)
-    level: Image = (20 * np.log10(power / power.max())).clip(min=-80.0)
+    import torch
+    from torchaudio import functional as audio
+
+    samples, window = torch.tensor(wave, dtype=torch.float32), torch.hann_window(size)
+    power = audio.spectrogram(samples, 0, window, size, hop, size, 1.0, False, pad_mode="constant")
+    level: Image = audio.amplitude_to_DB(power, 20.0, 1e-5, float(power.max().clamp(min=1e-5).log10()), 80.0).numpy()
     return level
 
 
