@@ -12,9 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from emolight.data.corpora.synthetic import make_corpus
 from emolight.run.precision import processor
+
+# The same examples each time, so that a commit is green or not; `pytest --hypothesis-profile default` draws others.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
 
