@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from emolight.data.audio import Waveform
 from emolight.data.datamodule import EmotionDataModule
@@ -55,7 +56,8 @@ def control_features(data: EmotionDataModule, known: pd.DataFrame | None = None)
     rows = [*(f"mfcc {number}" for number in range(N_MFCC)), "level"]
     names = [f"{which} {change}{row}" for which in STATISTICS for change in ("", "change of ") for row in rows]
     seconds = [data.cache.durations[clip_id] for clip_id in clip_ids]
-    statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
+    with threadpool_limits(1):  # several would fight where other runs compute, and take many times as long
+        statistics = [clip_statistics(data.cache.waveform(clip_id), front_end) for clip_id in clip_ids]
     values = np.column_stack([seconds, np.log(seconds), statistics])
     return pd.concat([known, pd.DataFrame(values, pd.Index(clip_ids, name="clip_id"), [*SECONDS, *names])])
 
@@ -107,7 +109,8 @@ def control_tables(
     def fitted(values: pd.DataFrame, targets: Labels) -> pd.DataFrame:
         known, unseen = (values.loc[one].to_numpy() for one in ids)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=1000))
-        model.fit(known, targets)
+        with threadpool_limits(1):
+            model.fit(known, targets)
         probabilities = np.zeros((len(unseen), classes))
         probabilities[:, model.classes_] = model.predict_proba(unseen)
         return table(probabilities)
