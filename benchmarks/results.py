@@ -87,7 +87,15 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
         for size, name in zip(SIZES, names, strict=True):
             words = _encoder(encoders / size, "--data.task", task)
             yield Row(table, f"Whisper {size}, pretrained, frozen", *crossval(name, protocol, *words))
+            folder, command = crossval(name, protocol, *words, "--nested", "sweeps/encoder.yaml")
+            label = f"Whisper {size}, pretrained, frozen, penalty chosen within each fold"
+            yield Row(table, label, f"{folder}_nested", command)
         yield Row(table, "mean of both encoders", *ensemble(f"encoders_{task}", protocol, *names))
+        members = [str(LOGS / name / f"crossval_{protocol}_nested") for name in names]
+        nested = f"encoders_{task}_nested"
+        command = ("ensemble", *members, "--name", f"results/{nested}")
+        label = "mean of both encoders, penalties chosen within each fold"
+        yield Row(table, label, f"{nested}/crossval_{protocol}_options_chosen_within_each_fold", command)
         if task == "article":
             for weights in ("equal", "validation"):
                 made = ensemble(f"encoders_robust_{weights}", protocol, *names, "robust", weights=weights)

@@ -1,6 +1,7 @@
 """``python -m emolight ensemble``: a weighted mean of several systems' calibrated probabilities, clip by clip."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def main(argv: list[str]) -> int:
                 )
     weights = validation_weights(results) if options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
-    folder = logs / options.name / f"crossval_{first.protocol.replace(' ', '_')}"
+    folder = logs / options.name / re.sub(r"\W+", "_", f"crossval_{first.protocol}")
     about = about_ensemble(folder, options.name, results, weights)
     write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
     members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]
