@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def expand(path: str | Path) -> Path:
+    """A path of a configuration, with ``~`` and ``$VARIABLES`` as a shell reads them."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it over ``path``.

@@ -27,6 +27,7 @@ from emolight.data.resident import ResidentClips, ResidentLoader, fits
 from emolight.data.selection import Choice, Selection, corpora_of, select
 from emolight.data.splits import ALL_TEST, Split, load_or_make
 from emolight.errors import EmolightError
+from emolight.files import expand
 
 SPLITS = Path("configs/splits")
 EVERY_CLIP = "test"  # a protocol that only scores: another corpus under a trained model
@@ -73,7 +74,7 @@ class EmotionDataModule(pl.LightningDataModule):
         corpus: str | dict[str, Any] | list[str | dict[str, Any]] = "RAVDESS",
         root: str | list[str] | None = None,
         task: str | None = None,
-        emotions: list[str] | None = None,
+        emotions: list[str | int | bool] | None = None,
         label_map: dict[str, str] | None = None,
         filter: dict[str, list[str | int | float]] | None = None,
         speakers: Literal["known", "unknown"] = "known",
@@ -100,13 +101,18 @@ class EmotionDataModule(pl.LightningDataModule):
             if not least <= value <= most:
                 raise EmolightError(f"data.{name} is {value:g}; take {least:g} to {most:g}.", usual)
         self.places = corpora_of(corpus, root)
-        self.choice = Choice(task, emotions, label_map, filter, speakers, protocol == EVERY_CLIP)
+        if any(isinstance(name, bool) for name in emotions or ()):
+            problem = f"data.emotions is {emotions}: YAML reads yes, no, on and off as true and false."
+            raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
+        names = None if emotions is None else [str(name) for name in emotions]  # YAML makes numbers of 0 and 1
+        renamed = {str(name): new for name, new in (label_map or {}).items()}
+        self.choice = Choice(task, names, renamed, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
-        self.split_csv = Path(split_csv).expanduser() if split_csv else None
-        self.splits_dir = Path(splits_dir).expanduser() if splits_dir else None
+        self.split_csv = expand(split_csv) if split_csv else None
+        self.splits_dir = expand(splits_dir) if splits_dir else None
         self.sample_rate, self.duration, self.trim_db = int(sample_rate), float(duration), trim_db
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.cache_dir = expand(cache_dir) if cache_dir else None
         self.on_bad_clip, self.seed = on_bad_clip, seed
         self.clips: pd.DataFrame
         self.split: Split
@@ -240,6 +246,9 @@ class EmotionDataModule(pl.LightningDataModule):
         dataset, trainer = self.dataset(rows, seed), self.trainer
         dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)
+        if len(rows) < processes:
+            problem = f"There are {processes} processes, but {len(rows)} {subset} clips."
+            raise EmolightError(problem, f"Lower trainer.devices to {len(rows)}.")
         order = share(len(dataset), rank, processes, seed, dataset.epoch)
         # One clip alone has no variance for batch norm: in training the last, short batch goes.
         drop_last = seed is not None and len(order) > self.batch_size

@@ -14,6 +14,7 @@ from emolight.data.corpora import Spec, corpus_of
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
 from emolight.data.splits import plain_number
 from emolight.errors import EmolightError, nearest
+from emolight.files import expand
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
     if len(roots) != len(corpora):
         problem = f"data.root is {root!r} for {len(corpora)} corpora."
         raise EmolightError(problem, "Give a list with a folder for each, or leave it out.")
-    return [(one, Path(where or one.default_root).expanduser()) for one, where in zip(corpora, roots, strict=True)]
+    return [(one, expand(where or one.default_root)) for one, where in zip(corpora, roots, strict=True)]
 
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:

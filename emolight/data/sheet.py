@@ -58,7 +58,16 @@ def read_sheet(path: Path, what: str) -> Sheet:
     separator = (first[4:5] or "\t") if excel else max(",;\t", key=text.lstrip().partition("\n")[0].count)
     try:
         reader = csv.reader(io.StringIO(text), delimiter=separator)
-        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader]
+        lines, plain, start = list[tuple[int, list[str]]](), text.split("\n"), 0
+        for row in reader:
+            inside = plain[start : reader.line_num]
+            if len(inside) > 1 and all(line.count(separator) == len(row) - 1 for line in inside):
+                problem = (
+                    f"{path}, line {start + 1}: a quote opens a field that takes in {len(inside) - 1} whole lines."
+                )
+                raise EmolightError(problem, 'Take it out, or write the field as "... ""quoted"" ...".')
+            lines.append((reader.line_num, [field.strip() for field in row]))
+            start = reader.line_num
     except csv.Error as error:
         raise EmolightError(f"{path} is not a CSV file: {error}.", f"A {what} has a line a clip.") from None
     rows = [(number, row) for number, row in lines[excel:] if any(row)]

@@ -25,7 +25,7 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
-from emolight.files import write_text
+from emolight.files import expand, write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
@@ -218,7 +218,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
 
 def logs_of(config: dict[str, Any]) -> Path:
     """The ``lightning_logs`` folder of a configuration."""
-    return Path(config["trainer"]["default_root_dir"] or ".").expanduser() / LOGS
+    return expand(config["trainer"]["default_root_dir"] or ".") / LOGS
 
 
 def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:

@@ -331,8 +331,8 @@ class EmotionClassifier(pl.LightningModule):
         if not groups:  # fitted in one step, not by batches
             return SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
         rate, decay, warmup = (self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup"))
-        steps = self.trainer.estimated_stepping_batches
-        return one_cycle(groups, rate, decay, warmup, steps, fused=self.device.type in ("cpu", "cuda"))
+        self.steps = self.trainer.estimated_stepping_batches
+        return one_cycle(groups, rate, decay, warmup, self.steps, fused=self.device.type in ("cpu", "cuda"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move and cast as PyTorch does, but keep the classifier's own buffers in float32."""

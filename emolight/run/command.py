@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError, nearest
-from emolight.files import remove_left_overs, write_text
+from emolight.files import expand, remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
 from emolight.run.finish import finish, print_start
 from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
@@ -102,6 +102,11 @@ class EmolightCLI(LightningCLI):
         config, command = self.own, str(self.subcommand)
         if command == "fit":
             _check_trainer(config.trainer)
+        part = config.trainer.limit_test_batches
+        whole = part is None or (isinstance(part, float) and part == 1)  # the number 1 is one batch
+        if command == "test" and not whole and not config.trainer.fast_dev_run:
+            problem = f"trainer.limit_test_batches is {part}: a part of the test clips would stand for all of them."
+            raise EmolightError(problem, "Leave it out.")
         if config.ckpt_path is None and command != "fit":
             fix = f"Type: python -m emolight {command} --ckpt_path lightning_logs/NAME/version_N"
             raise EmolightError(f"`{command}` needs a checkpoint.", fix)
@@ -152,8 +157,10 @@ class EmolightCLI(LightningCLI):
             ]
             own += [LastCheckpoint(self.run)] if saves else []
         if config.trainer.enable_progress_bar is not False:
-            own += [EpochLines(), RichProgressBar()] if sys.stdout.isatty() else [EpochLines()]
-            options["enable_progress_bar"] = sys.stdout.isatty()
+            given = [getattr(one, "class_path", "") for one in _listed(config.trainer.callbacks)]
+            theirs, shown = any(name.endswith("ProgressBar") for name in given), sys.stdout.isatty()
+            own += [EpochLines(), RichProgressBar()] if shown and not theirs else [EpochLines()]
+            options["enable_progress_bar"] = shown or theirs
         if self.subcommand == "fit" and config.trainer.precision is None:  # into config.yaml too
             config.trainer.precision = options["precision"] = fast_precision(config.trainer.accelerator)
         self.trainer_defaults["callbacks"] = [*own, *self.trainer_defaults["callbacks"]]
@@ -183,7 +190,7 @@ class EmolightCLI(LightningCLI):
 
     def _take_folder(self, config: Any, first: bool) -> None:
         """Claim the run folder and write its configuration; other processes of the group learn where it is."""
-        logs = Path(config.trainer.default_root_dir or ".").expanduser() / LOGS
+        logs = expand(config.trainer.default_root_dir or ".") / LOGS
         if config.ckpt_path is None:
             here = Run.claim(logs, config.name).folder if first else Path(os.environ.get(CLAIMED, logs / config.name))
             self.run.folder = here
@@ -209,7 +216,7 @@ class EmolightCLI(LightningCLI):
         if config.data.protocol == "test":
             data: EmotionDataModule = self._get(self.config_init, "data")
             return f"{suffix}_{data.corpus_name.replace(' ', '_')}"
-        split = config.data.split_csv and Path(config.data.split_csv).expanduser()
+        split = config.data.split_csv and expand(config.data.split_csv)
         own = split and split.resolve() != (self.run.folder / SPLIT).resolve()
         return suffix + (f"_{split.stem}" if own else "")
 
@@ -269,6 +276,9 @@ class EmolightCLI(LightningCLI):
 def _check_trainer(trainer: Any) -> None:
     """Refuse options of the trainer with which it could not train, or would train without a result."""
     epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch or 1
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+        if isinstance(trainer[name], int | float) and trainer[name] <= 0:
+            raise EmolightError(f"trainer.{name} is {trainer[name]}; it must be above 0.", "Leave it out, or raise it.")
     if epochs is not None and epochs < 1:
         fix = "The learning rate's schedule is laid out over the epochs."
         raise EmolightError(f"trainer.max_epochs is {epochs}; it must be at least 1.", fix)

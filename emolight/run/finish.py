@@ -88,8 +88,10 @@ def finish(
     if pictures:
         recorder.draw(subset, note)
     few = len(data.clips) <= FEW and run.config["trainer"].get("limit_train_batches") is None
+    whole = len(table) == len(data.subset(subset))
+    part = "" if whole else f"only {len(table)} of {len(data.subset(subset))} {SUBSETS[subset]} clips were scored"
     with contextlib.suppress(EmolightError):  # where the split cannot train them
-        wanted = pictures and (subset == "test" or (command == "fit" and few))
+        wanted = pictures and whole and (subset == "test" or (command == "fit" and few))
         controls = score_controls(control_tables(data, subset)) if wanted else []
         for control in controls:
             grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
@@ -102,6 +104,7 @@ def finish(
     console.print()
     console.print(grid)
     for name, said in (
+        ("note", part and f"{part}, by trainer.limit_val_batches or overfit_batches"),
         ("note", few_speakers(table["speaker"].nunique())),
         ("split", note),
         ("epoch", f"{recorder.best.epoch + 1} ({data.split.selection})" if command == "fit" else ""),

@@ -16,12 +16,13 @@ import filelock
 import pandas as pd
 import yaml
 
+from emolight.data.corpora import Table
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions, scores
-from emolight.files import write_text
+from emolight.files import expand, write_text
 
 LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
@@ -173,9 +174,12 @@ class Run:
         The configuration may be a stranger's, so it makes no folder anywhere.
         """
         data = {name: value for name, value in self.config["data"].items() if name not in ("split_csv", "splits_dir")}
-        if (cache := data.get("cache_dir")) and not any(Path(str(cache)).expanduser().glob("waveforms-v*")):
+        if (cache := data.get("cache_dir")) and not any(expand(str(cache)).glob("waveforms-v*")):
             data.pop("cache_dir")
-        for _, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
+        for corpus, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
+            if isinstance(corpus, Table) and not corpus.csv.is_file():
+                problem = f"The table of {self.folder} is not at '{corpus.csv}'."
+                raise EmolightError(problem, f"Say where: --data.corpus FOLDER/{corpus.csv.name}")
             if not root.is_dir() or not any(root.iterdir()):  # a corpus that makes itself would do it there
                 problem = f"The recordings of {self.folder} are not at '{root}'."
                 raise EmolightError(problem, "Say where: --data.root DIR")

@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from emolight.data.corpora import Table
+from emolight.data.selection import corpora_of
 from emolight.errors import EmolightError
+from emolight.files import expand
 from emolight.models.checkpoint import check_is_file, read_checkpoint
 from emolight.models.loading import classifier_of
 from emolight.models.speakers import KINDS
@@ -28,7 +31,8 @@ FREE = ("seed", "classes", "pretrained")
 TRAINER = (
     *("max_epochs", "max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches"),
     *("limit_val_batches", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps", "deterministic"),
-    *("num_sanity_val_steps", "overfit_batches", "gradient_clip_algorithm", "accelerator", "devices", "strategy"),
+    *("min_epochs", "min_steps", "num_nodes", "sync_batchnorm", "benchmark", "num_sanity_val_steps", "overfit_batches"),
+    *("gradient_clip_algorithm", "accelerator", "devices", "strategy"),
 )
 """Trainer settings that a resumed run takes over; what could name folders and classes is not among them."""
 CALLBACKS = ("EarlyStopping", "LearningRateMonitor", "StochasticWeightAveraging", "EMAWeightAveraging", "Timer")
@@ -71,7 +75,9 @@ def insert_run(argv: list[str]) -> list[str]:
     else:
         return argv
     corpora = [yaml.safe_load(one) for one in take(options, "--data.corpus")[1]]
-    other = bool(corpora) and corpora[-1] != run.config["data"].get("corpus")
+    roots = take(options, "--data.root")[1]
+    moved = bool(corpora) and _moved(run, corpora[-1], roots[-1] if roots else None)
+    other = bool(corpora) and corpora[-1] != run.config["data"].get("corpus") and not moved
     words = ["--data.protocol=test"] if other else [f"--data.split_csv={run.folder / SPLIT}"]
     if command == "fit":
         trainer = run.config["trainer"]
@@ -86,7 +92,9 @@ def insert_run(argv: list[str]) -> list[str]:
             words.append(f"--trainer.precision={BFLOAT16}")
     # Data and model of the run, as text that the parser takes for a configuration. Of another corpus only what the
     # model needs is taken.
-    data = run.data_settings(moved=other or configured or bool(take(options, "--data.root")[1]))
+    data = run.data_settings(moved=other or moved or configured or bool(roots))
+    if moved:  # the recordings lie where the table says
+        data.pop("root", None)
     if other:
         data = {name: value for name, value in data.items() if name in (*SOUND, "batch_size", "cache_dir")}
     model, network = dict(run.config["model"]), run.config["model"].get("network")
@@ -94,6 +102,15 @@ def insert_run(argv: list[str]) -> list[str]:
         model["network"] = {**network, "init_args": {**network["init_args"], "pretrained": False}}
     own = {name: run.config[name] for name in ("name", "seed_everything")} | {"data": data, "model": model}
     return [command, "--config", json.dumps(own), *words, "--ckpt_path", str(path), *options]
+
+
+def _moved(run: Run, corpus: Any, root: str | None) -> bool:
+    """Whether a CSV is the run's own in another place: it has the same name, and all clips of the run's split."""
+    own = run.config["data"].get("corpus")
+    if not (isinstance(own, str) and isinstance(corpus, str)) or own == corpus or Path(own).name != Path(corpus).name:
+        return False
+    ((table, folder),) = corpora_of(corpus, root)
+    return isinstance(table, Table) and {*run.split.table["clip_id"]} <= {*table.table(folder)["clip_id"]}
 
 
 def _check_resumable(path: Path) -> None:
@@ -120,7 +137,7 @@ def _requeued_run(options: Sequence[str]) -> Run | None:
             root = trainer.get("default_root_dir") or root
     root = [root, *take(rest, "--trainer.default_root_dir")[1]][-1]
     asked = {"slurm_job": slurm_job(), "command": shlex.join(["fit", *options])}
-    runs = [Run(path.parent) for path in (Path(root).expanduser() / LOGS).rglob("environment.json")]
+    runs = [Run(path.parent) for path in (expand(root) / LOGS).rglob("environment.json")]
     runs = [run for run in runs if asked.items() <= run.environment.items() and run.last.is_file()]
     return max(runs, key=lambda run: int(run.folder.name.removeprefix("version_")), default=None)
 

@@ -207,7 +207,8 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
     if name := said(r"argument \S+ --> (\S+):"):
         return EmolightError(f"{name} cannot be set: it follows from {said(r'argument (.+?) -->')}.", "Set that.")
     if broken := next((path for path in take(argv, *CONFIG_OPTIONS)[1] if _load(path) is None), None):
-        return EmolightError(f"{broken} is not valid YAML: {text[-160:]}", "Mend it; only plain YAML is read.")
+        fix = "Save it as UTF-8." if "codec can't decode" in text else "Mend it; only plain YAML is read."
+        return EmolightError(f"{broken} is not valid YAML: {text[-160:]}", fix)
     if needed := said(r"the following arguments are required: (\w+(?:, \w+)*)"):
         kind, first = said(r"Problem with given class_path '[\w.]*?(\w+)'"), needed.partition(",")[0]
         return EmolightError(f"{option}: {kind or 'the class'} needs {needed}.", f"Give it: --{option}.{first} VALUE")

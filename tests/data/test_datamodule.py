@@ -70,6 +70,14 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     assert not torch.equal(first, epoch(0, workers=0, seed=1))
 
 
+def test_more_processes_than_clips_are_refused_by_each(module: Any) -> None:
+    data = module()
+    data.setup("fit")
+    data.trainer = SimpleNamespace(current_epoch=0, global_rank=99, world_size=100)
+    with pytest.raises(EmolightError, match=r"100 processes, but 80 val clips\.\nLower trainer.devices to 80"):
+        data.val_dataloader()
+
+
 @pytest.mark.parametrize("duration", [0.3, 0.55, 2.0])
 def test_batches_that_are_cut_on_a_device_are_the_same(module: Any, duration: float) -> None:
     data = module(duration=duration, batch_size=7)

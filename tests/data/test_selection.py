@@ -13,6 +13,7 @@ import soundfile
 from emolight.data.corpora import NEMO, RAVDESS, Table
 from emolight.data.corpora.ravdess import ARTICLE, EMOTIONS
 from emolight.data.corpus import UNKNOWN, Corpus, Discovery
+from emolight.data.datamodule import EmotionDataModule
 from emolight.data.selection import Choice, Selection, corpora_of, select
 from emolight.errors import EmolightError
 
@@ -82,6 +83,8 @@ def test_labels_are_renamed_within_the_task() -> None:
     assert renamed.task == "neutral-happy-sad-angry"
     both = of(Published(), label_map={"calm": "neutral"}, emotions=["neutral", "happy"])
     assert (both.clips["emotion"] == "neutral").sum() > (both.clips["emotion"] == "happy").sum()
+    numbers = EmotionDataModule(emotions=[0, "happy"], label_map={0: "sad"}).choice  # type: ignore[dict-item]
+    assert (numbers.emotions, numbers.label_map) == (["0", "happy"], {"0": "sad"})
     swapped = of(Published(), label_map={"sad": "happy", "happy": "sad"})
     assert (swapped.task, len(swapped.clips)) == ("calm-sad-happy-angry-fearful", 1880)
     assert swapped.clips["emotion"].ne(of(Published()).clips["emotion"]).sum() == 2 * 376

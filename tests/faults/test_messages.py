@@ -25,6 +25,7 @@ FILES = {
     "type.yaml": "data: {batch_size: many}\n",
     "tabs.yaml": "data:\n\tbatch_size: 8\n",
     "empty.yaml": "model:\n",
+    "wide.yaml": "data: {batch_size: 8}\n",
     "list.yaml": "- data\n",
     "net.yaml": "model: {network: {class_path: ResNet19}}\n",
     "args.yaml": "model: {features: {class_path: MFCC, init_args: {n_mfc: 20}}}\n",
@@ -40,6 +41,7 @@ FILES = {
     "own_net.py": "class Net:\n    pass\n",
     "notes.txt": "no sound\n",
     "page.ckpt": "<!DOCTYPE html>",
+    "own/quote.csv": 'path,emotion,speaker,text\na.wav,happy,a,"Hello\nb.wav,sad,b,Yes\nc.wav,sad,c,Bye"\n',
     "lost/page.ckpt": "<!DOCTYPE html>",
     "own/semi.csv": "path;emotion;speaker\nx.wav;happy;a\n",
     "own/lost.csv": ROWS.format("x.wav", "y.wav"),
@@ -91,6 +93,7 @@ OPTIONS: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --config lr.yaml", ["'model.lr'", "Did you mean 'model.learning_rate'?"]),
     (f"fit {MFCC} --config top.yaml", ["'epochs'", "Did you mean 'trainer.max_epochs'?"]),
     (f"fit {MFCC} --config tabs.yaml", ["tabs.yaml is not valid YAML", "Mend it"]),
+    (f"fit {MFCC} --config wide.yaml", ["wide.yaml is not valid YAML", "Save it as UTF-8."]),
     (f"fit {MFCC} --config empty.yaml", ["empty.yaml: model is empty", "Take the line out"]),
     (f"fit {MFCC} --config list.yaml", ["list.yaml holds no options", "NAME: VALUE"]),
     (f"fit {MFCC} --config type.yaml", ["data.batch_size is 'many'.", "a whole number above 0"]),
@@ -133,6 +136,9 @@ DATA: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --data.corpus own/case.csv", ["'Happy' and 'happy'", '--data.label_map \'{"happy": "Happy"}\'']),
     (f"fit {MFCC} --data.corpus own/voice.csv", ["The speakers of voice 'a' and 'A' differ in writing only."]),
     (f"fit {MFCC} --data.corpus own/nan.csv", ["own/nan.csv, line 4: no emotion"]),
+    (f"fit {MFCC} --data.corpus own/quote.csv", ["own/quote.csv, line 2: a quote opens a field", "2 whole lines"]),
+    (f"fit {MFCC} --data.emotions [no,yes]", ["data.emotions is [False, True]", 'Quote such words: ["no", "yes"]']),
+    (f"fit {MFCC} DATA --data.emotions [0,1]", ["emotions 0, 1.", "Its labels: "]),
     (f"fit {MFCC} --data.corpus own/short.csv", ["own/short.csv, line 2"]),
     (f"fit {MFCC} --data.corpus own/twice.csv", ["own/twice.csv", "x.wav"]),
     (f"fit {MFCC} --data.corpus own/out.csv", ["own/out.csv", "x.wav"]),
@@ -212,6 +218,9 @@ TRAINER: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --trainer.logger wandb", ["trainer.logger is 'wandb'.", "Did you mean 'WandbLogger'?"]),
     (f"fit {MFCC} --trainer.logger CSVLogger", ["CSVLogger needs save_dir.", "--trainer.logger.save_dir VALUE"]),
     (f"fit {MFCC} --trainer.max_epochs many", ["trainer.max_epochs is 'many'", "a whole number or null"]),
+    (f"fit {MFCC} DATA --trainer.accumulate_grad_batches 0", ["accumulate_grad_batches is 0; it must be above 0."]),
+    (f"fit {MFCC} DATA --trainer.check_val_every_n_epoch -1", ["check_val_every_n_epoch is -1; it must be above 0."]),
+    (f"fit {MFCC} DATA --trainer.val_check_interval 0", ["trainer.val_check_interval is 0"]),
     (f"fit {MFCC} DATA --trainer.max_epochs 0", ["trainer.max_epochs is 0", "at least 1"]),
     (f"fit {MFCC} DATA --trainer.limit_train_batches 0", ["trainer.limit_train_batches is 0", "Leave it out"]),
     (f"fit {MFCC} DATA --trainer.val_check_interval 1000", ["val_check_interval"]),
@@ -290,7 +299,7 @@ MISTAKES = [*COMMANDS, *OPTIONS, *DATA, *MODEL, *TRAINER, *RUNS, *OTHERS]
 def folder(here: Path) -> Path:
     for name, content in FILES.items():
         (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text(content)
+        (here / name).write_text(content, encoding="utf-16" if name == "wide.yaml" else "utf-8")
     (here / "folder").mkdir()
     return here
 

@@ -18,12 +18,17 @@ from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
 EMA = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+SWA = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 2}}
 WAYS: dict[str, dict[str, Any]] = {
     "sanity check first, then several validations an epoch": {
         **{"trainer.num_sanity_val_steps": 2, "trainer.val_check_interval": 1, "trainer.limit_train_batches": 3}
     },
     "the last one under a random split": {"data.protocol": "random", "trainer.max_epochs": 3},
     "averaged weights": {"trainer.callbacks": json.dumps([EMA])},
+    "averaged weights of the last epochs": {
+        "trainer.callbacks": json.dumps([SWA]),
+        "trainer.max_epochs": 3,
+    },
     "half of the validation batches": {"trainer.limit_val_batches": 0.5},
 }
 
@@ -35,8 +40,15 @@ def fit(corpus: Path, **changed: Any) -> Run:
 
 
 @pytest.mark.parametrize("changed", WAYS.values(), ids=list(WAYS))
-def test_the_table_is_what_the_best_checkpoint_gives(changed: dict[str, Any], corpus: Path, here: Path) -> None:
+def test_the_table_is_what_the_best_checkpoint_gives(
+    changed: dict[str, Any], corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = fit(corpus, **changed)
+    if "limit_val_batches" in "".join(changed):
+        said = capsys.readouterr().out
+        assert "note:  only 32 of 80 validation clips were scored, by trainer.limit_val_batches" in said
+        assert "control" not in said
+        assert not (made.folder / "controls_val.csv").exists()
     part = [f"--{name}={value}" for name, value in changed.items() if name.endswith("limit_val_batches")]
     assert run(["validate", "--ckpt_path", str(made.folder), *part]) == 0
     table = made.predictions()

@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import emolight
 from emolight.__main__ import run
+from emolight.data.corpora import corpus_of
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.run.folder import Run
@@ -331,6 +332,56 @@ def test_home_is_expanded_in_every_path(corpus: Path, here: Path, monkeypatch: p
     assert sorted(path.name for path in here.iterdir()) == ["home", "home.yaml"]
     assert {path.name for path in (here / "home").iterdir()} >= {"runs", "cache", "splits"}
     assert run(["test", "--ckpt_path", "~/runs/lightning_logs/mfcc/version_0"]) == 0
+
+
+def test_variables_are_expanded_in_the_paths_of_a_configuration(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICES", str(corpus))
+    monkeypatch.setenv("PLACE", str(here / "place"))
+    paths = {"root": "$VOICES", "cache_dir": "${PLACE}/cache", "splits_dir": "$PLACE/splits"}
+    content = {"data": paths, "trainer": {"default_root_dir": "$PLACE/runs"}}
+    (here / "places.yaml").write_text(yaml.safe_dump(content))
+    small = [
+        word for word in options(corpus, **LIGHT) if not word.startswith(tuple(f"--data.{name}" for name in paths))
+    ]
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), "--config", "places.yaml", *small]) == 0
+    assert sorted(path.name for path in here.iterdir()) == ["place", "places.yaml"]
+    assert {path.name for path in (here / "place").iterdir()} == {"runs", "cache", "splits"}
+
+
+def test_a_table_that_has_moved_is_the_same_corpus(
+    corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = corpus_of("Synthetic").table(corpus).groupby(["speaker", "emotion"]).head(1)
+    clips = clips[clips["emotion"].isin(["happy", "sad"])]
+    Path("old").mkdir()
+    for path in clips["path"]:
+        shutil.copy(corpus / path, Path("old", Path(path).name))
+    own = clips[["emotion", "speaker"]].assign(path=[Path(path).name for path in clips["path"]])
+    own.to_csv("old/mine.csv", index=False)
+    small = {"data.corpus": "old/mine.csv", "data.root": "old", "data.task": "all", "data.splits_dir": "old"}
+    fit = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **LIGHT, **small)]
+    assert run(fit) == 0
+    Path("old").rename("new")
+    made = "lightning_logs/mfcc/version_0"
+    with pytest.raises(EmolightError, match=r"Say where: --data.corpus FOLDER/mine.csv"):
+        run(["test", "--ckpt_path", made])
+    capsys.readouterr()
+    assert run(["test", "--ckpt_path", made, "--data.corpus", "new/mine.csv"]) == 0
+    assert "mine, speakers5 fold 1 seed 0 (speaker-independent" in capsys.readouterr().out
+    table = read_predictions(Path(made, "predictions_test.csv"))
+    assert set(table["clip_id"]) == set(Run.open(made).split.clips("test"))
+
+
+def test_a_progress_bar_of_ones_own_takes_the_place_of_ours(corpus: Path, here: Path) -> None:
+    own = options(corpus, **LIGHT, **{"trainer.callbacks": "TQDMProgressBar"})
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *own]) == 0
+
+
+def test_a_part_of_the_test_clips_does_not_stand_for_all(fitted: Path, here: Path) -> None:
+    with pytest.raises(EmolightError, match="limit_test_batches is 0.5: a part of the test clips"):
+        run(["test", "--ckpt_path", str(fitted), "--trainer.limit_test_batches", "0.5"])
 
 
 def test_true_half_precision_trains(corpus: Path, here: Path) -> None:

@@ -209,6 +209,15 @@ def test_flags_that_change_the_run_are_refused(words: list[str], message: str, s
     assert message in str(caught.value)
 
 
+def test_a_resumed_run_has_the_options_of_the_first(corpus: Path, here: Path) -> None:
+    own = ["--trainer.min_epochs=3", "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    own += ["--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100"]
+    with stopped_at(1, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *fit_options(corpus), *own])
+    assert run(["fit", "--resume", str(version(here))]) == 0
+    assert pd.read_csv(version(here) / "metrics.csv")["epoch"].max() == 2  # the third of four
+
+
 def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
     with pytest.raises(EmolightError, match="Go on: fit --resume RUN"):
         run(["fit", "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt")])

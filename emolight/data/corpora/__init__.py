@@ -17,6 +17,7 @@ from emolight.data.corpora.table import SUFFIXES, Table
 from emolight.data.corpora.tess import TESS
 from emolight.data.corpus import Corpus
 from emolight.errors import EmolightError, nearest, trusted_module
+from emolight.files import expand
 
 __all__ = ["CORPORA", "CREMAD", "EMODB", "NEMO", "RAVDESS", "SAVEE", "TESS", "Synthetic", "Table"]
 __all__ += ["corpus_of", "recognise"]
@@ -41,7 +42,7 @@ def corpus_of(spec: Spec) -> Corpus:
     if isinstance(spec, Mapping):
         arguments = dict(spec.get("init_args") or {})
         spec = str(spec.get("class_path", ""))
-    name, path = str(spec), Path(str(spec)).expanduser()
+    name, path = str(spec), expand(str(spec))
     names = {alias.lower(): one for key, one in CORPORA.items() for alias in (key, one.name)}
     kind: Any = {"table": Table, **names}.get(name.lower())
     if path.suffix.lower() in SUFFIXES:

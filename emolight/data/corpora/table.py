@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emolight.data.corpus import REQUIRED, UNKNOWN, Corpus, Discovery, clip_table
 from emolight.data.sheet import Sheet, read_sheet
 from emolight.errors import EmolightError, nearest
+from emolight.files import expand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ class Table(Corpus):
     """
 
     def __init__(self, csv: str, licence: str = "", citation: str = "", about: str = "") -> None:
-        self.csv = Path(csv).expanduser()
+        self.csv = expand(csv)
         self.name = self.csv.stem  # type: ignore[misc]
         self.licence, self.citation = licence, citation
         self.about = about or f"the recordings that {self.csv.name} lists"
