@@ -42,6 +42,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"Did you mean '{match[0]}'? " if match else ""
 
 
+def counted(number: int, word: str) -> str:
+    """``1 speaker``, ``2 speakers``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
     """Raise :class:`EmolightError` unless ``name`` is one of ``valid``."""
     names = list(valid)
@@ -53,6 +58,11 @@ def untrusted(what: str, name: str) -> EmolightError:
     """The error for a class from a module that nobody has vouched for; ``what`` is the option that names it."""
     fix = f"If it is yours and you trust it, set the environment variable {IMPORTS}={name.partition('.')[0]}"
     return EmolightError(f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.", fix)
+
+
+def trust(modules: Iterable[str]) -> None:
+    """Trust modules whose classes were typed on the command line, here and in the processes that this one starts."""
+    os.environ[IMPORTS] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(IMPORTS, "").split(","), *modules])))
 
 
 def trusted_module(what: str, name: str) -> None:

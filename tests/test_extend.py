@@ -24,7 +24,7 @@ from emolight.data.corpus import Corpus
 class Mine(Corpus):
     """Files such as anna_happy_3.wav."""
 
-    name = "mine"
+    name = "friends"
     about = "sentences of four friends"
 
     def parse(self, stem):
@@ -119,7 +119,7 @@ def test_fit_and_test_know_them(fitted: Run) -> None:
     model = fitted.config["model"]
     assert model["features"] == {"class_path": "my_features.Bands", "init_args": {"bands": 16, "hop_length": 256}}
     assert model["network"]["init_args"] == {"width": 6}
-    assert fitted.environment["corpus"] == "mine"
+    assert fitted.environment["corpus"] == "friends"
     assert run(["test", "--ckpt_path", str(fitted.folder)]) == 0
     assert set(fitted.predictions("test")["label"]) == {"happy", "sad"}
     card = (fitted.folder / "MODEL_CARD.md").read_text()

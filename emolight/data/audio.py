@@ -180,7 +180,7 @@ def sound_range(wave: Waveform, trim_db: float) -> tuple[int, int]:
     The rule of ``librosa.effects.trim`` with its defaults: frames of 2048 samples every 512, centred, zeros outside. A
     frame is sound when its mean square, floored at 1e-10, is less than ``trim_db`` below the loudest's. Where noise is
     louder than that, ends are cut that are as steady as noise: :data:`STEADY` frames or more, from 1 dB below to 2 dB
-    above the quietest tenth of all. Speech is never so steady.
+    above the quietest tenth of all. Speech is never so steady, unless most of it lies below 1e-10.
     """
     energy = np.zeros((len(wave) + FRAME) // HOP)
     for start in range(0, len(wave), BLOCK):
@@ -192,7 +192,7 @@ def sound_range(wave: Waveform, trim_db: float) -> tuple[int, int]:
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
     sound = np.flatnonzero(decibels > decibels.max() - trim_db)
     first, last, inner = sound[0], sound[-1], decibels[2:-2]  # without the zeros outside
-    if inner.size and (floor := np.percentile(inner, 10)) > decibels.max() - trim_db:
+    if inner.size and (floor := np.percentile(inner, 10)) > max(decibels.max() - trim_db, -99.9):
         loud = np.flatnonzero(inner > floor + 2)
         before, behind = (inner[: loud[0]], inner[loud[-1] + 1 :]) if loud.size else (inner[:0], inner[:0])
         first = loud[0] + 2 if before.size >= STEADY and before.min() > floor - 1 else first

@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.progress import track
 
 from emolight.data.audio import AudioError, read_audio
-from emolight.data.corpora import CORPORA, Synthetic, Table, corpus_of
+from emolight.data.corpora import CORPORA, Synthetic, Table, corpus_of, module_of
 from emolight.data.corpora.synthetic import MARKER
 from emolight.data.corpora.table import SUFFIXES
-from emolight.data.corpus import READ, Corpus, walk
-from emolight.data.sound_file import open_sound
-from emolight.errors import EmolightError, check_choice
+from emolight.data.corpus import READ, UNKNOWN, Corpus, walk
+from emolight.data.selection import Choice, select
+from emolight.data.sound_file import TOLERANCE, open_sound
+from emolight.errors import EmolightError, check_choice, counted, trust
 
 ERRORS = {
     "missing": "missing clips",
@@ -33,6 +34,8 @@ ERRORS = {
     "conflicts": "same name, different content",
     "unreadable": "unreadable files",
     "silent": "silent clips",
+    "outside": "parts that lie outside of their recordings",
+    "refused": "what `fit` refuses",
 }
 WARNINGS = {
     "duplicates": "duplicates, counted once",
@@ -109,8 +112,9 @@ def audit(
     try:
         found, published = corpus.find(root, strict=False), corpus.expected()
     except EmolightError as error:
-        problem = str(error).partition("\n")[0]
-        raise EmolightError(problem, "Give the folder of its recordings, or another --corpus.") from None
+        problem, _, fix = str(error).partition("\n")
+        fix = fix if isinstance(corpus, Table) else "Give the folder of its recordings, or another --corpus."
+        raise EmolightError(problem, fix) from None
     table, known = found.table, {} if only or published is not None else corpus.counts
     for column, values in only.items():
         check_choice("column of the clips", column, table.columns)
@@ -138,6 +142,15 @@ def audit(
         unknown = None if published is None else 0
         return {name: [has[name], of.get(name, unknown)] for name in [*order, *sorted({*has, *of} - {*order})]}
 
+    outside, refused = [], []
+    if isinstance(corpus, Table):
+        ends = table.reindex(columns=["path", "start", "end", "clip_id"]).itertuples(index=False)
+        lengths = [(clip, good[path].seconds, start, end) for path, start, end, clip in ends if path in good]
+        outside = [clip for clip, there, start, end in lengths if start >= there or end > there + TOLERANCE]
+        try:
+            select([(corpus, root)], Choice(speakers="unknown" if {*table["speaker"]} == {UNKNOWN} else "known"))
+        except EmolightError as error:
+            refused = [" ".join(str(error).splitlines())]
     emotions = pairs("emotion", known, [name for name in corpus.emotions if name in {*table["emotion"], *known}])
     has = Counter(table["emotion"])
     rates, channels = Counter(sound.rate for sound in good.values()), Counter(sound.channels for sound in good.values())
@@ -149,6 +162,8 @@ def audit(
         "too_few": [[name, f"{has[name]} of {count}"] for name, count in known.items() if has[name] < count],
         "conflicts": [list(pair) for pair in found.conflicts],
         "unreadable": [[path, sound.error] for path, sound in probes.items() if sound.error],
+        "outside": outside,
+        "refused": refused,
         "silent": [path for path, sound in good.items() if sound.silent],
         "duplicates": [list(pair) for pair in found.duplicates],
         "same_samples": [paths for paths in same.values() if len(paths) > 1],
@@ -172,20 +187,21 @@ def _show(report: Mapping[str, Any]) -> None:
     def shown(pairs: Mapping[str, Sequence[int | None]]) -> list[str]:
         return [f"{name}: {has}" + ("" if of is None else f" / {of}") for name, (has, of) in pairs.items()]
 
-    listed(f"{report['corpus']}: clips found / published", shown(report["emotions"]))
+    known = any(pair[1] is not None for pair in report["emotions"].values())
+    listed(f"{report['corpus']}: clips found{' / published' * known}", shown(report["emotions"]))
     short = {name: pair for name, pair in report["speakers"].items() if pair[1] not in (None, pair[0])}
-    speakers = f"{len(report['speakers'])} speakers"
+    unknown = {*report["speakers"]} == {UNKNOWN}
+    speakers = "speakers unknown" if unknown else counted(len(report["speakers"]), "speaker")
     listed(f"{speakers}, {len(short)} of them not complete:" if short else speakers, shown(short))
-    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "audio channels")):
-        print(", ".join(f"{count} clips of {value} {unit}" for value, count in report[name].items()))
-    print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in report["seconds"].items()))
+    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "channels")):
+        print(", ".join(f"{counted(count, 'file')} of {value} {unit}" for value, count in report[name].items()))
+    print("seconds of a file: " + ", ".join(f"{name} {value:.2f}" for name, value in report["seconds"].items()))
     for name, title in {**ERRORS, **WARNINGS}.items():
         if entries := report[name]:
             lines = [entry if isinstance(entry, str) else "  |  ".join(entry) for entry in entries]
             listed(f"{'ERROR' if name in ERRORS else 'warning'}: {len(entries)} {title}", lines)
     for reason, count in report["passed_over"].items():
         print(f"passed over: {count} × {reason}")
-    known = any(pair[1] is not None for pair in report["emotions"].values())
     fine = "The set is complete and sound." if known else "The recordings are sound; what was published is not known."
     print(fine if report["ok"] else "Something is wrong: see ERROR above.")
 
@@ -207,6 +223,7 @@ def main(argv: Sequence[str]) -> int:
         if not equal:
             raise EmolightError(f"--filter {text} has no '='.", "Write COLUMN=VALUE, such as channel=speech.")
         only.setdefault(column, []).append(value)
+    trust([module_of(options.corpus or "")])
     report = audit(options.root, corpus_of(options.corpus) if options.corpus else None, only)
     if options.json:
         print(json.dumps(report, indent=1))

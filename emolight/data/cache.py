@@ -23,7 +23,7 @@ from emolight.data.audio import AudioError, Waveform, content_hash, load_wavefor
 from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
 from emolight.errors import EmolightError, refusals
 
-VERSION = 5
+VERSION = 6
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
 SETTLED_NS = 2_000_000_000
 """A file changed so recently is read again next time: a second change in the same tick of its clock stays unseen."""

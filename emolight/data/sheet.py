@@ -50,6 +50,8 @@ def read_sheet(path: Path, what: str) -> Sheet:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         text = content.decode("cp1252", errors="replace")
+    if not text.strip():
+        raise EmolightError(f"{path} is empty.", f"A {what} has a line a clip.")
     if "\0" in text:
         raise EmolightError(f"{path} is no text file.", f"A {what} is a CSV file: let the spreadsheet save it as one.")
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -55,10 +55,10 @@ class Difference(NamedTuple):
 
 def few_speakers(count: int) -> str:
     """The warning that belongs beside every interval by speaker from so few; empty where there are enough."""
-    if count >= FEW_SPEAKERS:
-        return ""
-    voices = "one speaker" if count == 1 else f"only {count} speakers"
-    return f"From {voices} the intervals by speaker are too narrow: score {FEW_SPEAKERS} or more, as by all folds."
+    if count < 2:
+        return f"One speaker, or none known: there is no interval by speaker. Score {FEW_SPEAKERS} or more."
+    narrow = f"From only {count} speakers the intervals by speaker are too narrow: score {FEW_SPEAKERS} or more,"
+    return "" if count >= FEW_SPEAKERS else f"{narrow} as by all folds."
 
 
 def resampled_counts(

@@ -17,7 +17,7 @@ import yaml
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.protocols import folds_of
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, counted, trust
 from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
@@ -30,6 +30,7 @@ from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
 from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import add_enrolment, check_enrolment, differences
+from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
 from emolight.run.words import command_parser
 
@@ -60,6 +61,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
         raise EmolightError(f"{fixed[0]} cannot be given here: it changes from run to run.", fix)
     if options.workers < 1:
         raise EmolightError(f"--workers is {options.workers}; it must be at least 1.", "Leave it out for 1.")
+    trust(typed_modules(rest))
     config = full_config([word for path in options.config for word in ("--config", path)] + rest)
     config["trainer"]["precision"] = config["trainer"]["precision"] or fast_precision(config["trainer"]["accelerator"])
     options.name = options.name or config["name"]
@@ -130,7 +132,7 @@ def cross_validate(
         speakers = data.clips["speaker"].nunique()
         missing = [task for task in tasks.values() if finished_run(task.log.parent, tested) is None]
         about = f"{data.corpus_name}, task {data.task_name}: {len(data.clips)} clips, {speakers} speakers"
-        runs_there = f"{len(tasks)} runs in {folder}, {len(tasks) - len(missing)} of them finished"
+        runs_there = f"{counted(len(tasks), 'run')} in {folder}, {len(tasks) - len(missing)} of them finished"
         print(f"{about}; {runs_there}", flush=True)
         devices = config["trainer"]["devices"]
         run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)

@@ -29,6 +29,8 @@ from emolight.run.finish import independence
 from emolight.run.recorder import table_of
 
 DRAWS = 5
+ENOUGH = 0.75
+"""Speakers who have fewer other clips than are asked for enrol all of theirs; below this share of them it is no row."""
 LOOKS = (("o-", BLUE), ("s--", VERMILLION), ("^:", GREEN))
 """Mark, line and colour of each kind of enrolled clips."""
 Parts = dict[tuple[str, str], list[pd.DataFrame]]
@@ -90,15 +92,21 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
     rows = []
     for (kind, count), tables in parts.items():
         table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
+        mean = float(table.pop("enrolled").mean())
+        few = count != "all" and mean < float(count) - 0.05
+        if few and mean < ENOUGH * float(count):
+            print(f"  {count:>4} clips {kind:<12} left out: speakers have {mean:.1f} others on average", flush=True)
+            continue
+        note = f", {mean:.1f} on average" * few
         uar = summarise(table)["pooled"]["uar"]
         low, high = uar["by_speaker"]
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        row = {"enrolled": kind, "clips": count, "draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
-        rows.append(row)
-        print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%})", flush=True)
+        values = {"draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
+        rows.append({"enrolled": kind, "clips": count, "clips_mean": round(mean, 2), **values})
+        print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%}){note}", flush=True)
         if kind == "one emotion" or (count == "0" and about["runs"]):  # which the runs' own result is
             continue
-        said = f"speakers enrolled with {count} clips {KINDS[kind]}, {len(seeds)} draws"
+        said = f"speakers enrolled with {count} clips {KINDS[kind]}{note}, {len(seeds)} draws"
         way, said = (count, "speakers not enrolled") if count == "0" else (f"{count}_{kind}", said)
         own = {"name": f"{about['name']}, {way.replace('_', ' ')} clips enrolled", "runs": [], "seeds": seeds}
         place = folder.with_name(f"{folder.name}_enrol_{way}")
@@ -114,7 +122,7 @@ def _ways(
     counts: Sequence[str],
     kinds: Sequence[str],
 ) -> Iterator[tuple[tuple[str, str], int, pd.DataFrame]]:
-    """Kind and count, number of the draw, and the predictions."""
+    """Kind and count, number of the draw, and the predictions, with how many clips were ``enrolled`` for each."""
     speakers = model.speakers
     assert speakers is not None
     if (data.clips["speaker"] == UNKNOWN).any():
@@ -135,7 +143,7 @@ def _ways(
             if (count == "0" and kind != kinds[0]) or (count == "all" and kind == "one emotion"):
                 continue
             for draw in range(1 if count in ("0", "all") else DRAWS):
-                offsets = torch.zeros_like(statistics)
+                offsets, numbers = torch.zeros_like(statistics), np.zeros(len(clips))
                 for name, pool in pools.items():
                     generator = np.random.default_rng([draw, *str(name).encode()])
                     order = generator.permutation(pool)
@@ -145,8 +153,10 @@ def _ways(
                     for clip in np.flatnonzero(clips["speaker"] == name):
                         drawn = order[order != clip][: len(order) if count == "all" else int(count)]
                         offsets[clip] = speakers.offset(statistics[drawn], ordinary=kind == "ordinary")
+                        numbers[clip] = len(drawn)
                 table = table_of(data, rows, _probabilities(model, batches, offsets))
-                yield (kind, count), draw, table
+                enrolled = table["clip_id"].map(dict(zip(clips["clip_id"], numbers, strict=True)))
+                yield (kind, count), draw, table.assign(enrolled=enrolled)
 
 
 @torch.inference_mode()

@@ -139,12 +139,13 @@ def main(argv: list[str]) -> int:
                 )
     weights = validation_weights(results) if options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
-    folder = logs / options.name / re.sub(r"\W+", "_", f"crossval_{first.protocol}")
+    own = first.folder.name if first.folder.name.startswith("crossval_") else f"crossval_{first.protocol}"
+    folder = logs / options.name / re.sub(r"\W+", "_", own)
     about = about_ensemble(folder, options.name, results, weights)
     write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
     members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]
     write_table(folder / "tables" / "members.csv", pd.DataFrame(members))
     result = read_result(folder)
     print_result(result, summary_of(result))
-    print(f"of:     {'; '.join(map(member_text, about['members']))}\nweights {about['weights']}")
+    print(f"of:     {'; '.join(map(member_text, about['members']))}\nweights: {about['weights']}")
     return 0

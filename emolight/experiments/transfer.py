@@ -5,6 +5,7 @@ whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell
 """
 
 import argparse
+import json
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from emolight.data.corpora import CORPORA, corpus_of
 from emolight.data.protocols import make_split, protocols_of
+from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import EmolightError, check_choice
 from emolight.evaluation.plots import matrix_figure
@@ -69,16 +71,30 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
 def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cells:
     """Train on each corpus by its own protocol, and let the models of all its folds score each other corpus."""
     own, cells, data = (config["data"]["corpus"], config["data"]["root"]), Cells(), {}
+    own_part, valid = dict[Any, dict[str, Any]](), {"label_map": set[str](), "filter": set[str]()}
     named = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
     trained = named[: len(options.train_on)] or [own]
     for spec, root in dict.fromkeys([*trained, *named]):  # what is wrong with one shows before anything is trained
         recipe = config["data"]
-        if spec != own[0]:  # what is said of one corpus' clips does not fit another
+        if spec != own[0]:  # a task and a root are of one corpus
             emotions = recipe["emotions"] if (spec, root) in trained else None
-            recipe = recipe | dict.fromkeys(("task", "filter", "label_map", "root")) | {"emotions": emotions}
-        recipe = {**config, "data": {**recipe, "corpus": spec, "root": root or recipe["root"]}}
+            recipe = {**recipe, "task": None, "root": None, "emotions": emotions}
+        recipe = {**recipe, "corpus": spec, "root": root or recipe["root"]}
+        own_part[spec, root] = part = {}
+        for option, names in _names(recipe).items():
+            part[option] = {key: value for key, value in (recipe[option] or {}).items() if str(key) in names}
+            valid[option] |= names
+        recipe = {**config, "data": {**recipe, **part}}
         known = options.protocol in protocols_of(corpus_of(spec))
         data[spec, root] = recipe, data_of(recipe, options.protocol if known else None)
+    for option, names in valid.items():
+        for key in config["data"][option] or ():
+            check_choice(f"name in data.{option}", str(key), sorted(names))
+    for place, (spec, root) in ((one, other) for one in trained for other in data if one != other):
+        labels = [set(data[of][1].selection.clips["emotion"]) for of in (place, (spec, root))]
+        if not set.intersection(*labels):
+            both = " and ".join(", ".join(sorted(own)) for own in labels)
+            raise EmolightError(f"{place[0]} and {spec} share no label: {both}.", "Rename some by data.label_map.")
     for place in dict.fromkeys(trained):
         name = corpus_of(place[0]).name
         folder = logs_of(config) / options.name / f"transfer_{_slug(name)}"
@@ -91,6 +107,7 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             for run in runs:
                 words = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec]
                 words += [f"--data.root={root}"] if root else []
+                words += [f"--data.{name}={json.dumps(value)}" for name, value in own_part[spec, root].items() if value]
                 if not (run.folder / f"predictions_test{suffix}.csv").is_file():
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"
                     tasks.append(Task(label, log, cli.main, (words,)))
@@ -98,6 +115,14 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             parts = [run.predictions("test", suffix).assign(fold=0, seed=n) for n, run in enumerate(runs)]
             cells[name, tested] = pd.concat(parts, ignore_index=True)
     return cells
+
+
+def _names(data: dict[str, Any]) -> dict[str, set[str]]:
+    """What ``label_map`` and ``filter`` can name of a corpus: its labels and its columns."""
+    ((corpus, root),) = corpora_of(data["corpus"], data["root"])
+    corpus.prepare(root)
+    table = corpus.table(root)
+    return {"label_map": set(table["emotion"]), "filter": set(table)}
 
 
 def _slug(text: str) -> str:

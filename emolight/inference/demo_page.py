@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.inference import demo
+from emolight.inference.prediction import Clip
 from emolight.inference.recognizer import FEW, KINDS, Recognizer
 
 KEPT_SECONDS = 300  # after this time at most a recording is deleted; a new one and leaving the page delete it at once
@@ -39,7 +39,7 @@ class Visit:
 
     model: Recognizer
     upload: str | None = None
-    sentences: list[Waveform] = field(default_factory=list)
+    sentences: list[Clip] = field(default_factory=list)
 
     def forget(self) -> None:
         """Delete the upload."""
@@ -49,8 +49,8 @@ class Visit:
 
     def enrol(self, kind: str) -> str:
         """Adapt the model to all sentences so far, and tell of it."""
-        rate, count = self.model.contract.sample_rate, len(self.sentences)
-        self.model = self.model.enrol(self.sentences, kind, rate)
+        count = len(self.sentences)
+        self.model = self.model.enrol(self.sentences, kind)
         return f"{count} of {FEW} sentences" if count < FEW else f"{count} sentences. Now record below."
 
 
@@ -85,7 +85,7 @@ def build(recognizer: Recognizer, model: Any) -> Any:
         visit = visit_of(request)
         try:
             if path:
-                visit.sentences.append(demo.read(recognizer, path).waveform)
+                visit.sentences.append(demo.read(recognizer, path))
             return (None, visit.enrol(kind)) if visit.sentences else gr.skip()
         except EmolightError as error:
             return None, warned(error)

@@ -71,6 +71,9 @@ def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]
         found = list(members_of(folder))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise EmolightError(f"{folder / CROSSVAL} is damaged: {error}.", "Make it again.") from None
+    if not found or not np.isclose(sum(weight for _, weight in found), 1):
+        problem = f"'{folder}' holds results without their models, as of enrolled speakers."
+        raise EmolightError(problem, "Give the run or cross-validation that they were made of.")
     with shared_encoders():
         members = [(*load_torch(path, device), weight) for path, weight in found]
     contracts = [contract for contract, _, _ in members]

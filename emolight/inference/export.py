@@ -47,7 +47,7 @@ USE = """
 
 `python example.py voice.wav`, or `python -m emolight predict FOLDER voice.wav`; in Python `emolight.load(FOLDER)`. With
 ONNX Runtime alone: `model.onnx` takes `waveform` ({input}) and gives `probabilities` ({output}) of {classes}.
-{length_policy}
+{length_policy}{more}
 """
 
 
@@ -187,7 +187,9 @@ def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> 
     run = Run.around(source)
     card = run.folder / CARD if run else None
     text = card.read_text(encoding="utf-8") if card and card.is_file() else "# A speech emotion classifier\n"
-    use = USE.format(**{**made, "classes": ", ".join(made["classes"])})
+    more = "".join(f"\n- `{name}`: {made[name]}" for name in ("offset", "statistic", SCORE) if name in made)
+    more = f"\n\nIt takes and gives, too:\n{more}" if more else ""
+    use = USE.format(**{**made, "classes": ", ".join(made["classes"]), "more": more})
     head = yaml.safe_dump(_metadata(made, run), sort_keys=False, allow_unicode=True)
     write_text(folder / "README.md", f"---\n{head}---\n\n{text}{use}")
     write_text(folder / "example.py", EXAMPLE)

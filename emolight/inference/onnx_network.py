@@ -52,7 +52,7 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", AGAIN)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its warnings speak of graph optimisation, which no user can change
+    options.log_severity_level = 4  # it warns of graph optimisation, and prints errors that are raised as well
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         meta = session.get_modelmeta().custom_metadata_map
@@ -88,7 +88,7 @@ class OnnxNetwork(Network):
             inputs["offset"] = np.zeros_like(self.speakers.centre) if offset is None else offset
         try:
             found: list[Array] = self.session.run(names, inputs)
-        except Exception as error:  # see above; of Whisper above 30 s
-            problem = f"The exported model cannot take {waveforms.shape[1]} samples: {str(error).splitlines()[0]:.90}"
+        except Exception:  # see above; of Whisper above 30 s
+            problem = f"The exported model cannot take clips of {waveforms.shape[1]} samples."
             raise EmolightError(problem, "Take shorter windows.") from None
         return found

@@ -88,7 +88,9 @@ class SpeechEncoder(Embedder):
         count = self.encoder.config.num_hidden_layers
         self.layers = sorted(set(layers or range(1, count + 1)))
         if not 1 <= self.layers[0] <= self.layers[-1] <= count:
-            raise EmolightError(f"network.layers is {layers}; '{path}' has the layers 1 to {count}.", "Choose of them.")
+            raise EmolightError(
+                f"model.network.layers is {layers}; '{path}' has the layers 1 to {count}.", "Choose among them."
+            )
         self.pooling, self.kind, self.inverse_penalty = pooling, head, inverse_penalty
         self.encoder_rate, self.gradient_checkpointing = encoder_rate, gradient_checkpointing
         self.encoder.requires_grad_(False)
@@ -195,7 +197,8 @@ class SpeechEncoder(Embedder):
         state = F.gelu(encoder.conv1(mel)) * (step < frames[:, None])[:, None]
         state = F.gelu(encoder.conv2(state)).transpose(1, 2)
         if state.shape[1] > len(positions):
-            raise EmolightError(f"A clip of {mel.shape[2] / 100:g} s is too long for Whisper.", "Set data.duration 30.")
+            fix = "Take at most 30 s: data.duration in training, the window in prediction."
+            raise EmolightError(f"A clip of {mel.shape[2] / 100:g} s is too long for Whisper.", fix)
         state = state + positions[: state.shape[1]]
         mask = torch.arange(state.shape[1], device=mel.device) < ((frames + 1) // 2)[:, None]
         keys = torch.zeros(mask.shape, dtype=state.dtype, device=mel.device).masked_fill(~mask, -1e4)[:, None, None]

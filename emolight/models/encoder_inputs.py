@@ -103,6 +103,8 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = Path(path).expanduser()
     place = str(folder) if folder.is_dir() else path
+    if folder.is_absolute() and not folder.is_dir():
+        raise EmolightError(f"There is no folder of a speech encoder at '{path}'.", "Give it, or a name of the hub.")
     known = {"revision": revision, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(place, **known)

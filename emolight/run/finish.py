@@ -17,8 +17,8 @@ from rich.table import Table
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
-from emolight.errors import EmolightError
-from emolight.evaluation.predictions import class_names, scores, wilson_interval
+from emolight.errors import EmolightError, counted
+from emolight.evaluation.predictions import class_names, scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
 from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
@@ -37,7 +37,7 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
         return
     split, network = data.make_split(), model.network
     sizes = ", ".join(
-        f"{len(split.clips(name))} {word} clips of {len(split.speakers(name))} speakers"
+        f"{counted(len(split.clips(name)), f'{word} clip')} of {counted(len(split.speakers(name)), 'speaker')}"
         for name, word in SUBSETS.items()
         if split.clips(name)
     )
@@ -128,12 +128,13 @@ def finish(
 
 
 def _grid(table: pd.DataFrame, subset: str) -> Table:
-    values, ends = scores(table), bootstrap(table)["uar"]
-    low, high = wilson_interval(int((table["label"] == table["prediction"]).sum()), len(table))
-    title = f"{SUBSETS[subset]}: {len(table)} clips of {table['speaker'].nunique()} speakers"
+    values, speakers = scores(table), table["speaker"].nunique()
+    ends, (low, high) = bootstrap(table)["uar"], bootstrap(table, "clip_id")["accuracy"]
+    title = f"{SUBSETS[subset]}: {counted(len(table), 'clip')} of {counted(speakers, 'speaker')}"
+    interval = f" (95 % by speakers: {ends.low:.1%} to {ends.high:.1%})" if speakers > 1 else ""
     grid = Table("metric", title=title, title_justify="left")
     grid.add_column("value", justify="right")
-    grid.add_row(f"UAR (95 % by speakers: {ends.low:.1%} to {ends.high:.1%})", f"{values['uar']:.2%}")
+    grid.add_row(f"UAR{interval}", f"{values['uar']:.2%}")
     grid.add_row(f"accuracy (95 % by clips: {low:.1%} to {high:.1%})", f"{values['accuracy']:.2%}")
     grid.add_row("macro-F1", f"{values['macro_f1']:.2%}", end_section=True)
     for emotion, recall in values["recall"].items():

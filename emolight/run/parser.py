@@ -16,6 +16,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
+from emolight.data.corpora import module_of
 from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
 from emolight.models import classical, encoder, features  # noqa: F401  whose networks are known by name
 from emolight.models.augment import Augmentation
@@ -70,6 +71,12 @@ RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay"
 """Options that ``--help_all`` alone shows."""
 
 
+def typed_modules(argv: Sequence[str]) -> list[str]:
+    """The modules of classes that are typed on the command line, which trusts them."""
+    pairs = pairwise(word for words in argv for word in words.split("=", 1))
+    return [module for option, value in pairs if TYPED.fullmatch(option) and (module := module_of(value))]
+
+
 def limit_imports(argv: Sequence[str]) -> None:
     """Let configurations name classes of :data:`TRUSTED`, of ``EMOLIGHT_IMPORTS`` and of the command line alone.
 
@@ -77,10 +84,7 @@ def limit_imports(argv: Sequence[str]) -> None:
     stranger's. The variable holds all of them afterwards, for models and corpora.
     """
     given = os.environ.get(IMPORTS, "")
-    asked = [name.strip() for name in given.split(",") if name.strip()]
-    for option, value in pairwise(word for words in argv for word in words.split("=", 1)):
-        if TYPED.fullmatch(option) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", value):
-            asked.append(value.rpartition(".")[0])
+    asked = [name.strip() for name in given.split(",") if name.strip()] + typed_modules(argv)
     asked = [name for name in asked if not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
     if asked and str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -226,6 +230,10 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         valid = ", ".join(SHORT.get(option, ())) or "a class of Lightning"
         inside = next((one for one in known if name.lower() in one.lower()), name)
         return EmolightError(f"{option} is '{name}'.", f"{nearest(inside, known)}Valid: {valid}, my_module.MyClass.")
+    if base := said(r"to be a subclass of <class '(?:\w+\.)*(\w+)'>"):
+        name = said(r"Expected '([\w.]+)' to be a subclass")
+        fix = f"Derive it from emolight's class {base}: see docs/extend.md."
+        return EmolightError(f"{option} is '{name}', which is no {base}.", fix)
     value = said(r"Given value: (.*)$")
     value = value or said(r"Got value: (.*)$|with base 10: '(.*)'|: (\S+) does not conform")[:100]
     kinds = re.findall(

@@ -126,6 +126,8 @@ def test_speech_without_a_pause_and_noise_alone_are_left_whole() -> None:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(32000).astype(np.float32)
     assert sound_range(noise, 30.0) == (0, 32000)
+    quiet = 5e-5 * np.sin(np.arange(32000) * 0.1) * np.repeat([0.1, 1, 0.1, 0.1], 8000)  # its most is below 1e-10
+    assert np.ptp(sound_range(quiet.astype(np.float32), 30.0)) > 20_000
     fading = noise * np.linspace(1, 0.1, 32000).astype(np.float32)  # a quiet end that is not steady
     assert sound_range(fading, 30.0) == (0, 32000)
 

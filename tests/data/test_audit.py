@@ -146,7 +146,19 @@ def test_a_table_is_checked_for_its_sound(tmp_path: Path, capsys: pytest.Capture
     assert report["emotions"] == {"anger": [1, None], "joy": [2, None]}
     (tmp_path / "sound" / "mine.csv").write_text("\n".join(rows[:3]), encoding="utf-8")
     assert main([str(tmp_path / "sound"), "--corpus", str(tmp_path / "sound" / "mine.csv")]) == 0
-    assert "what was published is not known" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "what was published is not known" in said
+    assert "mine: clips found\n" in said
+    assert "1 file of 1000 Hz" in said
+    wrong = [*rows[:3], "a.wav,Joy,x,7,8", "a.wav,joy,y,0.01,0.03"]
+    (tmp_path / "sound" / "mine.csv").write_text("\n".join(wrong), encoding="utf-8")
+    assert main([str(tmp_path / "sound" / "mine.csv")]) == 1
+    said = capsys.readouterr().out
+    assert "1 parts that lie outside of their recordings\n    a_7.000_8.000" in said
+    assert "what `fit` refuses\n    The labels of mine 'Joy' and 'joy' differ in writing only." in said
+    (tmp_path / "sound" / "mine.csv").write_text("\n".join([*rows[:2], "a.wav,,x,0,0.03"]), encoding="utf-8")
+    with pytest.raises(EmolightError, match=r"line 3: no emotion\.\nFill it in, or delete the line"):
+        main([str(tmp_path / "sound" / "mine.csv")])
 
 
 def test_mistakes_are_told_as_such(tmp_path: Path, complete: Path, corpus: Path) -> None:

@@ -251,6 +251,18 @@ def test_transfer_by_a_column(corpus: Path, here: Path, capsys: pytest.CaptureFi
     assert "tested on strong" in capsys.readouterr().out
 
 
+def test_a_class_that_is_typed_is_trusted_by_every_fold(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOLIGHT_IMPORTS", "")
+    (here / "own_mel.py").write_text(
+        "from emolight.models.features import MelSpectrogram\n\n\nclass OwnMel(MelSpectrogram):\n    pass\n"
+    )
+    own = ["--folds", "1", "--model.features", "own_mel.OwnMel"]
+    assert run(["crossval", *command(corpus, *own, **LIGHT)]) == 0
+    assert os.environ["EMOLIGHT_IMPORTS"] == "own_mel"
+
+
 def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
     """The other corpus is a table of some of the clips under other speakers' names; two processes train each fold."""
     paths = sorted(corpus.rglob("*-1[0-4].wav"))
@@ -264,5 +276,23 @@ def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
         ["synthetic voices", "synthetic voices", 80],
         ["synthetic voices", "other", len(rows)],
     ]
+    pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).replace({"sad": "sadness"}).to_csv("other.csv")
+    named = [
+        *words,
+        "--name",
+        "named",
+        '--data.label_map={"sadness": "sad"}',
+        '--data.filter={"intensity": ["normal"]}',
+    ]
+    assert run(["transfer", *command(corpus, *named, **LIGHT)]) == 0
+    table = pd.read_csv(here / "lightning_logs" / "named" / "transfer_corpora.csv")
+    assert table["clips"].tolist() == [40, len(rows)]  # a statement stands in the one alone, the label in the other
+    with pytest.raises(EmolightError, match=r"Unknown name in data.label_map: 'sadnes'\.\nDid you mean 'sadness'"):
+        run(["transfer", *command(corpus, *words, "--name=typo", '--data.label_map={"sadnes": "sad"}')])
+    pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).assign(
+        emotion=[f"other {row[1]}" for row in rows]
+    ).to_csv("other.csv")
+    with pytest.raises(EmolightError, match=r"Synthetic and other\.csv share no label"):
+        run(["transfer", *command(corpus, *words, "--name=apart")])
     with pytest.raises(EmolightError, match="What should differ"):
         run(["transfer", *command(corpus)])

@@ -16,6 +16,7 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.experiments.enrolment import _ways, enrolment_figure
 from emolight.experiments.results import read_result
+from emolight.inference.recognizer import load
 from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
@@ -26,7 +27,9 @@ def crossval(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = options(corpus, **{"trainer.precision": "32-true"})  # as enrolment is computed
     words = ["--config", str(CONFIGS / "mfcc.yaml"), "--folds", "1", *small, "--model.speaker_norm=true"]
     with contextlib.chdir(folder):
-        assert run(["crossval", *words, "--enrol", "0", "2", "all", "--enrol-as", "mixed", "ordinary"]) == 0
+        assert (
+            run(["crossval", *words, "--enrol", "0", "2", "22", "400", "all", "--enrol-as", "mixed", "ordinary"]) == 0
+        )
     return folder / "lightning_logs" / "mfcc" / "crossval_emobox6"
 
 
@@ -36,10 +39,17 @@ def test_the_curve_has_every_way_once(crossval: Path) -> None:
     assert ways == [
         ("mixed", "0", 1),
         ("mixed", "2", 5),
+        ("mixed", "22", 5),
         ("mixed", "all", 1),
         ("ordinary", "2", 5),
         ("ordinary", "all", 1),
     ]
+    assert table["clips_mean"].tolist() == pytest.approx([0, 2, 19, 19, 2, 3.8])  # of 20 clips a speaker, 4 are calm
+    assert not list(crossval.parent.glob("*_enrol_400_*"))
+    assert (
+        "enrolled with 22 clips of all emotions, 19.0 on average"
+        in read_result(crossval.with_name(f"{crossval.name}_enrol_22_mixed")).selection
+    )
     assert table[["uar", "low", "high"]].notna().all().all()
     assert (crossval / "enrolment_test.png").is_file()
 
@@ -69,6 +79,8 @@ def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:
     assert "enrolled with 2 clips of all emotions, 5 draws" in enrolled.selection
     assert set(enrolled.table["clip_id"]) == set(plain.table["clip_id"])
     assert enrolled.table["seed"].nunique() == 5
+    with pytest.raises(EmolightError, match="holds results without their models, as of enrolled speakers"):
+        load(enrolled.folder)
     # Not enrolled at all, the same model gives what `test` gave.
     assert plain.openings == 2
 

@@ -166,6 +166,7 @@ MODEL: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --model.features MFFC", ["model.features is 'MFFC'", "Did you mean 'MFCC'?", "my_module.MyClass"]),
     (f"fit {MFCC} --model.features.mode mell", ["model.features.mode is 'mell'", "Did you mean 'mel'?"]),
     (f"fit {MFCC} --model.network ResNet", ["model.network is 'ResNet'", "Did you mean 'ResNet"]),
+    (f"fit {MFCC} --model.network own_net.Net", ["'own_net.Net', which is no Network.", "see docs/extend.md"]),
     (f"fit {MFCC} --config net.yaml", ["model.network is 'ResNet19'", "Did you mean 'ResNet18'?"]),
     (f"fit {MFCC} --config args.yaml", ["MFCC has no argument 'n_mfc'", "Did you mean 'n_mfcc'?"]),
     (f"fit {MFCC} --model.features.n_mel 3", ["MFCC has no argument 'n_mel'", "Did you mean 'n_mels'?"]),

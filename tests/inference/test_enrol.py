@@ -67,6 +67,7 @@ def test_recordings_are_folders_paths_or_arrays_and_few_are_said(enrollable: Pat
         model.enrol(paths).offset,
         model.enrol([soundfile.read(path)[0] for path in paths], sample_rate=RATE).offset,
     ]
+    offsets.append(model.enrol([model.load_clip(path) for path in paths]).offset)
     for other in offsets[1:]:
         np.testing.assert_allclose(other, offsets[0], atol=1e-4)
     one = model.enrol(paths[0])
@@ -139,6 +140,18 @@ def exported(request: pytest.FixtureRequest, enrollable: Path, tmp_path_factory:
     return [checkpoint, folder / "model.onnx"]
 
 
+def test_a_bundle_says_everything_that_it_takes(enrollable: Path, tmp_path: Path) -> None:
+    for library in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(library)
+    import onnxruntime
+
+    assert run(["export", str(enrollable), "--bundle", str(tmp_path)]) == 0
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for one in (*session.get_inputs(), *session.get_outputs()):
+        assert f"`{one.name}`" in card
+
+
 def test_onnx_enrols_as_pytorch_does(exported: list[Path], speaker: Path) -> None:
     torched, onnx = (load(path) for path in exported)
     paths = sorted(speaker.iterdir())
@@ -148,6 +161,8 @@ def test_onnx_enrols_as_pytorch_does(exported: list[Path], speaker: Path) -> Non
         for one, other in zip(*said, strict=True):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
             assert one.how == other.how
+    clips = [onnx.load_clip(path) for path in paths]  # as the demo keeps them
+    assert "the speaker was enrolled with this very recording" in onnx.enrol(clips).predict_file(paths[0]).warnings
     enrolled = onnx.enrol(speaker).predict_file(paths[0]).probabilities["sad"]
     assert abs(enrolled - onnx.predict_file(paths[0]).probabilities["sad"]) > 1e-3
 

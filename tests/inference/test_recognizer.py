@@ -194,6 +194,13 @@ def test_what_is_no_recording_is_refused(recognizer: Recognizer, wave: np.ndarra
         recognizer.predict(wave, 16000)
 
 
+def test_a_rate_is_a_whole_number(recognizer: Recognizer) -> None:
+    whole = recognizer.predict(voice(), 16000).probabilities
+    assert recognizer.predict(voice(), 16000.0).probabilities == whole
+    with pytest.raises(EmolightError, match=r"sample_rate is 16000\.5; it must be a whole number of Hz"):
+        recognizer.predict(voice(), 16000.5)
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(EmolightError, match="There is no checkpoint"):
         load(tmp_path / "none.ckpt")

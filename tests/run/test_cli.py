@@ -380,7 +380,7 @@ def test_a_progress_bar_of_ones_own_takes_the_place_of_ours(corpus: Path, here: 
 
 
 def test_a_part_of_the_test_clips_does_not_stand_for_all(fitted: Path, here: Path) -> None:
-    with pytest.raises(EmolightError, match="limit_test_batches is 0.5: a part of the test clips"):
+    with pytest.raises(EmolightError, match=r"limit_test_batches is 0\.5: a part of the test clips"):
         run(["test", "--ckpt_path", str(fitted), "--trainer.limit_test_batches", "0.5"])
 
 

@@ -1,5 +1,6 @@
 """The corpora that come along, a small file each; and how a name, a CSV or a class of one's own becomes a corpus."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from emolight.errors import EmolightError, nearest, trusted_module
 from emolight.files import expand
 
 __all__ = ["CORPORA", "CREMAD", "EMODB", "NEMO", "RAVDESS", "SAVEE", "TESS", "Synthetic", "Table"]
-__all__ += ["corpus_of", "recognise"]
+__all__ += ["corpus_of", "module_of", "recognise"]
 
 CORPORA: dict[str, type[Corpus]] = {one.__name__: one for one in (RAVDESS, EMODB, CREMAD, TESS, SAVEE, NEMO, Synthetic)}
 """By the name that ``--data.corpus`` takes."""
@@ -57,6 +58,12 @@ def corpus_of(spec: Spec) -> Corpus:
     except TypeError as error:
         raise EmolightError(f"data.corpus: {name} does not take these arguments ({error}).", "See its class.") from None
     return made
+
+
+def module_of(name: str) -> str:
+    """The module of ``my_module.MyClass``; an empty text for a table, a short name, and what is no name."""
+    is_class = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", name) and PurePath(name).suffix.lower() not in SUFFIXES
+    return name.rpartition(".")[0] if is_class else ""
 
 
 def _own_class(name: str) -> type[Corpus]:
