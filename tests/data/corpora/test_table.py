@@ -148,7 +148,7 @@ def test_without_speakers_nobody_knows_them(tmp_path: Path) -> None:
         ("path,emotoin,speaker\na.wav,sad,x\n", "Did you mean 'emotoin'"),
         ("path,emotion,Emotion\na.wav,sad,x\n", "line 1: two columns 'emotion'"),
         ("path,emotion,speaker\n", "has no clips below its column names"),
-        ("", "has no clips below its column names"),
+        ("", "mine.csv is empty.\nA table of clips has a line a clip."),
         ("path,emotion,speaker\na.wav,sad,x\n\na.wav,,x\n", "line 4: no emotion"),
         ("path,emotion,speaker\n,sad,x\n", "line 2: no path"),
         ("path,emotion,speaker\na.wav,sad,\n", "line 2: no speaker"),
