@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,10 +129,17 @@ class Table(Corpus):
         paths = [Path(path).expanduser().as_posix() if path.startswith("~/") else path for path in paths]
         # Path.is_file raises for a name that is too long, and for a folder that may not be entered.
         absent = np.array([not isfile(root / path) for path in paths])  # noqa: PTH113
+        for place in np.flatnonzero(absent):  # a Mac takes names apart: ü is u and two dots
+            written = [unicodedata.normalize(form, paths[place]) for form in ("NFC", "NFD")]
+            found = [path for path in written if isfile(root / path)]  # noqa: PTH113
+            paths[place], absent[place] = (found or [paths[place]])[0], not found
         if absent.any():
             first = Path(paths[int(absent.argmax())])
             more = f", and {absent.sum() - 1} more are missing" if absent.sum() > 1 else ""
-            fix = f"Paths are relative to '{root}'; another folder: --data.root DIR."
+            folder = (root / first).parent
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+            near = [f"There is {name}. " for name in names if name.casefold() == first.name.casefold()]
+            fix = f"{''.join(near[:1])}Paths are relative to '{root}'; another folder: --data.root DIR."
             if isfile(first) and not first.is_absolute():  # noqa: PTH113
                 fix = "The paths start from the working folder: --data.root ."
             sheet.refuse(absent[codes], f"there is no recording '{root / first}'{more}", fix)

@@ -83,6 +83,15 @@ def test_any_cells_are_read_back(cells: list[tuple[str, str, str]], separator: s
         )
 
 
+def test_names_that_a_mac_has_written_are_found(tmp_path: Path) -> None:
+    text = "path,emotion,speaker\nM\u00fcller.wav,happy,a\nMu\u0308nch.wav,sad,b\n"
+    table = corpus(tmp_path, text, files="Mu\u0308ller.wav M\u00fcnch.wav")
+    assert sorted(table.table(tmp_path)["path"]) == ["Mu\u0308ller.wav", "M\u00fcnch.wav"]
+    upper = corpus(tmp_path, PLAIN, files="a.WAV b.wav")
+    with pytest.raises(EmolightError, match=r"there is no recording '.*a\.wav'\.\nThere is a\.WAV"):
+        upper.table(tmp_path)
+
+
 def test_columns_that_are_known_and_those_that_are_not(tmp_path: Path) -> None:
     text = "file;label;emotion;speaker;gender;Split;age;fold\n"
     for n, emotion in enumerate(("sad", "happy") * 3):
