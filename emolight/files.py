@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def expand(path: str | Path) -> Path:
-    """A path of a configuration, with ``~`` and ``$VARIABLES`` as a shell reads them."""
+    """A path of a configuration, with ``~`` and ``$VARIABLES``; one that is not set stays as it is."""
     return Path(os.path.expandvars(path)).expanduser()
 
 

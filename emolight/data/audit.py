@@ -143,12 +143,13 @@ def audit(
         return {name: [has[name], of.get(name, unknown)] for name in [*order, *sorted({*has, *of} - {*order})]}
 
     outside, refused = [], []
-    if isinstance(corpus, Table):
-        ends = table.reindex(columns=["path", "start", "end", "clip_id"]).itertuples(index=False)
-        lengths = [(clip, good[path].seconds, start, end) for path, start, end, clip in ends if path in good]
-        outside = [clip for clip, there, start, end in lengths if start >= there or end > there + TOLERANCE]
+    if isinstance(corpus, Table) and table["emotion"].nunique() > 1:
+        rows = table.reindex(columns=["path", "start", "end", "clip_id"]).itertuples(index=False)
+        parts = [(clip, good[path].seconds, start, end) for path, start, end, clip in rows if path in good]
+        outside = [clip for clip, length, start, end in parts if start >= length or end > length + TOLERANCE]
+        nobody = {*table["speaker"]} == {UNKNOWN}
         try:
-            select([(corpus, root)], Choice(speakers="unknown" if {*table["speaker"]} == {UNKNOWN} else "known"))
+            select([(corpus, root)], Choice(filter=only, speakers="unknown" if nobody else "known"))
         except EmolightError as error:
             refused = [" ".join(str(error).splitlines())]
     emotions = pairs("emotion", known, [name for name in corpus.emotions if name in {*table["emotion"], *known}])
@@ -193,13 +194,13 @@ def _show(report: Mapping[str, Any]) -> None:
     unknown = {*report["speakers"]} == {UNKNOWN}
     speakers = "speakers unknown" if unknown else counted(len(report["speakers"]), "speaker")
     listed(f"{speakers}, {len(short)} of them not complete:" if short else speakers, shown(short))
-    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "channels")):
+    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "channel(s)")):
         print(", ".join(f"{counted(count, 'file')} of {value} {unit}" for value, count in report[name].items()))
     print("seconds of a file: " + ", ".join(f"{name} {value:.2f}" for name, value in report["seconds"].items()))
     for name, title in {**ERRORS, **WARNINGS}.items():
         if entries := report[name]:
             lines = [entry if isinstance(entry, str) else "  |  ".join(entry) for entry in entries]
-            listed(f"{'ERROR' if name in ERRORS else 'warning'}: {len(entries)} {title}", lines)
+            listed(f"{'ERROR' if name in ERRORS else 'warning'}: {title}: {len(entries)}", lines)
     for reason, count in report["passed_over"].items():
         print(f"passed over: {count} × {reason}")
     fine = "The set is complete and sound." if known else "The recordings are sound; what was published is not known."

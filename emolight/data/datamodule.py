@@ -74,9 +74,9 @@ class EmotionDataModule(pl.LightningDataModule):
         corpus: str | dict[str, Any] | list[str | dict[str, Any]] = "RAVDESS",
         root: str | list[str] | None = None,
         task: str | None = None,
-        emotions: list[str | int | bool] | None = None,
+        emotions: list[str | int | float | bool] | None = None,
         label_map: dict[str, str] | None = None,
-        filter: dict[str, list[str | int | float]] | None = None,
+        filter: dict[str, list[str | int | float | bool]] | None = None,
         speakers: Literal["known", "unknown"] = "known",
         protocol: str | None = None,
         fold: int | None = None,
@@ -101,9 +101,10 @@ class EmotionDataModule(pl.LightningDataModule):
             if not least <= value <= most:
                 raise EmolightError(f"data.{name} is {value:g}; take {least:g} to {most:g}.", usual)
         self.places = corpora_of(corpus, root)
-        if any(isinstance(name, bool) for name in emotions or ()):
-            problem = f"data.emotions is {emotions}: YAML reads yes, no, on and off as true and false."
-            raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
+        for option, words in {"emotions": emotions, "label_map": label_map, **(filter or {})}.items():
+            if isinstance(words, list | dict) and any(isinstance(word, bool) for word in words):
+                problem = f"{option}: {list(words)}: YAML reads yes, no, on and off as true and false."
+                raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
         names = None if emotions is None else [str(name) for name in emotions]  # YAML makes numbers of 0 and 1
         renamed = {str(name): new for name, new in (label_map or {}).items()}
         self.choice = Choice(task, names, renamed, filter, speakers, protocol == EVERY_CLIP)
@@ -247,8 +248,8 @@ class EmotionDataModule(pl.LightningDataModule):
         dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded
         rank, processes = (trainer.global_rank, trainer.world_size) if trainer and sharded else (0, 1)
         if len(rows) < processes:
-            problem = f"There are {processes} processes, but {len(rows)} {subset} clips."
-            raise EmolightError(problem, f"Lower trainer.devices to {len(rows)}.")
+            problem = f"There are {processes} processes, but {len(rows)} {subset or 'scored'} clips."
+            raise EmolightError(problem, f"Take at most {len(rows)} processes (trainer.devices).")
         order = share(len(dataset), rank, processes, seed, dataset.epoch)
         # One clip alone has no variance for batch norm: in training the last, short batch goes.
         drop_last = seed is not None and len(order) > self.batch_size

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
 
-from emolight.data.corpora import CORPORA, corpus_of
+from emolight.data.corpora import CORPORA, corpus_of, module_of
 from emolight.data.corpus import Archive, Corpus, walk
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, trust
 from emolight.files import atomic_write, remove_left_overs
 
 TIMEOUT = (15.0, 60.0)  # seconds to connect, and seconds without a byte, until a server counts as dead
@@ -154,6 +154,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--corpus", default="RAVDESS", help=f"default: RAVDESS; of {', '.join(CORPORA)}")
     parser.add_argument("--only", default="", metavar="WORD", help="archives with this in their name, such as speech")
     options = parser.parse_args(argv)
+    trust([module_of(options.corpus)])
     corpus, root = corpus_of(options.corpus), options.root.expanduser()
     download(root, corpus, options.only)
     print(f"{root}: {len(corpus.find(root, strict=False).table)} clips; licence: {corpus.licence}")

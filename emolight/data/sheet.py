@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emolight.errors import EmolightError, refusals
+from emolight.errors import EmolightError, counted, refusals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,11 +63,10 @@ def read_sheet(path: Path, what: str) -> Sheet:
         lines, plain, start = list[tuple[int, list[str]]](), text.split("\n"), 0
         for row in reader:
             inside = plain[start : reader.line_num]
-            if len(inside) > 1 and all(line.count(separator) == len(row) - 1 for line in inside):
-                problem = (
-                    f"{path}, line {start + 1}: a quote opens a field that takes in {len(inside) - 1} whole lines."
-                )
-                raise EmolightError(problem, 'Take it out, or write the field as "... ""quoted"" ...".')
+            width = len(lines[excel][1]) if len(lines) > excel else len(row)
+            if width > 1 and (whole := [line for line in inside[1:] if line.count(separator) == width - 1]):
+                problem = f"{path}, line {start + 1}: a quote takes in {counted(len(whole), 'row')} below it."
+                raise EmolightError(problem, "Take the quote out; a text with line breaks goes on one line.")
             lines.append((reader.line_num, [field.strip() for field in row]))
             start = reader.line_num
     except csv.Error as error:

@@ -141,9 +141,7 @@ class Split:
         sheet.refuse(several, "protocol {}, unlike the lines above", "A split has one protocol.", protocols)
         if clips is not None:
             known = clips.set_index("clip_id").reindex(ids).reset_index()
-            restore = (
-                f"Is it another corpus' split? Restore the recording (--data.root DIR), or take the line out{anew}"
-            )
+            restore = f"Restore the recording (--data.root DIR), or take the line out{anew} Another corpus' split?"
             sheet.refuse(known["emotion"].isna(), "clip {} is not in the corpus, or not of the task", restore, ids)
             for name, plain in (("emotion", str), ("speaker", plain_number)):
                 wrong = table[name].map(plain) != known[name].map(plain)

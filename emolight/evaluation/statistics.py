@@ -55,10 +55,12 @@ class Difference(NamedTuple):
 
 def few_speakers(count: int) -> str:
     """The warning that belongs beside every interval by speaker from so few; empty where there are enough."""
+    if count >= FEW_SPEAKERS:
+        return ""
     if count < 2:
-        return f"One speaker, or none known: there is no interval by speaker. Score {FEW_SPEAKERS} or more."
-    narrow = f"From only {count} speakers the intervals by speaker are too narrow: score {FEW_SPEAKERS} or more,"
-    return "" if count >= FEW_SPEAKERS else f"{narrow} as by all folds."
+        return f"One speaker, or none known: intervals by speaker say nothing. Score {FEW_SPEAKERS} speakers or more."
+    few = f"From only {count} speakers the intervals by speaker are too narrow"
+    return f"{few}: score {FEW_SPEAKERS} or more, as by all folds."
 
 
 def resampled_counts(

@@ -30,7 +30,7 @@ from emolight.run.recorder import table_of
 
 DRAWS = 5
 ENOUGH = 0.75
-"""Speakers who have fewer other clips than are asked for enrol all of theirs; below this share of them it is no row."""
+"""Speakers with fewer other clips than asked for enrol all; a row whose mean is below this share is left out."""
 LOOKS = (("o-", BLUE), ("s--", VERMILLION), ("^:", GREEN))
 """Mark, line and colour of each kind of enrolled clips."""
 Parts = dict[tuple[str, str], list[pd.DataFrame]]
@@ -111,6 +111,8 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         own = {"name": f"{about['name']}, {way.replace('_', ' ')} clips enrolled", "runs": [], "seeds": seeds}
         place = folder.with_name(f"{folder.name}_enrol_{way}")
         write_crossval(place, {**about, **own, "selection": f"{about['selection']}; {said}"}, table, [])
+    if not rows:
+        raise EmolightError("No speaker has so many other clips.", "Give smaller numbers to --enrol.")
     title = f"{about['name']}: {about['subset']} clips of enrolled speakers"
     write_found(str(curve), rows, enrolment_figure(rows, title))
 

@@ -139,8 +139,8 @@ def main(argv: list[str]) -> int:
                 )
     weights = validation_weights(results) if options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
-    own = first.folder.name if first.folder.name.startswith("crossval_") else f"crossval_{first.protocol}"
-    folder = logs / options.name / re.sub(r"\W+", "_", own)
+    way = re.search(r"_(nested|enrol_.+)$", first.folder.name)
+    folder = logs / options.name / re.sub(r"\W+", "_", first.folder.name if way else f"crossval_{first.protocol}")
     about = about_ensemble(folder, options.name, results, weights)
     write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
     members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]

@@ -14,11 +14,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from emolight.data.corpora import CORPORA, corpus_of
+from emolight.data.corpora import CORPORA, corpus_of, module_of
 from emolight.data.protocols import make_split, protocols_of
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
-from emolight.errors import EmolightError, check_choice
+from emolight.errors import EmolightError, check_choice, trust
 from emolight.evaluation.plots import matrix_figure
 from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, logs_of, parse
 from emolight.experiments.jobs import run_all
@@ -74,16 +74,15 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
     own_part, valid = dict[Any, dict[str, Any]](), {"label_map": set[str](), "filter": set[str]()}
     named = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
     trained = named[: len(options.train_on)] or [own]
+    if not isinstance(own[0], str):
+        raise EmolightError("A transfer is between single corpora; data.corpus names several, or a class.", "Name one.")
     for spec, root in dict.fromkeys([*trained, *named]):  # what is wrong with one shows before anything is trained
         recipe = config["data"]
         if spec != own[0]:  # a task and a root are of one corpus
             emotions = recipe["emotions"] if (spec, root) in trained else None
             recipe = {**recipe, "task": None, "root": None, "emotions": emotions}
         recipe = {**recipe, "corpus": spec, "root": root or recipe["root"]}
-        own_part[spec, root] = part = {}
-        for option, names in _names(recipe).items():
-            part[option] = {key: value for key, value in (recipe[option] or {}).items() if str(key) in names}
-            valid[option] |= names
+        own_part[spec, root] = part = _known(recipe, valid)
         recipe = {**config, "data": {**recipe, **part}}
         known = options.protocol in protocols_of(corpus_of(spec))
         data[spec, root] = recipe, data_of(recipe, options.protocol if known else None)
@@ -117,12 +116,17 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
     return cells
 
 
-def _names(data: dict[str, Any]) -> dict[str, set[str]]:
-    """What ``label_map`` and ``filter`` can name of a corpus: its labels and its columns."""
+def _known(data: dict[str, Any], valid: dict[str, set[str]]) -> dict[str, dict[str, Any]]:
+    """Of ``label_map`` and ``filter`` what fits a corpus, whose labels and columns become ``valid``."""
     ((corpus, root),) = corpora_of(data["corpus"], data["root"])
     corpus.prepare(root)
     table = corpus.table(root)
-    return {"label_map": set(table["emotion"]), "filter": set(table)}
+    labels = {str(column): set(table[column].astype(str)) for column in table}
+    valid["label_map"] |= labels["emotion"]
+    valid["filter"] |= set(labels)
+    kept = {key: some for key, some in (data["filter"] or {}).items() if labels.get(key, set()) & {*map(str, some)}}
+    renamed = {old: new for old, new in (data["label_map"] or {}).items() if str(old) in labels["emotion"]}
+    return {"label_map": renamed, "filter": kept}
 
 
 def _slug(text: str) -> str:
@@ -148,6 +152,7 @@ def main(argv: list[str]) -> int:
     if not (options.by or words):
         problem = "What should differ between training and test?"
         raise EmolightError(problem, "Say --by COLUMN, such as --by sex, or --train-on CORPUS --test-on OTHER.")
+    trust(module_of(name) for name, *_ in words)
     of_corpora = not options.by and any(not equals or name in CORPORA or "." in name for name, equals, _ in words)
     cells = between_corpora(config, options) if of_corpora else between_values(config, options)
     rows = {place: score_row(cells[place], trained_on=place[0], tested_on=place[1]) for place in cells}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         raise EmolightError(f"{path} is damaged: its content does not fit its SHA-256.", AGAIN)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # it warns of graph optimisation, and prints errors that are raised as well
+    options.log_severity_level = 4  # nothing: its errors are raised anyway
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         meta = session.get_modelmeta().custom_metadata_map
@@ -88,7 +89,8 @@ class OnnxNetwork(Network):
             inputs["offset"] = np.zeros_like(self.speakers.centre) if offset is None else offset
         try:
             found: list[Array] = self.session.run(names, inputs)
-        except Exception:  # see above; of Whisper above 30 s
-            problem = f"The exported model cannot take clips of {waveforms.shape[1]} samples."
+        except Exception as error:  # see above; of Whisper above 30 s
+            reason = shorten(str(error), 100)
+            problem = f"The exported model cannot take clips of {waveforms.shape[1]} samples: {reason}"
             raise EmolightError(problem, "Take shorter windows.") from None
         return found

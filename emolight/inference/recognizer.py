@@ -112,13 +112,11 @@ class Recognizer:
         if unreadable:
             problem = f"Among the recordings are {count_suffixes(unreadable)}, which cannot be read."
             raise EmolightError(problem, CONVERT)
-        clips = [one for one in recordings if isinstance(one, Clip)]
         arrays = [one for one in recordings if not isinstance(one, (str, Path, Clip))]
         if not recordings or (arrays and sample_rate is None):
             raise EmolightError("Recordings are needed, and of arrays the sample_rate.", "Give both.")
-        return (
-            clips + [self.load_clip(path) for path in paths] + [self._of_array(one, sample_rate or 0) for one in arrays]
-        )
+        clips = [one for one in recordings if isinstance(one, Clip)] + [self.load_clip(path) for path in paths]
+        return clips + [self._of_array(one, sample_rate or 0) for one in arrays]
 
     def predict(self, waveform: ArrayLike, sample_rate: int, **windows: Any) -> Prediction:
         """The emotion of one recording.
@@ -138,9 +136,9 @@ class Recognizer:
         return self.predict_clips([self._of_array(one, sample_rate) for one in waveforms], **windows)
 
     def _of_array(self, waveform: ArrayLike, sample_rate: int) -> Clip:
-        if sample_rate != (whole := int(sample_rate)):
+        if sample_rate % 1:
             raise EmolightError(f"sample_rate is {sample_rate}; it must be a whole number of Hz.", "Round it.")
-        sample_rate = whole
+        sample_rate = int(sample_rate)
         wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform")
         wave = audio.prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
         return self._clip(wave, sample_rate)

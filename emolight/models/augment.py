@@ -5,7 +5,6 @@ recordings by the same classes: :meth:`Disturbance.disturb` takes the strength t
 """
 
 import functools
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import soundfile
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torchaudio import functional as audio
 
 from emolight.errors import EmolightError
+from emolight.files import expand
 from emolight.models.level import convolved
 from emolight.models.parts import Part
 
@@ -298,7 +298,7 @@ def read_sounds(folder: str, sample_rate: int) -> list[Tensor]:
         EmolightError: there are none, or one cannot be read.
     """
     sounds = []
-    for path in sorted(path for path in Path(folder).expanduser().rglob("*") if path.suffix.lower() in SOUNDS):
+    for path in sorted(path for path in expand(folder).rglob("*") if path.suffix.lower() in SOUNDS):
         try:
             with soundfile.SoundFile(path) as file:
                 samples = torch.from_numpy(file.read(LONGEST * file.samplerate, "float32", always_2d=True).mean(axis=1))

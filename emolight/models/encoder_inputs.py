@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emolight.errors import EmolightError
+from emolight.files import expand
 
 SHARED: ContextVar[dict[Any, Any] | None] = ContextVar("SHARED", default=None)
 INSTALL = 'Type: pip install "emolight[encoders]"'
@@ -101,7 +102,7 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         raise EmolightError("A speech encoder needs transformers.", INSTALL) from None
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = Path(path).expanduser()
+    folder = expand(path)
     place = str(folder) if folder.is_dir() else path
     if folder.is_absolute() and not folder.is_dir():
         raise EmolightError(f"There is no folder of a speech encoder at '{path}'.", "Give it, or a name of the hub.")

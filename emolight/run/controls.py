@@ -109,10 +109,10 @@ def control_tables(
     def fitted(values: pd.DataFrame, targets: Labels) -> pd.DataFrame:
         known, unseen = (values.loc[one].to_numpy() for one in ids)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=1000))
+        probabilities = np.zeros((len(unseen), classes))
         with threadpool_limits(1):
             model.fit(known, targets)
-        probabilities = np.zeros((len(unseen), classes))
-        probabilities[:, model.classes_] = model.predict_proba(unseen)
+            probabilities[:, model.classes_] = model.predict_proba(unseen)
         return table(probabilities)
 
     mfcc = features.drop(columns=list(SECONDS))

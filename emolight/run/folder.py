@@ -161,6 +161,9 @@ class Run:
         ``changes`` are arguments that differ, such as ``root``, where the recordings are now.
         """
         changes = {name: value for name, value in changes.items() if name != "root" or value is not None}
+        own, root = self.config["data"].get("corpus"), changes.get("root")
+        if str(own).endswith(".csv") and not expand(own).is_file() and isinstance(root, str):  # they moved together
+            changes = {**changes, "corpus": str(expand(root) / Path(own).name)}
         own = {"split_csv": str(self.folder / SPLIT), "seed": self.config["seed_everything"]}
         settings = {**self.data_settings(moved="root" in changes), **own, **changes}
         try:
@@ -179,7 +182,8 @@ class Run:
         for corpus, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
             if isinstance(corpus, Table) and not corpus.csv.is_file():
                 problem = f"The table of {self.folder} is not at '{corpus.csv}'."
-                raise EmolightError(problem, f"Say where: --data.corpus FOLDER/{corpus.csv.name}")
+                fix = f"Say where: --data.corpus FOLDER/{corpus.csv.name}, or of its folder --root FOLDER"
+                raise EmolightError(problem, fix)
             if not root.is_dir() or not any(root.iterdir()):  # a corpus that makes itself would do it there
                 problem = f"The recordings of {self.folder} are not at '{root}'."
                 raise EmolightError(problem, "Say where: --data.root DIR")

@@ -31,7 +31,7 @@ FREE = ("seed", "classes", "pretrained")
 TRAINER = (
     *("max_epochs", "max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches"),
     *("limit_val_batches", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps", "deterministic"),
-    *("min_epochs", "min_steps", "num_nodes", "sync_batchnorm", "benchmark", "num_sanity_val_steps", "overfit_batches"),
+    *("min_epochs", "min_steps", "sync_batchnorm", "benchmark", "num_sanity_val_steps", "overfit_batches"),
     *("gradient_clip_algorithm", "accelerator", "devices", "strategy"),
 )
 """Trainer settings that a resumed run takes over; what could name folders and classes is not among them."""
@@ -105,9 +105,10 @@ def insert_run(argv: list[str]) -> list[str]:
 
 
 def _moved(run: Run, corpus: Any, root: str | None) -> bool:
-    """Whether a CSV is the run's own in another place: it has the same name, and all clips of the run's split."""
+    """Whether a CSV is the run's own, which is gone from its place: the same name, and all clips of the run's split."""
     own = run.config["data"].get("corpus")
-    if not (isinstance(own, str) and isinstance(corpus, str)) or own == corpus or Path(own).name != Path(corpus).name:
+    named = isinstance(own, str) and isinstance(corpus, str) and own != corpus and Path(own).name == Path(corpus).name
+    if not named or expand(own).is_file():
         return False
     ((table, folder),) = corpora_of(corpus, root)
     return isinstance(table, Table) and {*run.split.table["clip_id"]} <= {*table.table(folder)["clip_id"]}
@@ -163,7 +164,7 @@ def contradictions(checkpoint: str, run: Run | None, given: dict[str, Any], comm
     if run is None:
         return changed
     data, emotions = run.config["data"], given["data"]["emotions"]
-    if given["data"]["corpus"] == data.get("corpus"):
+    if given["data"]["corpus"] == data.get("corpus") or given["data"]["split_csv"] == str(run.folder / SPLIT):
         changed += differences({name: data[name] for name in FIXED if name in data}, given["data"], "data")
     if emotions not in (None, data.get("emotions"), trained["classes"]):
         changed.append(f"data.emotions {trained['classes']}, received {emotions}")

@@ -74,7 +74,8 @@ RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay"
 def typed_modules(argv: Sequence[str]) -> list[str]:
     """The modules of classes that are typed on the command line, which trusts them."""
     pairs = pairwise(word for words in argv for word in words.split("=", 1))
-    return [module for option, value in pairs if TYPED.fullmatch(option) and (module := module_of(value))]
+    found = [module_of(value) for option, value in pairs if TYPED.fullmatch(option)]
+    return [name for name in found if name and not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
 
 
 def limit_imports(argv: Sequence[str]) -> None:

@@ -16,7 +16,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from emolight.errors import EmolightError, check_choice, nearest
+from emolight.data.corpora import module_of
+from emolight.errors import EmolightError, check_choice, nearest, trusted_module
+from emolight.files import expand
 
 Value = None | bool | int | float | str
 FIXED = re.compile(
@@ -119,7 +121,10 @@ class Sweep:
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:
-    """The options of ``fit`` for dotted names and values."""
+    """The options of ``fit`` for dotted names and values of a file, whose classes nobody has typed."""
+    for name, value in settings.items():
+        if isinstance(value, str) and module_of(value):
+            trusted_module(name, value)
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 
@@ -139,7 +144,7 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
             )
             raise EmolightError("this is a recipe of `fit`, and not a sweep.", fix)
         told = _typed(Sweep, "the sweep", {**given, "config": _list(given.get("config"))} if given else given)
-        told["config"] = [str((path.parent / Path(name).expanduser()).resolve()) for name in told["config"]]
+        told["config"] = [str((path.parent / expand(name)).resolve()) for name in told["config"]]
         sweep = Sweep(**{**told, "space": _space(given.get("space")), **changed})
         if len({*sweep.folds}) < len(sweep.folds) or len({*sweep.seeds}) < max(1, len(sweep.seeds)):
             raise EmolightError(f"folds {sweep.folds}, seeds {sweep.seeds}.", "Write different numbers: [1, 2]")

@@ -41,9 +41,7 @@ def open_storage(url: str, create: bool = False, heartbeat: int = HEARTBEAT, gra
     ``create`` makes the tables; of several processes that do so at once, all but one would fail. EmolightError, when
     there is no such database, shows no password.
     """
-    fix = (
-        "Write sqlite:///FILE or postgresql://USER@HOST/DATABASE; it must answer, and `sweep` must have made the study."
-    )
+    fix = "Write sqlite:///FILE or postgresql://USER@HOST/DATABASE, where `sweep` has made the study."
     with database_errors("does not open", fix, (*ERRORS, ImportError, ValueError, ArgumentError, NoSuchModuleError)):
         place = make_url(url)
         sqlite = place.get_backend_name() == "sqlite"

@@ -92,7 +92,7 @@ def test_every_fault_of_a_damaged_copy_is_named(
     assert main([str(speech), "--filter", "channel=speech"]) == 1
     text = capsys.readouterr().out
     assert all(name in text for name in (missing, silent, broken, twice, clash, clipped))
-    assert text.index("ERROR: 1 missing") < text.index("warning: 1 duplicates")
+    assert text.index("ERROR: missing clips: 1") < text.index("warning: duplicates, counted once: 1")
     assert "1 of them not complete:\n    01: 59 / 60" in text
 
 
@@ -105,7 +105,7 @@ def test_the_part_that_is_not_asked_for_may_be_missing(speech: Path, capsys: pyt
     assert (len(report["duplicates"]), len(report["clipped"]), report["ok"]) == (1, 1, True)
     assert main([str(speech), "--filter", "channel=song"]) == 1
     text = capsys.readouterr().out
-    assert "1012 missing clips" in text
+    assert "missing clips: 1012" in text
     assert "992 more" in text
 
 
@@ -154,8 +154,8 @@ def test_a_table_is_checked_for_its_sound(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "sound" / "mine.csv").write_text("\n".join(wrong), encoding="utf-8")
     assert main([str(tmp_path / "sound" / "mine.csv")]) == 1
     said = capsys.readouterr().out
-    assert "1 parts that lie outside of their recordings\n    a_7.000_8.000" in said
-    assert "what `fit` refuses\n    The labels of mine 'Joy' and 'joy' differ in writing only." in said
+    assert "parts that lie outside of their recordings: 1\n    a_7.000_8.000" in said
+    assert "what `fit` refuses: 1\n    The labels of mine 'Joy' and 'joy' differ in writing only." in said
     (tmp_path / "sound" / "mine.csv").write_text("\n".join([*rows[:2], "a.wav,,x,0,0.03"]), encoding="utf-8")
     with pytest.raises(EmolightError, match=r"line 3: no emotion\.\nFill it in, or delete the line"):
         main([str(tmp_path / "sound" / "mine.csv")])

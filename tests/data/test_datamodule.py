@@ -74,7 +74,7 @@ def test_more_processes_than_clips_are_refused_by_each(module: Any) -> None:
     data = module()
     data.setup("fit")
     data.trainer = SimpleNamespace(current_epoch=0, global_rank=99, world_size=100)
-    with pytest.raises(EmolightError, match=r"100 processes, but 80 val clips\.\nLower trainer.devices to 80"):
+    with pytest.raises(EmolightError, match=r"100 processes, but 80 val clips\.\nTake at most 80 processes"):
         data.val_dataloader()
 
 

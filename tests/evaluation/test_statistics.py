@@ -343,7 +343,7 @@ def test_the_ensemble_of_the_seeds_is_no_score() -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 6])
 def test_few_speakers_are_named(count: int) -> None:
-    words = {1: "One speaker, or none known: there is no interval", 5: "From only 5 speakers"}
+    words = {1: "One speaker, or none known: intervals by speaker say nothing", 5: "From only 5 speakers"}
     assert few_speakers(count).startswith(words.get(count, ""))
     assert bool(few_speakers(count)) == (count < FEW_SPEAKERS)
     assert few_speakers(6) == ""

@@ -280,7 +280,7 @@ def test_one_speaker_gives_no_interval_and_few_give_a_note(tmp_path: Path, capsy
         assert (group["pairs"][0]["high"] is None) == (count == 1)
         assert not group["pairs"][0]["differs"]
         text = shown(capsys, *folders)
-        assert ("there is no interval by speaker" if count == 1 else "the intervals by speaker are too narrow") in text
+        assert ("intervals by speaker say nothing" if count == 1 else "the intervals by speaker are too narrow") in text
         assert f"p is never below {2 / 2**count:.3g}" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from matplotlib.colors import to_rgba
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.experiments.enrolment import _ways, enrolment_figure
+from emolight.experiments.enrolment import _ways, enrolment_figure, score_enrolment
 from emolight.experiments.results import read_result
 from emolight.inference.recognizer import load
 from emolight.run.folder import Run
@@ -70,6 +71,13 @@ def test_the_legend_covers_no_curve_and_bars_have_the_colour_of_their_line() -> 
         colour = to_rgba(line.get_color())
         assert [to_rgba(cap.get_color()) for cap in caps] == [colour] * 2
         assert [tuple(one) for one in bars[0].get_color()] == [colour]
+
+
+def test_more_clips_than_there_are_is_a_mistake(crossval: Path, tmp_path: Path) -> None:
+    shutil.copytree(crossval, tmp_path / "lightning_logs" / "mfcc" / crossval.name)
+    result = read_result(tmp_path / "lightning_logs" / "mfcc" / crossval.name)
+    with pytest.raises(EmolightError, match=r"No speaker has so many other clips\."):
+        score_enrolment(result, ["400"], ["mixed"], None)
 
 
 def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:

@@ -372,9 +372,20 @@ def test_a_table_that_has_moved_is_the_same_corpus(
     assert "mine, speakers5 fold 1 seed 0 (speaker-independent" in capsys.readouterr().out
     table = read_predictions(Path(made, "predictions_test.csv"))
     assert set(table["clip_id"]) == set(Run.open(made).split.clips("test"))
+    with pytest.raises(EmolightError, match=r"data\.fold None, received 3"):
+        run(["test", "--ckpt_path", made, "--data.corpus", "new/mine.csv", "--data.fold", "3"])
+    assert run(["robustness", made, "--root", "new", "--subset", "val", "--limit", "5"]) == 0
+    # While the own one is in its place, another of the same name is another corpus.
+    shutil.copytree("new", "old")
+    assert run(["test", "--ckpt_path", made, "--data.corpus", "new/mine.csv"]) == 0
+    assert Path(made, "predictions_test_mine.csv").is_file()
 
 
-def test_a_progress_bar_of_ones_own_takes_the_place_of_ours(corpus: Path, here: Path) -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_progress_bar_of_ones_own_takes_the_place_of_ours(
+    terminal: bool, corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     own = options(corpus, **LIGHT, **{"trainer.callbacks": "TQDMProgressBar"})
     assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *own]) == 0
 

@@ -117,6 +117,14 @@ print(repr(space["model.features.n_mels"].low), space["model.features.n_fft"].ch
     assert done.stdout.split("\n")[0] == "40 [512, 1024] 0.0003"
 
 
+@pytest.mark.parametrize("key", ["model.network", "model.features", "trainer.callbacks"])
+def test_a_class_that_a_file_names_is_not_trusted(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EmolightError, match=rf"{key} names code outside of emolight: 'evil.Net'"):
+        words_of({"model.learning_rate": 0.1, key: "evil.Net"})
+    monkeypatch.setenv("EMOLIGHT_IMPORTS", "evil")
+    assert words_of({key: "evil.Net"}) == [f"--{key}=evil.Net"]
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sweeps/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_sweeps_reach_only_what_fit_takes(path: Path) -> None:
     from emolight.run.cli import full_config

@@ -62,7 +62,7 @@ def corpus_of(spec: Spec) -> Corpus:
 
 def module_of(name: str) -> str:
     """The module of ``my_module.MyClass``; an empty text for a table, a short name, and what is no name."""
-    is_class = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", name) and PurePath(name).suffix.lower() not in SUFFIXES
+    is_class = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", name) and PurePath(name).suffix.lower() not in SUFFIXES | SHEETS
     return name.rpartition(".")[0] if is_class else ""
 
 

@@ -83,6 +83,26 @@ def test_any_cells_are_read_back(cells: list[tuple[str, str, str]], separator: s
         )
 
 
+@pytest.mark.parametrize(
+    "rows_of",
+    [
+        '{0},happy,a,"Hello,1\n{1},sad,b,Yes,2\n{1},sad,c,No,3\n',  # never closed
+        '{0},happy,a,"Hello,1\n{1},sad,b,Yes,2\n{1},sad,c,No,Bye"\n',
+        '{0},happy,a,Hello,"1\n\n{1},sad,b,Yes,2"\n',
+    ],
+    ids=["open", "in another column", "a blank line"],
+)
+def test_no_quote_takes_rows_in_silence(rows_of: str, tmp_path: Path) -> None:
+    text = "path,emotion,speaker,text,note\n" + rows_of.format("a.wav", "b.wav")
+    with pytest.raises(EmolightError, match=r"line 2: a quote takes in [12] rows? below it"):
+        corpus(tmp_path, text).table(tmp_path)
+
+
+def test_a_text_may_have_lines(tmp_path: Path) -> None:
+    text = 'path,emotion,speaker,text\na.wav,happy,a,"Hello,\nyou, there"\nb.wav,sad,b,No\n'
+    assert rows(corpus(tmp_path, text), "text") == [("Hello,\nyou, there",), ("No",)]
+
+
 def test_names_that_a_mac_has_written_are_found(tmp_path: Path) -> None:
     text = "path,emotion,speaker\nM\u00fcller.wav,happy,a\nMu\u0308nch.wav,sad,b\n"
     table = corpus(tmp_path, text, files="Mu\u0308ller.wav M\u00fcnch.wav")
