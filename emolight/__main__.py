@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from emolight import __version__
-from emolight.errors import EmolightError, nearest
+from emolight.errors import EmolightError, nearest, refusals
 from emolight.run.words import meant, with_recipes
 
 COMMANDS = {
@@ -94,6 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         with suppress(AttributeError, ValueError):  # text from outside is printed so that it cannot fail
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        with refusals("The working folder is gone", "Change into another one."):
+            Path.cwd()
         with _short_usage():
             code = run(argv)
         sys.stdout.flush()

@@ -22,7 +22,7 @@ from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
 from emolight.files import expand, write_text
@@ -113,8 +113,10 @@ def cross_validate(
         raise EmolightError(f"Another process is at work in {folder}.", fix) from None
     with lock:
         _keep_base(folder, config, data)
-        path = folder / CROSSVAL
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"folds": [], "seeds": []}
+        path, again = folder / CROSSVAL, "Remove it: this command writes it again."
+        earlier = read_json(path, again) if path.is_file() else {"kind": "crossval", "folds": [], "seeds": []}
+        if earlier.get("kind") != "crossval":
+            raise EmolightError(f"{folder} holds an ensemble.", "Pass another --name.")
         folds = sorted({*(asked or every or [0]), *earlier["folds"]})
         seeds = sorted({*seeds, *earlier["seeds"]})
         own_words = {fold: chosen(fold) if chosen else [] for fold in folds}
@@ -211,7 +213,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
             kept = {name: value for name, value in earlier[part].items() if part != "data" or name not in PLACES}
             if changed := differences(kept, config[part], part):
                 raise EmolightError(f"{folder} was begun with {changed[0]}.", fix)
-        before = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
+        before = read_json(folder / CLIPS, fix)
         if before["hash"] != digest:
             raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
     write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")

@@ -1,6 +1,5 @@
 """What a few unlabelled recordings of each scored speaker gain: ``--enrol 0 5 10 all`` of ``crossval`` and ``test``."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import summarise
 from emolight.evaluation.style import BLUE, GREEN, VERMILLION, WIDTH, clean_axis, legend_below, new_figure
-from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, runs_of
 from emolight.experiments.summary import write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
@@ -52,7 +51,7 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
             parts.setdefault(way, []).append(table.assign(fold=fold, seed=DRAWS * seed + draw))
         if result.subset == "test":
             run.count_test(run.best, len(data.subset("test")))
-    about = json.loads((result.folder / CROSSVAL).read_text(encoding="utf-8"))
+    about = read_json(result.folder / CROSSVAL)
     curve = result.folder / f"enrolment_{result.subset}"
     _write(parts, {**about, "openings": result.openings}, result.folder, curve)
 

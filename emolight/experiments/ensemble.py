@@ -11,7 +11,7 @@ import pandas as pd
 
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import PREFIX, class_names
-from emolight.experiments.results import Result, read_result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, read_json, read_result, runs_of
 from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
 from emolight.run.folder import LOGS
 from emolight.run.words import command_parser
@@ -72,6 +72,9 @@ def validation_weights(results: Sequence[Result]) -> Weights:
     tables = []
     for result in results:
         parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs_of(result).items()]
+        if parts and (lost := {*result.table.get("fold", [])} - {fold for fold, _ in runs_of(result)}):
+            problem = f"{result.name} lacks the runs of fold {min(lost)}, whose validation clips weigh it."
+            raise EmolightError(problem, "Restore them, or leave --weights out.")
         if not parts or result.subset == "val":
             fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
             raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
@@ -141,6 +144,9 @@ def main(argv: list[str]) -> int:
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
     way = re.search(r"_(nested|enrol_.+)$", first.folder.name)
     folder = logs / options.name / re.sub(r"\W+", "_", first.folder.name if way else f"crossval_{first.protocol}")
+    there = folder / CROSSVAL
+    if folder.resolve() in places or (there.is_file() and read_json(there).get("kind") != "ensemble"):
+        raise EmolightError(f"{folder} is a result already, which the ensemble would replace.", "Pass another --name.")
     about = about_ensemble(folder, options.name, results, weights)
     write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
     members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions
 from emolight.run.folder import Run
 
@@ -43,6 +43,16 @@ class Result(NamedTuple):
         return {**{name: getattr(self, name) for name in names}, "clips scored": self.subset, "split": self.split[:12]}
 
 
+def read_json(path: str | Path, fix: str = "Restore it, or make it again.") -> Any:
+    """Content of a JSON file; EmolightError where it is missing or damaged."""
+    with refusals(f"{path} cannot be read", fix):
+        content = Path(path).read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise EmolightError(f"{path} is damaged.", fix) from None
+
+
 def read_result(path: str | Path) -> Result:
     """Read a run (of its test clips where they were scored), a cross-validation or an ensemble, by its folder.
 
@@ -65,7 +75,7 @@ def _of_run(run: Run) -> Result:
 
 
 def _of_many(folder: Path) -> Result:
-    about = json.loads((folder / CROSSVAL).read_text(encoding="utf-8"))
+    about = read_json(folder / CROSSVAL)
     runs = [(folder / run["folder"], run["openings"]) for run in about["runs"]]
     # An ensemble has no runs; it notes those of its members. Of a run that was removed the last count is known.
     openings = about.get("openings", 0) + sum(Run.open(run).openings if run.is_dir() else n for run, n in runs)
@@ -78,7 +88,7 @@ def runs_of(result: Result) -> dict[tuple[int, int], Run]:
     """Fold and seed to each run that is still there; (0, 0) to a run itself; none of an ensemble."""
     if result.kind == "run":
         return {(0, 0): Run.open(result.folder)}
-    about = json.loads((result.folder / CROSSVAL).read_text(encoding="utf-8"))
+    about = read_json(result.folder / CROSSVAL)
     folders = {(run["fold"], run["seed"]): result.folder / run["folder"] for run in about["runs"]}
     return {key: Run.open(folder) for key, folder in folders.items() if folder.is_dir()}
 

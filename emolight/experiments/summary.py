@@ -17,7 +17,7 @@ from emolight.errors import EmolightError
 from emolight.evaluation.plots import confusion_figure, recall_figure, save_figure, speaker_figure
 from emolight.evaluation.predictions import scores, write_predictions
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
-from emolight.experiments.results import CROSSVAL, Result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, read_json, runs_of
 from emolight.files import atomic_write, write_text
 from emolight.run.controls import control_features, control_tables, score_controls
 
@@ -66,7 +66,7 @@ def summary_of(result: Result, root: str | None = None) -> dict[str, Any]:
     It is read where it was written. Without its recordings, maybe at another ``root`` now, a run has no controls.
     """
     if result.kind != "run":
-        summary: dict[str, Any] = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))
+        summary: dict[str, Any] = read_json(result.folder / SUMMARY, "The command that made it writes it again.")
         return summary
     controls = []
     with contextlib.suppress(EmolightError):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from emolight.errors import EmolightError
 from emolight.experiments import crossval
+from emolight.experiments.results import read_json
 from emolight.files import write_text
 from emolight.run.folder import LOGS
 
@@ -45,7 +46,7 @@ def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
         raise EmolightError(problem, "Within a fold one of them chooses: name one.")
     definition = json.loads(json.dumps({**asdict(sweep), "config": None, "timeout": None}))
     if (place / CHOSEN).is_file():
-        made = json.loads((place / CHOSEN).read_text(encoding="utf-8"))
+        made = read_json(place / CHOSEN, "Remove it: the search is read again.")
         if made["sweep"] != definition:
             raise EmolightError(f"{place} was searched by another sweep.", "Give this one another --name.")
     else:
@@ -56,7 +57,7 @@ def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
         made = {"sweep": definition, "fold": fold, "trial": best.number, metric: best.value}
         made["settings"] = sweep.settings(best.params)
         write_text(place / CHOSEN, json.dumps(made, indent=2) + "\n")
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"search_fold_*/{CHOSEN}")]
+    rows = [read_json(path) for path in folder.glob(f"search_fold_*/{CHOSEN}")]
     table = pd.DataFrame([{**row, **row["settings"]} for row in rows]).drop(columns=["sweep", "settings"])
     text = table.sort_values("fold").to_csv(index=False, lineterminator="\n")
     write_text(folder / "tables" / "chosen.csv", text)

@@ -146,7 +146,10 @@ def _retrain(options: argparse.Namespace, words: list[str]) -> None:
         raise EmolightError(f"There is no {best}.", "Finish the sweep first: python -m emolight sweep ...")
     words = ["--config", str(best), "--name", f"{folder.name}/retrained", *words]
     for name in ("folds", "seeds", "workers"):
-        words += [f"--{name}", *given] if (given := getattr(options, name)) else []
+        given = getattr(options, name)
+        if given and not options.protocol:
+            raise EmolightError(f"--{name} is of a cross-validation.", "Give --protocol, such as --protocol emobox6.")
+        words += [f"--{name}", *given] if given else []
     if options.protocol:
         crossval.main([*words, "--protocol", options.protocol])
     else:

@@ -251,6 +251,24 @@ def test_transfer_by_a_column(corpus: Path, here: Path, capsys: pytest.CaptureFi
     assert "tested on strong" in capsys.readouterr().out
 
 
+def test_a_folder_that_is_damaged_or_of_an_ensemble_is_told(
+    crossval: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "lightning_logs" / "mfcc" / crossval.name
+    shutil.copytree(crossval, own)
+    shutil.copytree(crossval.parents[2] / "splits", tmp_path / "splits")
+    for content, message in (("{", "is damaged"), ('{"kind": "ensemble"}', "holds an ensemble")):
+        (own / "crossval.json").write_text(content)
+        with pytest.raises(EmolightError, match=message):
+            run(["crossval", *command(corpus, *FOLDS_RUN)])
+    (own / "crossval.json").unlink()
+    assert run(["crossval", *command(corpus, *FOLDS_RUN)]) == 0
+    (own / "clips.json").write_text("{")
+    with pytest.raises(EmolightError, match=r"clips\.json is damaged"):
+        run(["crossval", *command(corpus, *FOLDS_RUN)])
+
+
 def test_a_class_that_is_typed_is_trusted_by_every_fold(
     corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

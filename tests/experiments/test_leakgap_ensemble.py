@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,15 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "144 test clips of 12 speakers of 24" in printed
     assert "was scored 18 times in all" in printed
+    before = (folders[0] / "crossval.json").read_bytes()
+    for name in ("m0", "m2"):  # a member, and another result
+        with pytest.raises(EmolightError, match=r"is a result already, which the ensemble would replace\."):
+            run(["ensemble", str(folders[0]), str(folders[1]), "--name", name])
+    assert (folders[0] / "crossval.json").read_bytes() == before
+    assert run(["ensemble", *map(str, folders)]) == 0  # the same one again
+    (folders[0] / "summary.json").write_text("{")
+    with pytest.raises(EmolightError, match=r"summary\.json is damaged\.\nThe command that made it writes it again"):
+        run(["ensemble", *map(str, folders)])
 
 
 def test_ensemble_refuses_what_does_not_belong_together(here: Path) -> None:
@@ -235,3 +245,7 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
     page = (folder / "report.html").read_text()
     assert "a emobox6, weight 0.50 (fold 1 1.00, fold 2 0.00); b emobox6" in page
     assert "Weights: chosen on each fold&#39;s validation clips." in page
+    for path in folders[0].glob("fold_2_*"):
+        shutil.rmtree(path)
+    with pytest.raises(EmolightError, match="a emobox6 lacks the runs of fold 2, whose validation clips weigh it"):
+        run(["ensemble", *map(str, folders), "--weights", "validation", "--name", "fused"])

@@ -141,7 +141,7 @@ def test_another_search_is_refused(url: str) -> None:
     [
         ("nonsense", "does not open: Could not parse"),
         ("sqlite:////proc/nowhere/study.db", "does not open: unable"),
-        ("sqlite:////tmp/no_such_study.db", "`sweep` must have made the study"),
+        ("sqlite:////tmp/no_such_study.db", "where `sweep` has made the study"),
         ("oracle://host/x", "No module named"),
         ("postgresql://me:geheim@127.0.0.1:1/sweep?passfile=geheim", "Connection refused"),
         ("postgresql://me:geheim@127.0.0.1:54x/sweep", "it is no URL"),
