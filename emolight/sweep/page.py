@@ -52,8 +52,9 @@ def write_sweep(study: optuna.Study, plan: Plan, url: str) -> None:
         head = f"# Trial {best[0].number} of the sweep '{name}', chosen by its validation clips.\n"
         write_text(plan.folder / "best.yaml", head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         commands["fit"] = f"python -m emolight fit --config {folder}/best.yaml"
-        retrain = f"python -m emolight sweep retrain --config {folder}"
-        commands["retrain"] = f"{retrain} --protocol {run.split.protocol}"
+        if not plan.folder.parent.name.endswith("_nested"):  # other folds would see what this one has chosen
+            retrain = f"python -m emolight sweep retrain --config {folder}"
+            commands["retrain"] = f"{retrain} --protocol {run.split.protocol}"
     columns = ["trial", *plan.sweep.objectives, "state", *(key.rpartition(".")[2] for key in plan.sweep.space)]
     rows = [_row(trial, plan) for trial in best + [one for one in begun if one.number not in front]]
     template = environment("emolight.sweep").get_template("sweep.html.j2")

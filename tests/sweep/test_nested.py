@@ -38,6 +38,9 @@ def test_each_fold_takes_the_best_trial_on_its_own_validation_speakers(words: li
         assert own.config["model"] == best.config["model"]
         assert own.config["model"]["learning_rate"] == pytest.approx(row["model.learning_rate"])
         assert own.openings == 1
+        page = (FOLDER / f"search_fold_{fold}" / "sweep.html").read_text(encoding="utf-8")
+        assert "that of the nested cross-validation" in page
+        assert "retrain" not in page  # on other folds, whose test speakers have chosen
     before = {path: path.read_bytes() for path in [*FOLDER.glob("**/chosen.*"), FOLDER / "predictions.csv"]}
     assert run(command) == 0
     assert {path: path.read_bytes() for path in before} == before
