@@ -194,8 +194,9 @@ def _show(report: Mapping[str, Any]) -> None:
     unknown = {*report["speakers"]} == {UNKNOWN}
     speakers = "speakers unknown" if unknown else counted(len(report["speakers"]), "speaker")
     listed(f"{speakers}, {len(short)} of them not complete:" if short else speakers, shown(short))
-    for name, unit in (("sample_rates", "Hz"), ("channel_counts", "channel(s)")):
-        print(", ".join(f"{counted(count, 'file')} of {value} {unit}" for value, count in report[name].items()))
+    rates, channels = report["sample_rates"], report["channel_counts"]
+    print(", ".join(f"{counted(count, 'file')} of {rate} Hz" for rate, count in rates.items()))
+    print(", ".join(f"{counted(count, 'file')} of {counted(int(n), 'channel')}" for n, count in channels.items()))
     print("seconds of a file: " + ", ".join(f"{name} {value:.2f}" for name, value in report["seconds"].items()))
     for name, title in {**ERRORS, **WARNINGS}.items():
         if entries := report[name]:

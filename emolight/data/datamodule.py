@@ -101,9 +101,10 @@ class EmotionDataModule(pl.LightningDataModule):
             if not least <= value <= most:
                 raise EmolightError(f"data.{name} is {value:g}; take {least:g} to {most:g}.", usual)
         self.places = corpora_of(corpus, root)
-        for option, words in {"emotions": emotions, "label_map": label_map, **(filter or {})}.items():
+        rows = [("filter", words) for words in (filter or {}).values()]
+        for option, words in [("emotions", emotions), ("label_map", label_map), *rows]:
             if isinstance(words, list | dict) and any(isinstance(word, bool) for word in words):
-                problem = f"{option}: {list(words)}: YAML reads yes, no, on and off as true and false."
+                problem = f"data.{option} has {list(words)}: YAML reads yes, no, on and off as true and false."
                 raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
         names = None if emotions is None else [str(name) for name in emotions]  # YAML makes numbers of 0 and 1
         renamed = {str(name): new for name, new in (label_map or {}).items()}

@@ -77,10 +77,7 @@ def corpora_of(spec: Spec | Sequence[Spec], root: str | Sequence[str] | None) ->
     if len(roots) != len(corpora):
         problem = f"data.root is {root!r} for {len(corpora)} corpora."
         raise EmolightError(problem, "Give a list with a folder for each, or leave it out.")
-    return [
-        (one, expand(where) if where else Path(one.default_root).expanduser())
-        for one, where in zip(corpora, roots, strict=True)
-    ]
+    return [(one, expand(where or one.default_root)) for one, where in zip(corpora, roots, strict=True)]
 
 
 def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:

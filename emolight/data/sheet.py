@@ -62,11 +62,11 @@ def read_sheet(path: Path, what: str) -> Sheet:
         reader = csv.reader(io.StringIO(text), delimiter=separator)
         lines, plain, start = list[tuple[int, list[str]]](), text.split("\n"), 0
         for row in reader:
-            inside = plain[start : reader.line_num]
-            width = len(lines[excel][1]) if len(lines) > excel else len(row)
-            if width > 1 and (whole := [line for line in inside[1:] if line.count(separator) == width - 1]):
-                problem = f"{path}, line {start + 1}: a quote takes in {counted(len(whole), 'row')} below it."
-                raise EmolightError(problem, "Take the quote out; a text with line breaks goes on one line.")
+            if below := plain[start + 1 : reader.line_num]:  # a field goes on
+                width = next((len(header) for _, header in lines[excel:] if any(header)), len(row))
+                if whole := sum(width > 1 and line.count(separator) == width - 1 for line in below):
+                    problem = f"{path}, line {start + 1}: a quote takes in {counted(whole, 'row')} below it."
+                    raise EmolightError(problem, "Take the quote out; a text with line breaks goes on one line.")
             lines.append((reader.line_num, [field.strip() for field in row]))
             start = reader.line_num
     except csv.Error as error:

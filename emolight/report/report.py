@@ -61,7 +61,7 @@ def recordings(runs: Sequence[Run], root: str | None, chosen: set[str]) -> tuple
         return [], {}, "The run folders are not at hand."
     data, corpora = runs[0].config["data"], list[Corpus]()
     try:
-        corpora = [corpus for corpus, _ in corpora_of(data.get("corpus", "RAVDESS"), data.get("root"))]
+        corpora = [corpus for corpus, _ in corpora_of(data.get("corpus", ""), data.get("root"))]
         return corpora, *clips.load_sounds(chosen, runs[0].data(root=root).selection.clips, data.get("trim_db"))
     except EmolightError as error:
         reason = str(error).splitlines()[0]

@@ -179,7 +179,7 @@ class Run:
         data = {name: value for name, value in self.config["data"].items() if name not in ("split_csv", "splits_dir")}
         if (cache := data.get("cache_dir")) and not any(expand(str(cache)).glob("waveforms-v*")):
             data.pop("cache_dir")
-        for corpus, root in [] if moved else corpora_of(data.get("corpus", "RAVDESS"), data.get("root")):
+        for corpus, root in [] if moved else corpora_of(data.get("corpus", ""), data.get("root")):
             if isinstance(corpus, Table) and not corpus.csv.is_file():
                 problem = f"The table of {self.folder} is not at '{corpus.csv}'."
                 fix = f"Say where: --data.corpus FOLDER/{corpus.csv.name}, or of its folder --root FOLDER"

@@ -17,7 +17,7 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from emolight.data.corpora import module_of
-from emolight.errors import IMPORTS, EmolightError, nearest, untrusted
+from emolight.errors import IMPORTS, EmolightError, nearest, trust, untrusted
 from emolight.models import classical, encoder, features  # noqa: F401  whose networks are known by name
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
@@ -84,8 +84,9 @@ def limit_imports(argv: Sequence[str]) -> None:
     A name is imported before its type is checked, which executes the module; and the configuration may be a
     stranger's. The variable holds all of them afterwards, for models and corpora.
     """
-    given = os.environ.get(IMPORTS, "")
-    asked = [name.strip() for name in given.split(",") if name.strip()] + typed_modules(argv)
+    trust(typed_modules(argv))
+    given = os.environ[IMPORTS]
+    asked = [name.strip() for name in given.split(",") if name.strip()]
     asked = [name for name in asked if not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
     if asked and str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

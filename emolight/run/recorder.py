@@ -87,8 +87,9 @@ class Recorder(pl.Callback):
             problem = "There are no val batches: there would be no result."
             raise EmolightError(problem, "Raise trainer.limit_val_batches.")
         for config in trainer.lr_scheduler_configs:  # as a checkpoint left it
-            now = max(int(getattr(pl_module, "steps", 1)), 1)  # before a callback that adds epochs
-            if (begun := getattr(config.scheduler, "total_steps", now)) != now:
+            begun = getattr(config.scheduler, "total_steps", None)
+            now = max(int(getattr(pl_module, "steps", begun or 1)), 1)  # before a callback that adds epochs
+            if begun not in (None, now):
                 problem = f"The run was begun for {begun} steps, and with these options it would have {now}."
                 fix = "Resume it with the clips, the data.batch_size and as many trainer.devices as it had."
                 raise EmolightError(problem, fix)

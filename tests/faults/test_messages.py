@@ -138,7 +138,7 @@ DATA: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --data.corpus own/voice.csv", ["The speakers of voice 'a' and 'A' differ in writing only."]),
     (f"fit {MFCC} --data.corpus own/nan.csv", ["own/nan.csv, line 4: no emotion"]),
     (f"fit {MFCC} --data.corpus own/quote.csv", ["own/quote.csv, line 2: a quote", "takes in 2 rows"]),
-    (f"fit {MFCC} --data.emotions [no,yes]", ["emotions: [False, True]", 'Quote such words: ["no", "yes"]']),
+    (f"fit {MFCC} --data.emotions [no,yes]", ["data.emotions has [False, True]", 'Quote such words: ["no", "yes"]']),
     (f"fit {MFCC} DATA --data.emotions [0,1]", ["emotions 0, 1.", "Its labels: "]),
     (f"fit {MFCC} --data.corpus own/short.csv", ["own/short.csv, line 2"]),
     (f"fit {MFCC} --data.corpus own/twice.csv", ["own/twice.csv", "x.wav"]),

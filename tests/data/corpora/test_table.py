@@ -94,8 +94,9 @@ def test_any_cells_are_read_back(cells: list[tuple[str, str, str]], separator: s
 )
 def test_no_quote_takes_rows_in_silence(rows_of: str, tmp_path: Path) -> None:
     text = "path,emotion,speaker,text,note\n" + rows_of.format("a.wav", "b.wav")
-    with pytest.raises(EmolightError, match=r"line 2: a quote takes in [12] rows? below it"):
-        corpus(tmp_path, text).table(tmp_path)
+    for above, line in (("", 2), ("\n", 3), ("sep=,\n", 3)):
+        with pytest.raises(EmolightError, match=rf"line {line}: a quote takes in [12] rows? below it"):
+            corpus(tmp_path, above + text).table(tmp_path)
 
 
 def test_a_text_may_have_lines(tmp_path: Path) -> None:
