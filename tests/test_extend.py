@@ -9,9 +9,11 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import emolight
 from emolight.__main__ import run
@@ -161,3 +163,13 @@ def test_sweep_knows_them(fitted: Run, place: Path) -> None:
     )
     assert run(["sweep", "--config", "sweep.yaml"]) == 0
     assert Path("lightning_logs/mine_sweep/best.yaml").is_file()
+
+
+def test_the_page_s_augmentation_changes_clips_in_training_alone() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
+    code = page.partition("`my_augment.py`:\n\n```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    telephone, clips = names["Telephone"](), torch.rand(2, 50)
+    assert torch.equal(telephone.eval()(clips), clips)
+    assert len(torch.unique(telephone.train()(clips) * 128 % 1)) == 1
