@@ -33,8 +33,8 @@ def command_parser(command: str, about: str) -> argparse.ArgumentParser:
 def meant(option: str, valid: Iterable[str]) -> str:
     """The option that was probably meant, or an empty text; both without dashes."""
     names = list(valid)
-    if MEANT.get(option, "").removesuffix(".pretrained") in names:
-        return MEANT[option]
+    if (near := f"{option}s") in names or (near := MEANT.get(option, "")).removesuffix(".pretrained") in names:
+        return near
     group, dot, end = option.rpartition(".")
     last = {name.rpartition(".")[2]: name for name in names if name.startswith(group + dot)}
     if close := difflib.get_close_matches(end, last, n=1, cutoff=0.75):
@@ -82,7 +82,7 @@ def names(kind: str) -> list[str]:
 
 
 def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
-    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first one of ``sweep`` names a sweep.
+    """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first of ``sweep`` and ``--nested`` are sweeps.
 
     Raises:
         EmolightError: a name that nothing has; a missing path is left to the parser.
@@ -90,7 +90,7 @@ def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
     kinds = ["sweeps"] if sweep else []
 
     def path_of(option: str, value: str) -> list[str]:
-        kind = kinds.pop() if kinds else "configs"
+        kind = "sweeps" if option == "--nested" else kinds.pop() if kinds else "configs"
         if value.startswith("{") or Path(value).is_file():
             return [option, value]
         file = value if Path(value).suffix in (".yaml", ".yml") else f"{value}.yaml"
@@ -101,11 +101,11 @@ def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
             return [option, value]
         what, other = ("sweep", "fit") if kind == "sweeps" else ("configuration file", "sweep")
         there = f"{nearest(value, names(kind))}There are: {', '.join(names(kind))}."
-        if value in names("configs" if other == "fit" else "sweeps"):
+        if option != "--nested" and value in names("configs" if other == "fit" else "sweeps"):
             there = f"Type: python -m emolight {other} --config {value}"
         raise EmolightError(f"There is no {what} {value}.", there)
 
-    return replaced(argv, CONFIG_OPTIONS, path_of)
+    return replaced(argv, (*CONFIG_OPTIONS, "--nested"), path_of)
 
 
 def with_own_classes(argv: Sequence[str]) -> list[str]:
