@@ -124,7 +124,7 @@ DATA: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} --data.root folder", ["No RAVDESS clip under 'folder'", "--data.root DIR"]),
     (f"fit {MFCC} --data.root notes.txt", ["'notes.txt'", "--data.root DIR"]),
     (f"fit {MFCC} --data.corpus RAVDES", ["Unknown corpus 'RAVDES'.", "Did you mean 'RAVDESS'?"]),
-    (f"fit {MFCC} --data.corpus mine.Corpus", ["data.corpus names 'mine.Corpus'", "mine"]),
+    (f"fit {MFCC} --data.corpus mine.Corpus", ["Unknown corpus 'mine.Corpus'", "No module named 'mine'"]),
     (f"fit {MFCC} --data.corpus folder", ["data.corpus is the folder 'folder'", "--data.root folder"]),
     (f"fit {MFCC} --data.corpus nowhere.csv", ["nowhere.csv"]),
     (f"fit {MFCC} --data.corpus own/table.xlsx", ["own/table.xlsx", "Save the table as CSV"]),

@@ -68,16 +68,16 @@ def module_of(name: str) -> str:
 
 def _own_class(name: str) -> type[Corpus]:
     module, dot, attribute = name.rpartition(".")
+    fix = f"{nearest(name, [*CORPORA, *map(str, Path().glob('*.csv'))])}Valid: {', '.join(CORPORA)}, a CSV, mine.Class."
     if not dot or not all(part.isidentifier() for part in name.split(".")):
-        valid = ", ".join([*CORPORA, "a CSV file", "my_module.MyCorpus"])
-        raise EmolightError(f"Unknown corpus '{name}'.", f"{nearest(name, CORPORA)}Valid: {valid}.")
+        raise EmolightError(f"Unknown corpus '{name}'.", fix)
     trusted_module("data.corpus", name)
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.insert(0, str(Path.cwd()))
     try:
         kind = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise EmolightError(f"data.corpus names '{name}': {error}.", "Give module.Class, from this folder.") from None
+        raise EmolightError(f"Unknown corpus '{name}': {error}.", fix) from None
     if not (isinstance(kind, type) and issubclass(kind, Corpus)):
         raise EmolightError(f"data.corpus names '{name}', which is no Corpus.", "See docs/extend.md.")
     return kind
