@@ -74,8 +74,8 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
     own_part, valid = dict[Any, dict[str, Any]](), {"label_map": set[str](), "filter": set[str]()}
     named = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
     trained = named[: len(options.train_on)] or [own]
-    if not isinstance(own[0], str):
-        raise EmolightError("A transfer is between single corpora; data.corpus names several, or a class.", "Name one.")
+    if not isinstance(own[0], str) or len({*trained, *named}) < 2:
+        raise EmolightError("A transfer is from one corpus to another.", "Say --train-on CORPUS --test-on OTHER.")
     for spec, root in dict.fromkeys([*trained, *named]):  # what is wrong with one shows before anything is trained
         recipe = config["data"]
         if spec != own[0]:  # a task and a root are of one corpus
