@@ -166,11 +166,11 @@ def _answered(name: str, rest: Sequence[str]) -> bool:
         return True
     options = known[name]["options"] + (known["fit"]["options"] if name in TO_FIT else [])
     valid = [option.removeprefix("--") for option in options]
-    for word in rest:
-        option = word.partition("=")[0]
+    for option in (word.partition("=")[0] for word in rest):
         plain = option.removeprefix("--")
         # A negative number, or one of argparse's prefixes of a plain command, is left to the parser.
-        if option.startswith("--") and plain and plain.removesuffix("+") not in valid and not FREE.fullmatch(plain):
+        given = plain and (option.startswith("--") or f"-{option}" in options)  # an option of one dash, too
+        if given and plain.removesuffix("+") not in valid and not FREE.fullmatch(plain):
             hint = f"Did you mean '--{near}'? " if (near := meant(plain, valid)) else ""
             raise EmolightError(f"Unknown option '{option}'.", f"{hint}All options: python -m emolight {name} --help")
     return False

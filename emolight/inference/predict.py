@@ -87,7 +87,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_intermixed_args(argv)  # RUN --whole FILE, too
     if not options.paths and not options.live:
-        raise EmolightError("No recordings are given.", "Name files, folders or globs; or say --live to be heard.")
+        raise EmolightError("No recordings are given.", "Name files or folders behind the model; or say --live.")
     if options.whole and (options.window or options.hop or options.timeline):
         raise EmolightError("--whole judges one piece of a recording, and no windows.", "Leave out --whole.")
     suffix = options.output.suffix.lower() if options.output else ".txt"

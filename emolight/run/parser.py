@@ -181,7 +181,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         found = re.search(pattern, text)
         return next(filter(None, found.groups()), "") if found else ""
 
-    option = said(r'Parser key "([^"]+)"') or "an option"
+    option = said(r'Parser key "([^"]+)"|--([\w.]+)\.help:') or "an option"
     if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
         if Path(name).suffix in (".yaml", ".yml"):
             return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
