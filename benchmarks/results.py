@@ -29,7 +29,7 @@ from emolight.experiments.summary import SUMMARY
 LOGS = Path("lightning_logs/results")
 INPUTS = ("mfcc", "mel", "spectrogram")
 SIZES = ("tiny.en", "base")
-SIX = "{happiness: happy, anger: angry, fear: fearful, sadness: sad}"
+SPEEDS = "[0.93,1.07]"
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,11 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             for weights in ("equal", "validation"):
                 made = ensemble(f"encoders_robust_{weights}", protocol, *names, "robust", weights=weights)
                 yield Row(table, f"encoders and the robust ResNet18, {weights} weights", *made)
-        own = "inputs" if task == "article" else "mfcc_full"
-        nets = INPUTS if task == "article" else (own,)
+            made = ensemble("kinds_article", protocol, f"encoders_{task}", "inputs")
+            yield Row(table, "mean of the encoders' mean and that of the three inputs", *made)
+        else:
+            yield from _at_speeds(encoders, table, protocol)
+        nets = INPUTS if task == "article" else ("mfcc_full",)
         for weights in ("equal", "validation"):
             made = ensemble(f"all_{task}_{weights}", protocol, *names, *nets, weights=weights)
             label = f"encoders and {'three ResNet18' if len(nets) > 1 else 'ResNet18'}, {weights} weights"
@@ -116,6 +119,17 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
 
 def _encoder(path: Path, *words: str) -> tuple[str, ...]:
     return ("--config", "configs/encoder.yaml", "--model.network.path", str(path), *words)
+
+
+def _at_speeds(encoders: Path, table: str, protocol: str) -> Iterator[Row]:
+    """Encoders whose heads learn from the clips at other speeds too; alone, their mean, and with the network."""
+    names = [f"{size}_full_speeds" for size in SIZES]
+    for size, name in zip(SIZES, names, strict=True):
+        words = _encoder(encoders / size, "--data.task", "full", "--model.network.speeds", SPEEDS)
+        yield Row(table, f"Whisper {size}, pretrained, frozen, three speeds", *crossval(name, protocol, *words))
+    yield Row(table, "mean of both encoders, three speeds", *ensemble("encoders_full_speeds", protocol, *names))
+    made = ensemble("all_full_speeds", protocol, *names, "mfcc_full", weights="validation")
+    yield Row(table, "encoders, three speeds, and ResNet18, validation weights", *made)
 
 
 def _enrolled(encoders: Path) -> Iterator[Row]:

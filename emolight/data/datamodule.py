@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ SPLITS = Path("configs/splits")
 EVERY_CLIP = "test"  # a protocol that only scores: another corpus under a trained model
 MOST_WARNINGS, LONGEST_NAME = 20, 200
 PROFILED = 1000  # clips, which take 0.7 s
+Embed = Callable[[Waveform], NDArray[np.float32]]
 
 
 class EmotionDataModule(pl.LightningDataModule):
@@ -121,6 +122,7 @@ class EmotionDataModule(pl.LightningDataModule):
         self.cache: WaveformCache
         self._resident: ResidentClips | None = None
         self.embedded: NDArray[np.float32] | None = None
+        self.copies = 0  # of the clips, which stand behind them in embedded
 
     @cached_property
     def selection(self) -> Selection:
@@ -234,14 +236,15 @@ class EmotionDataModule(pl.LightningDataModule):
     def dataset(self, rows: np.ndarray, seed: int | None = None) -> ClipDataset:
         """The clips of some rows of ``clips``; see :class:`ClipDataset` for ``seed``."""
         codes = {name: number for number, name in enumerate(self.classes)}
-        labels = self.clips["emotion"].map(codes).to_numpy(dtype=np.int64)
+        labels = np.tile(self.clips["emotion"].map(codes).to_numpy(dtype=np.int64), 1 + self.copies)
         return ClipDataset(self.cache, self.clips["clip_id"].tolist(), labels, rows, self.length, seed)
 
     def _loader(
-        self, subset: str = "", seed: int | None = None, sharded: bool = True
+        self, subset: str = "", seed: int | None = None, sharded: bool = True, copies: int = 0
     ) -> DataLoader[Any] | ResidentLoader:
-        """Batches of a subset, or of all clips; the share of this process."""
+        """Batches of a subset, or of all clips, and of their copies; the share of this process."""
         rows = self.subset(subset) if subset else np.arange(len(self.clips))
+        rows = np.concatenate([rows + number * len(self.clips) for number in range(1 + copies)])
         if not len(rows):
             fix = "Use `validate` for the validation clips, or a protocol that holds speakers out."
             raise EmolightError(f"Split '{self.split.label}' has no {subset} clips.", fix)
@@ -267,9 +270,17 @@ class EmotionDataModule(pl.LightningDataModule):
             pin_memory=device.type == "cuda",
         )
 
-    def embed(self, network: str, compute: Callable[[Waveform], NDArray[np.float32]]) -> None:
-        """From here on batches hold ``embedding`` instead of ``waveform``; see :mod:`emolight.data.embeddings`."""
-        self.embedded = embeddings(self.clips, self.cache, self.length, network, compute)
+    def embed(self, network: str, compute: Embed, copies: Mapping[str, Embed] | None = None) -> None:
+        """From here on batches hold ``embedding`` instead of ``waveform``; see :mod:`emolight.data.embeddings`.
+
+        The training clips are embedded by each of ``copies``, too. Copy k of clip i has the ``index`` i + k * N.
+        """
+        parts, train = [embeddings(self.clips, self.cache, self.length, network, compute)], self.subset("train")
+        for name, of_copy in (copies or {}).items():
+            clips, part = self.clips.iloc[train], np.zeros_like(parts[0])
+            part[train] = embeddings(clips, self.cache, self.length, f"{network} {name}", of_copy)
+            parts.append(part)
+        self.embedded, self.copies = np.concatenate(parts), len(parts) - 1
 
     def _on_device(self, dataset: ClipDataset, device: torch.device) -> ResidentClips | None:
         """All clips in the memory of the trainer's GPU, if they fit there and no loading processes are asked for."""
@@ -298,8 +309,8 @@ class EmotionDataModule(pl.LightningDataModule):
         return self._loader()
 
     def statistics_dataloader(self) -> DataLoader[Any] | ResidentLoader:
-        """The training clips in order and not augmented, whole in every process, for the normalisation."""
-        return self._loader("train", sharded=False)
+        """The training clips in order and not augmented, then their copies, whole in every process, to fit to."""
+        return self._loader("train", sharded=False, copies=self.copies)
 
     def training_facts(self) -> dict[str, Any]:
         """What a checkpoint tells its users of the clips that it was trained on, in plain values.

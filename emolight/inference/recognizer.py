@@ -286,7 +286,7 @@ def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> R
     Args:
         path: a checkpoint (``.ckpt``), a run folder (its best checkpoint), an exported model (``.onnx``, or a folder
             of ``export --bundle``), or the folder of a cross-validation or ensemble: the mean of all of its models.
-        device: where PyTorch computes: ``cpu``, ``cuda``, ``mps``; an ONNX file runs on the CPU.
+        device: where PyTorch computes: ``cpu``, ``cuda``, ``mps``; an ONNX file runs on the CPU alone.
         abstain_below: confidence below which a prediction has no label.
 
     Raises:
@@ -297,6 +297,8 @@ def load(path: str | Path, device: str = "cpu", abstain_below: float = 0.0) -> R
     if exported := onnx_file(path):
         from emolight.inference.onnx_network import load_onnx
 
+        if device != "cpu":
+            raise EmolightError(f"An exported model runs on the CPU; the device is '{device}'.", "Leave device out.")
         contract, network = load_onnx(exported)
     else:
         from emolight.inference.ensemble import load_ensemble

@@ -165,10 +165,12 @@ class EmotionClassifier(pl.LightningModule):
             if theirs != ours:
                 problem = f"The model was made for data.{name} {ours}; the data has {theirs}."
                 raise EmolightError(problem, "Make them the same.")
-        # Augmented clips need embeddings of their own.
-        changing = stage == "fit" and any(change.level == "waveform" for change in self.augment)
+        # Augmented clips need embeddings of their own, where the head is trained by batches.
+        learns = any(weights.requires_grad for weights in self.network.parameters())
+        changing = stage == "fit" and learns and any(change.level == "waveform" for change in self.augment)
         if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
-            data.embed(self.network.key, self.network.to(self.trainer.strategy.root_device).eval().embed_numpy)
+            network = self.network.to(self.trainer.strategy.root_device).eval()
+            data.embed(network.key, network.embed_numpy, network.copies if stage == "fit" else {})
 
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]

@@ -1,14 +1,17 @@
 """Speech encoders of ``transformers``: pretrained on thousands of hours, frozen or fine-tuned, under a small head."""
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torchaudio import functional as audio
 
 from emolight.errors import EmolightError
 from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder
@@ -39,6 +42,7 @@ class SpeechEncoder(Embedder):
         hidden: units of the mlp.
         dropout: in front of the head.
         inverse_penalty: of head logistic; scikit-learn's C.
+        speeds: of head logistic, which learns from the training clips at these speeds too; 1.07 is faster and higher.
         trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
         lora: rank of adapters beside the feed-forward layers, which are trained instead of the layers; 0 takes none.
         encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
@@ -72,6 +76,7 @@ class SpeechEncoder(Embedder):
         hidden: int = 256,
         dropout: float = 0.0,
         inverse_penalty: PositiveFloat = 0.01,
+        speeds: list[float] | None = None,
         trainable_layers: NonNegativeInt = 0,
         lora: NonNegativeInt = 0,
         encoder_rate: float = 0.1,
@@ -81,6 +86,12 @@ class SpeechEncoder(Embedder):
         if bool(trainable_layers) + bool(lora) + (head == "logistic") > 1:
             problem = f"trainable_layers is {trainable_layers}, lora {lora}, head {head}: one way to train at a time."
             raise EmolightError(problem, "Set trainable_layers or lora to 0; both need head linear or mlp.")
+        self.speeds = speeds or []
+        if wrong := [speed for speed in self.speeds if not 0.5 <= speed <= 2 or round(100 * speed) == 100]:
+            problem = f"model.network.speeds has {wrong[0]:g}; take 0.5 to 2 in hundredths, and not 1."
+            raise EmolightError(problem, "[0.93, 1.07] is usual.")
+        if self.speeds and head != "logistic":
+            raise EmolightError(f"model.network.speeds is of head logistic; the head is {head}.", "Leave one out.")
         load = load_encoder if trainable_layers or lora else frozen_encoder
         self.encoder, self.front, found = load(path, revision)
         self.about = {"encoder": path, **found}
@@ -137,6 +148,14 @@ class SpeechEncoder(Embedder):
         self.encoder.train(mode and not self.frozen)
         return self
 
+    @property
+    def copies(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """The clips at other speeds."""
+        return {f"speed {speed:.2f}": functools.partial(self._embed_at, speed) for speed in self.speeds}
+
+    def _embed_at(self, speed: float, samples: np.ndarray) -> np.ndarray:
+        return self.embed_numpy(audio.resample(torch.from_numpy(samples), round(100 * speed), 100).numpy())
+
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, layers, 2 * hidden size]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
         states, mask = self._states(samples, lengths_of(samples))
@@ -161,7 +180,8 @@ class SpeechEncoder(Embedder):
         """Standardise by training embeddings ``[N, layers, E]``; with head logistic fit it to the labels ``[N]``."""
         values = fit_scale(embeddings, self.standard_mean, self.standard_std)
         if self.kind == "logistic":
-            fit_linear(self.head, values, labels, "logistic", self.inverse_penalty)
+            each = self.inverse_penalty / (1 + len(self.speeds))  # copies share a clip's weight
+            fit_linear(self.head, values, labels, "logistic", each)
 
     def rates(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Trained parameters, and their share of the learning rate."""

@@ -30,14 +30,15 @@ def fit_speakers(model: EmotionClassifier, speakers: SpeakerNorm, data: Any) -> 
         raise EmolightError("model.speaker_norm needs to know the speakers.", "Give the column speaker.")
     batches = [_on(model, batch) for batch in data.statistics_dataloader()]
     rows = torch.cat([batch["index"] for batch in batches]).cpu()
-    clips = data.clips.iloc[rows.numpy()]
+    clips = data.clips.iloc[rows.numpy() % len(data.clips)]
     codes, names = clips["speaker"].factorize()
-    codes = torch.from_numpy(codes.astype(np.int64))
+    # A speaker's clips at another speed are another speaker's.
+    codes = torch.from_numpy(codes.astype(np.int64)) + len(names) * (rows // len(data.clips))
     ordinary = torch.tensor(clips["emotion"].isin(ORDINARY).to_numpy())  # pandas gives an array that is not writable
     statistics = torch.cat([model.statistics(batch).cpu() for batch in batches])
     offsets = speakers.cpu().fit(statistics, codes, ordinary)
     speakers.to(model.device)
-    numbers = torch.full((len(data.clips),), len(names))
+    numbers = torch.full((max(len(data.clips), 1 + int(rows.max())),), len(offsets))
     numbers[rows] = codes
     model.enrol(torch.cat([offsets, torch.zeros_like(offsets[:1])]), numbers)
 

@@ -91,6 +91,11 @@ class Embedder(Network):
     frozen: bool = True
     key: str = ""
 
+    @property
+    def copies(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """What else the training clips are embedded by, as :meth:`embed_numpy`; :meth:`fit` gets all."""
+        return {}
+
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, *shape]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
         raise NotImplementedError

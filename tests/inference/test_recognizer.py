@@ -210,6 +210,8 @@ def test_what_is_no_model_is_refused(tmp_path: Path, checkpoint: Path) -> None:
         load(checkpoint, device="abacus")
     with pytest.raises(EmolightError):
         load(tmp_path)  # a folder without a run
+    with pytest.raises(EmolightError, match="exported model runs on the CPU; the device is 'cuda'"):
+        load("model.onnx", device="cuda")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")

@@ -7,8 +7,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torchaudio
+from sklearn.linear_model import LogisticRegression
 
 from emolight import EmotionClassifier, EmotionDataModule
+from emolight.data.audio import fix_length
 from emolight.errors import EmolightError
 from emolight.models.encoder import SpeechEncoder
 from emolight.models.encoder_inputs import load_encoder
@@ -104,6 +107,47 @@ def test_frozen_it_trains_on_kept_embeddings(whisper: Path, corpus: Path, tmp_pa
         data_batch = next(iter(data.val_dataloader()))
         direct = data.dataset(data_batch["index"].numpy()).__getitems__(range(len(data_batch["index"])))["waveform"]
         assert torch.allclose(model.logits(data_batch), model(direct), atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_logistic_head_learns_from_other_speeds_too(whisper: Path, corpus: Path, tmp_path: Path, norm: bool) -> None:
+    data = data_of(corpus, tmp_path, 1.5)
+    network = partial(SpeechEncoder, path=str(whisper), head="logistic", speeds=[0.9])
+    # Nothing is trained by batches, so that the usual augmentation stands in nobody's way.
+    model = EmotionClassifier(features=Waveform, network=network, mixup=0.0, speaker_norm=norm)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+                         enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    rows, count, embedded = data.subset("train"), len(data.clips), data.embedded
+    assert isinstance(model.network, SpeechEncoder)
+    assert embedded is not None
+    assert len(embedded) == 2 * count
+    wave = fix_length(data.cache.waveform(data.clips["clip_id"][rows[0]]), data.length)
+    slower = torchaudio.functional.resample(torch.from_numpy(wave), 9, 10)
+    with torch.no_grad():
+        assert np.allclose(model.network.embed(slower[None])[0], embedded[count + rows[0]], atol=1e-3)
+    index = np.concatenate([rows, rows + count])
+    values = embedded[index] - np.asarray(model.offset({"index": torch.from_numpy(index)}))
+    if norm:  # each voice at each speed is somebody's own
+        speakers = data.clips["speaker"].to_numpy()[index % count] + (index // count).astype(str)
+        means = [values[speakers == speaker].mean(0) for speaker in set(speakers)]
+        assert np.allclose(means, means[0], atol=1e-4)
+    labels = np.tile(data.clips["emotion"].map(data.classes.index).to_numpy()[rows], 2)
+    values = ((values - values.mean(0)) / values.std(0)).reshape(len(values), -1)
+    expected = LogisticRegression(C=0.005, max_iter=2000).fit(values, labels).predict_proba(values)
+    with torch.no_grad():
+        found = model.network.classify(torch.from_numpy(embedded[index]) - model.offset({"index": torch.tensor(index)}))
+    assert np.allclose(found.softmax(1), expected, atol=1e-2)
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert len(model.predictions["index"]) == len(data.subset("val"))
+
+
+def test_speeds_are_of_a_logistic_head_and_speeds(whisper: Path) -> None:
+    with pytest.raises(EmolightError, match="speeds is of head logistic; the head is linear"):
+        SpeechEncoder(1, 3, path=str(whisper), speeds=[0.9])
+    for speed in (0.0, 1.004, float("nan")):
+        with pytest.raises(EmolightError, match="to 2 in hundredths"):
+            SpeechEncoder(1, 3, path=str(whisper), head="logistic", speeds=[speed])
 
 
 def test_other_weights_than_the_checkpoints_are_refused(whisper: Path, tmp_path: Path) -> None:
