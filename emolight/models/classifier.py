@@ -165,6 +165,8 @@ class EmotionClassifier(pl.LightningModule):
             if theirs != ours:
                 problem = f"The model was made for data.{name} {ours}; the data has {theirs}."
                 raise EmolightError(problem, "Make them the same.")
+        if not any(weights.requires_grad for weights in self.parameters()):  # DDP refuses to wrap such a model
+            setattr(self.trainer.strategy, "configure_ddp", lambda: None)  # noqa: B010
         # Augmented clips need embeddings of their own.
         changing = stage == "fit" and any(change.level == "waveform" for change in self.augment)
         if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
@@ -263,8 +265,8 @@ class EmotionClassifier(pl.LightningModule):
         words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Loss of one augmented batch; None where nothing is trained by batches."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one augmented batch."""
         learns = any(weights.requires_grad for weights in self.front_end.parameters())
         targets, offset = F.one_hot(batch["label"], len(self.classes)).float(), self.offset(batch)
         if isinstance(self.network, Embedder):
@@ -281,7 +283,7 @@ class EmotionClassifier(pl.LightningModule):
         smoothing = self.hparams["label_smoothing"]
         loss = F.cross_entropy(logits.float(), targets, weight=self.class_weight, label_smoothing=smoothing)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
-        return loss if loss.requires_grad else None
+        return loss if loss.requires_grad else loss + self._idle
 
     def _augmented(self, clips: Tensor, level: str) -> Tensor:
         for change in (one for one in self.augment if one.level == level):
@@ -329,7 +331,8 @@ class EmotionClassifier(pl.LightningModule):
         front_end = [weights for weights in self.front_end.parameters() if weights.requires_grad]
         groups = [(weights, share) for weights, share in (*self.network.rates(), (front_end, 1.0)) if weights]
         if not groups:  # fitted in one step, not by batches
-            return SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+            self._idle = torch.zeros((), device=self.device, requires_grad=True)  # several processes may skip no step
+            return SGD([self._idle], lr=0.0)
         rate, decay, warmup = (self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup"))
         self.steps = self.trainer.estimated_stepping_batches
         return one_cycle(groups, rate, decay, warmup, self.steps, fused=self.device.type in ("cpu", "cuda"))

@@ -42,7 +42,6 @@ SILENT = (
     "LightningCLI's args parameter",
     "Experiment logs directory .* exists and is not empty",
     "module.s. in eval mode at the start of training",
-    "`training_step` returned `None`",
     "AccumulateGrad node's stream does not match",  # so it is with a recorded pass
 )
 """Warnings that tell a user of this project nothing."""
