@@ -100,6 +100,17 @@ def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
     assert fitted.report().is_file()
 
 
+def test_a_script_is_run_once_however_many_processes_train(corpus: Path, here: Path) -> None:
+    words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
+    told = {name.replace(".", "__"): value for name, value in words.items()}
+    told |= {"trainer__devices": "2", "trainer__strategy": "ddp", "trainer__enable_progress_bar": "false"}
+    code = f"import emolight; run = emolight.fit('classical', **{told}); run.test(); print('tested', run.openings)"
+    (here / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("tested")] == ["tested 1"]
+
+
 def test_the_notebook_runs(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
