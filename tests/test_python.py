@@ -63,6 +63,31 @@ def test_a_checkpoint_of_a_plain_trainer_is_a_model_like_any_other(corpus: Path,
     assert sum(len(np.asarray(batch["index"])) for batch in every) == len(data.clips)
 
 
+def test_two_processes_of_a_plain_trainer_score_every_clip_once(corpus: Path, here: Path) -> None:
+    """Also with a network that is fitted in one step, which DDP itself would not take."""
+    (here / "script.py").write_text(
+        f"""if __name__ == "__main__":
+    from pathlib import Path
+    import lightning.pytorch as pl
+    from emolight import EmotionClassifier, EmotionDataModule
+
+    cache = {str(corpus.parent / "cache")!r}
+    data = EmotionDataModule("Synthetic", {str(corpus)!r}, duration=0.6, cache_dir=cache)
+    model = EmotionClassifier("Waveform", "Classical", augment=[], mixup=0)
+    of = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_train_batches=2)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", **of)
+    trainer.fit(model, data)
+    found = [len(data.subset("val")), len(model.predictions["index"])]
+    trainer.test(model, data, verbose=False)
+    found += [len(data.subset("test")), len(model.predictions["index"])]
+    Path(f"{{trainer.global_rank}}.txt").write_text(str(found))
+"""
+    )
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [(here / f"{rank}.txt").read_text() for rank in range(2)] == ["[80, 80, 80, 80]"] * 2
+
+
 def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
     words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
     told = {name.replace(".", "__"): value for name, value in words.items()}
@@ -75,6 +100,17 @@ def test_fit_returns_the_run(corpus: Path, here: Path) -> None:
     assert fitted.test()["n"] == len(fitted.split.clips("test"))
     assert fitted.openings == 1
     assert fitted.report().is_file()
+
+
+def test_a_script_is_run_once_however_many_processes_train(corpus: Path, here: Path) -> None:
+    words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
+    told = {name.replace(".", "__"): value for name, value in words.items()}
+    told |= {"trainer__devices": "2", "trainer__strategy": "ddp", "trainer__enable_progress_bar": "false"}
+    code = f"import emolight; run = emolight.fit('classical', **{told}); run.test(); print('tested', run.openings)"
+    (here / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("tested")] == ["tested 1"]
 
 
 def test_the_notebook_runs(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,9 @@ class EmotionDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Find the clips, read or make the split, open the cache."""
+        if self.trainer is not None:  # else it would deal the shares out again, and keep the first epoch's order
+            self.trainer._accelerator_connector.use_distributed_sampler = False
+            setattr(self.trainer, "reload_dataloaders_every_n_epochs", 1)  # noqa: B010
         if hasattr(self, "cache"):
             return
         # Loading processes hand their batches over in shared memory; where it is small they would wait for ever.

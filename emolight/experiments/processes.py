@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -144,8 +143,6 @@ def _in_process(
     if (threads := variables.get("OMP_NUM_THREADS", "")).isdigit():
         torch.set_num_threads(int(threads))  # PyTorch, which is loaded already, does not look there again
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # By this Lightning finds the command of the other processes of a group.
-    sys.modules["__main__"].__spec__ = find_spec("emolight.__main__")
     try:
         target(*arguments)
     except EmolightError as error:

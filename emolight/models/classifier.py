@@ -22,7 +22,7 @@ from emolight.models.fitting import fit_inputs, fit_speakers
 from emolight.models.networks import Embedder, ForeignNetwork, Network, head_inputs
 from emolight.models.normalise import Normalise
 from emolight.models.ood import OutOfDistribution
-from emolight.models.parts import build, without_cast
+from emolight.models.parts import maker, without_cast
 from emolight.models.replay import Replay
 from emolight.models.schedule import one_cycle
 from emolight.models.scores import Batch, Scores
@@ -101,14 +101,14 @@ class EmotionClassifier(pl.LightningModule):
             if not holds:
                 raise EmolightError(f"model.{name} is {value:g}; it must be {valid}.", f"{usual:g} is usual.")
         changes: Sequence[Any] = DEFAULT if augment is None else augment
-        self.augment = nn.ModuleList(_maker(change, Augmentation)() for change in changes)
+        self.augment = nn.ModuleList(maker(change, Augmentation)() for change in changes)
         self.ood: OutOfDistribution | None = None
         self.training_facts, self.predictions = dict[str, Any](), dict[str, np.ndarray]()
         training = {"mixup": mixup, "label_smoothing": label_smoothing, "class_weights": class_weights, "seed": seed}
         optimiser = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
         self._settings: dict[str, Any] = {**training, **optimiser, "speaker_norm": speaker_norm}
         self._settings["augment"] = [change.spec for change in self.augment]
-        self._makers = (_maker(features or MFCC, Features), _maker(network or ResNet18, Network))
+        self._makers = (maker(features or MFCC, Features), maker(network or ResNet18, Network))
         if classes:
             self._build(classes, sample_rate, duration, trim_db)
 
@@ -165,8 +165,10 @@ class EmotionClassifier(pl.LightningModule):
             if theirs != ours:
                 problem = f"The model was made for data.{name} {ours}; the data has {theirs}."
                 raise EmolightError(problem, "Make them the same.")
+        learns = any(weights.requires_grad for weights in self.parameters())
+        if not learns:  # DDP refuses to wrap such a model
+            setattr(self.trainer.strategy, "configure_ddp", lambda: None)  # noqa: B010
         # Augmented clips need embeddings of their own, where the head is trained by batches.
-        learns = any(weights.requires_grad for weights in self.network.parameters())
         changing = stage == "fit" and learns and any(change.level == "waveform" for change in self.augment)
         if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
             network = self.network.to(self.trainer.strategy.root_device).eval()
@@ -265,8 +267,8 @@ class EmotionClassifier(pl.LightningModule):
         words = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Loss of one augmented batch; None where nothing is trained by batches."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one augmented batch."""
         learns = any(weights.requires_grad for weights in self.front_end.parameters())
         targets, offset = F.one_hot(batch["label"], len(self.classes)).float(), self.offset(batch)
         if isinstance(self.network, Embedder):
@@ -283,7 +285,7 @@ class EmotionClassifier(pl.LightningModule):
         smoothing = self.hparams["label_smoothing"]
         loss = F.cross_entropy(logits.float(), targets, weight=self.class_weight, label_smoothing=smoothing)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(targets), sync_dist=True)
-        return loss if loss.requires_grad else None
+        return loss if loss.requires_grad else loss + self._idle
 
     def _augmented(self, clips: Tensor, level: str) -> Tensor:
         for change in (one for one in self.augment if one.level == level):
@@ -331,7 +333,8 @@ class EmotionClassifier(pl.LightningModule):
         front_end = [weights for weights in self.front_end.parameters() if weights.requires_grad]
         groups = [(weights, share) for weights, share in (*self.network.rates(), (front_end, 1.0)) if weights]
         if not groups:  # fitted in one step, not by batches
-            return SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+            self._idle = torch.zeros((), device=self.device, requires_grad=True)  # several processes may skip no step
+            return SGD([self._idle], lr=0.0)
         rate, decay, warmup = (self.hparams[name] for name in ("learning_rate", "weight_decay", "warmup"))
         self.steps = self.trainer.estimated_stepping_batches
         return one_cycle(groups, rate, decay, warmup, self.steps, fused=self.device.type in ("cpu", "cuda"))
@@ -342,9 +345,3 @@ class EmotionClassifier(pl.LightningModule):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._buffers.update(kept)
         return self
-
-
-def _maker(part: Any, base: type) -> Callable[..., Any]:
-    """What makes a part: of a name, a specification, a class, or the part itself."""
-    maker: Callable[..., Any] = build(part, base) if isinstance(part, (str, dict)) else part
-    return (lambda: part) if isinstance(part, base) else maker

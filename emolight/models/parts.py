@@ -110,6 +110,12 @@ def build(spec: str | Spec, base: type) -> Callable[..., Any]:
     return functools.partial(part, **arguments)
 
 
+def maker(part: Any, base: type) -> Callable[..., Any]:
+    """What makes a part: of a name, a specification, a class, or the part itself."""
+    made: Callable[..., Any] = build(part, base) if isinstance(part, (str, dict)) else part
+    return (lambda: part) if isinstance(part, base) else made
+
+
 def _find(path: str, base: type) -> type:
     known = subclasses(base)
     module, _, name = path.rpartition(".")

@@ -28,8 +28,8 @@ class Scores(nn.Module):
         """Add a batch with its ``logits`` [B, C]; returns ``index``, ``label`` and ``probabilities``."""
         logits = logits.float()
         self.mean_loss.update(F.cross_entropy(logits, batch["label"], reduction="none"))
-        self.metrics.update(logits, batch["label"])
         part = {"index": batch["index"], "label": batch["label"], "probabilities": logits.softmax(dim=1)}
+        self.metrics.update(part["probabilities"], batch["label"])  # logits can differ where these are equal
         self.parts.append(part)
         return part
 

@@ -8,8 +8,10 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning.pytorch as pl
 import torch.distributed
@@ -42,7 +44,6 @@ SILENT = (
     "LightningCLI's args parameter",
     "Experiment logs directory .* exists and is not empty",
     "module.s. in eval mode at the start of training",
-    "`training_step` returned `None`",
     "AccumulateGrad node's stream does not match",  # so it is with a recorded pass
 )
 """Warnings that tell a user of this project nothing."""
@@ -103,7 +104,9 @@ def _process_of(argv: Sequence[str]) -> Iterator[None]:
     words, variables, grouped = sys.argv, dict(os.environ), torch.distributed.is_initialized()
     sys.argv = [words[0], *argv]
     try:
-        yield
+        # By this Lightning finds the command of the others; a script of the user would begin anew in each of them.
+        with mock.patch.object(sys.modules["__main__"], "__spec__", find_spec("emolight.__main__")):
+            yield
     finally:
         if torch.distributed.is_initialized() and not grouped:
             torch.distributed.destroy_process_group()  # the other processes are gone, and a later fit makes its own

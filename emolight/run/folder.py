@@ -40,8 +40,8 @@ class Run:
         0.673
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     def __repr__(self) -> str:
         return f"Run('{self.folder}')"
@@ -71,6 +71,9 @@ class Run:
             raise EmolightError(f"There is no run '{path}'.", A_RUN)
         if run := cls.around(path):
             return run
+        if any(path.glob("fold_*_seed_*")):
+            fix = "The same command goes on with it; or give one of the runs in it."
+            raise EmolightError(f"The cross-validation in '{path}' is not finished.", fix)
         where = f"'{path}'" if path.is_dir() else f"the folders above '{path}'"
         inside = sorted(path.glob("version_*/config.yaml"), key=lambda one: one.stat().st_mtime)
         fix = f"Give a run of it, the latest: {inside[-1].parent}" if inside else A_RUN

@@ -81,7 +81,8 @@ def insert_run(argv: list[str]) -> list[str]:
     words = ["--data.protocol=test"] if other else [f"--data.split_csv={run.folder / SPLIT}"]
     if command == "fit":
         trainer = run.config["trainer"]
-        kept = {name: trainer[name] for name in TRAINER if isinstance(trainer.get(name), bool | int | float | str)}
+        plain = bool | int | float | str | None  # null too: it may stand where the default is a number
+        kept = {name: trainer[name] for name in TRAINER if name in trainer and isinstance(trainer[name], plain)}
         if not take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]:
             kept |= _callbacks(run)
         for name, value in kept.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +69,28 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     assert torch.equal(first, epoch(0, workers=2))
     assert not torch.equal(first, epoch(1, workers=0))
     assert not torch.equal(first, epoch(0, workers=0, seed=1))
+
+
+def test_a_trainer_of_ones_own_gets_another_order_and_other_crops_each_epoch(module: Any) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Look(pl.LightningModule):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            seen.append(batch["waveform"])
+
+        def configure_optimizers(self) -> None:
+            pass
+
+    pl.Trainer(
+        max_epochs=2,
+        limit_train_batches=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    ).fit(Look(), module(duration=0.3))
+    assert len(seen) == 2
+    assert not torch.equal(*seen)
 
 
 def test_more_processes_than_clips_are_refused_by_each(module: Any) -> None:

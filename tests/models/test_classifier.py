@@ -24,6 +24,7 @@ from emolight.models.loading import load_classifier
 from emolight.models.networks import Network, WaveCNN
 from emolight.models.normalise import Normalise
 from emolight.models.schedule import one_cycle
+from emolight.models.scores import Scores
 from emolight.models.vision import MobileNetV3, ResNet18
 
 CLASSES = ["calm", "happy", "sad"]
@@ -156,6 +157,14 @@ def test_learns_tones_and_says_what_it_predicts(precision: Any, tmp_path: Path) 
     run.test(model, data, verbose=False)
     assert run.callback_metrics["test/uar"] > 0.9
     assert float(model.temperature) == temperature
+
+
+def test_the_metrics_are_those_of_the_predictions() -> None:
+    """Also where two logits differ by less than float32 can tell of probabilities: the table says the first of them."""
+    scores, label = Scores(CLASSES, "val"), torch.tensor([1, 1, 0])
+    part = scores.add({"index": torch.arange(3), "label": label}, torch.tensor([[0.0, 1e-9, 0.0]] * 3))
+    right = part["probabilities"].numpy().argmax(axis=1) == label.numpy()
+    assert float(scores.compute()["val/accuracy"]) == pytest.approx(right.mean())
 
 
 def test_parts_may_be_names_specifications_classes_and_plain_modules(tmp_path: Path) -> None:

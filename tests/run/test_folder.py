@@ -59,6 +59,13 @@ def test_what_is_missing_or_damaged_is_named(fitted: Path, here: Path) -> None:
             read_config(here / "copy" / CONFIG)
 
 
+def test_a_cross_validation_that_is_not_finished_is_no_run(here: Path) -> None:
+    (here / "mine" / "fold_1_seed_0").mkdir(parents=True)
+    with pytest.raises(EmolightError, match="The cross-validation in 'mine' is not finished"):
+        Run.open("mine")
+    assert Run("mine").folder == Path("mine")
+
+
 def test_facts_are_added_and_kept(fitted: Path, here: Path) -> None:
     shutil.copytree(fitted, here / "copy")
     run = Run.open("copy")

@@ -26,6 +26,7 @@ from emolight.files import remove_left_overs
 from emolight.models.checkpoint import read_checkpoint, save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.folder import Run
+from emolight.run.options import insert_run
 from tests.small import CONFIGS, options
 
 EPOCHS = 4
@@ -216,6 +217,13 @@ def test_a_resumed_run_has_the_options_of_the_first(corpus: Path, here: Path) ->
         run(["fit", *fit_options(corpus), *own])
     assert run(["fit", "--resume", str(version(here))]) == 0
     assert pd.read_csv(version(here) / "metrics.csv")["epoch"].max() == 2  # the third of four
+
+
+def test_what_was_set_to_null_stays_null(stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    config = here / "copy" / "config.yaml"
+    config.write_text(config.read_text().replace("check_val_every_n_epoch: 1", "check_val_every_n_epoch: null"))
+    assert "--trainer.check_val_every_n_epoch=null" in insert_run(["fit", "--resume", "copy"])
 
 
 def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
