@@ -93,12 +93,18 @@ def fit_linear(
 
     if (labels == labels[0]).all():
         raise EmolightError("The training clips are all of one emotion.", "Change data.emotions, or the split.")
+    inputs, basis = values.cpu().numpy(), None
     if kind == "logistic":
-        model = LogisticRegression(C=inverse_penalty, max_iter=2000)
+        # To the end and in float64: else rounding of another CPU moves a probability by 0.005, and figures with it.
+        model, inputs = LogisticRegression(C=inverse_penalty, max_iter=10000, tol=1e-6), inputs.astype(np.float64)
+        if len(inputs) < inputs.shape[1]:  # the weights are sums of clips: there are no more directions
+            basis = np.linalg.qr(inputs.T)[0]
+            inputs = inputs @ basis
     else:
         model = LinearSVC(C=inverse_penalty, dual="auto", max_iter=10000, random_state=0)
-    model.fit(values.cpu().numpy(), labels.cpu().numpy())
-    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    model.fit(inputs, labels.cpu().numpy())
+    weight = torch.from_numpy(model.coef_ if basis is None else model.coef_ @ basis.T)
+    bias = torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     layer.weight.zero_()
