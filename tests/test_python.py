@@ -15,6 +15,8 @@ import pytest
 import emolight
 from emolight import EmotionClassifier, EmotionDataModule
 from emolight.__main__ import run
+from emolight.errors import EmolightError
+from emolight.models.vision import ResNet18
 from tests.encoders import make_wav2vec
 from tests.small import CONFIGS, options
 
@@ -111,6 +113,18 @@ def test_a_script_is_run_once_however_many_processes_train(corpus: Path, here: P
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("tested")] == ["tested 1"]
+
+
+def test_a_class_of_the_script_is_refused_where_other_processes_would_miss_it(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "Own", type("Own", (ResNet18,), {"__module__": "__main__"}), False)
+    words = dict(option.removeprefix("--").split("=", 1) for option in options(corpus))
+    told = {name.replace(".", "__"): value for name, value in words.items()}
+    told |= {"model__network": "__main__.Own", "trainer__devices": "2", "trainer__strategy": "ddp"}
+    with pytest.raises(EmolightError, match=r"__main__\.Own is a class of your script"):
+        emolight.fit("mfcc", **told)
+    assert not Path("lightning_logs").exists()
 
 
 def test_the_notebook_runs(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

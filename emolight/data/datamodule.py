@@ -165,6 +165,7 @@ class EmotionDataModule(pl.LightningDataModule):
         if self.trainer is not None:  # else it would deal the shares out again, and keep the first epoch's order
             self.trainer._accelerator_connector.use_distributed_sampler = False
             setattr(self.trainer, "reload_dataloaders_every_n_epochs", 1)  # noqa: B010
+            self.embedded, self.copies = None, 0  # of another model
         if hasattr(self, "cache"):
             return
         # Loading processes hand their batches over in shared memory; where it is small they would wait for ever.

@@ -58,6 +58,8 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
 
 def score_test(done: EmolightCLI) -> None:
     """As :func:`score_enrolment` for a ``test`` that is done, maybe of another corpus; results stand beside its run."""
+    if not done.trainer.is_global_zero:
+        return
     run, data, suffix = done.run, done.datamodule, done.recorder.suffix
     data.trainer = None  # every clip in this process
     clips, parts = data.clips.iloc[data.subset("test")], Parts()

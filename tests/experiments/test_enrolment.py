@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +126,15 @@ def test_a_model_scores_enrolled_speakers_of_another_corpus(
     plain = Run.open(made).predictions("test", "_other")
     pd.testing.assert_frame_equal(plain, none.table[plain.columns], rtol=1e-3, atol=1e-5)
     assert not np.allclose(plain["prob_sad"], everything.table["prob_sad"], rtol=0, atol=1e-4)
+
+
+def test_of_two_processes_one_scores_the_enrolled(crossval: Path) -> None:
+    words = ["--ckpt_path", str(crossval / "fold_1_seed_0" / "version_0"), "--enrol", "2", "--enrol-as", "mixed"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    command = [sys.executable, "-m", "emolight", "test", *words, *two]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("clips mixed") == 1
 
 
 @pytest.mark.parametrize(("count", "drawn"), [("0", 0), ("2", 2), ("9", 4), ("all", 4)])

@@ -142,6 +142,18 @@ def test_a_logistic_head_learns_from_other_speeds_too(whisper: Path, corpus: Pat
     assert len(model.predictions["index"]) == len(data.subset("val"))
 
 
+def test_the_embeddings_of_one_model_are_not_the_next_ones(whisper: Path, corpus: Path, tmp_path: Path) -> None:
+    """A network that is trained itself would be given what stands still, and an image network nothing at all."""
+    data, of = data_of(corpus, tmp_path, 1.5), {"augment": [], "mixup": 0.0}
+    for own in ({"head": "logistic", "speeds": [0.9]}, {"trainable_layers": 1}):
+        model = EmotionClassifier(features=Waveform, network=partial(SpeechEncoder, path=str(whisper), **own), **of)
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+                             enable_model_summary=False, enable_checkpointing=False, limit_train_batches=1)  # fmt: skip
+        trainer.fit(model, datamodule=data)
+    assert "waveform" in next(iter(data.train_dataloader()))
+    assert data.copies == 0
+
+
 def test_speeds_are_of_a_logistic_head_and_speeds(whisper: Path) -> None:
     with pytest.raises(EmolightError, match="speeds is of head logistic; the head is linear"):
         SpeechEncoder(1, 3, path=str(whisper), speeds=[0.9])
