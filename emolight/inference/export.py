@@ -150,7 +150,7 @@ class _Exported(nn.Module):
 def write_onnx(model: EmotionClassifier, properties: dict[str, Any], path: Path, half: bool = False) -> None:
     """Save a classifier as one ONNX file, with its properties as JSON and its checksum; the model is used up."""
     if half and isinstance(model.network, Embedder):
-        raise EmolightError("A speech encoder in float16 cannot be exported.", "Take float32, or predict with its run.")
+        raise EmolightError(f"{type(model.network).__name__} in float16 cannot be exported.", "Take float32.")
     waves, shift = torch.zeros(2, contract_of(model).length), getattr(model.speakers, "centre", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -16,6 +16,7 @@ from emolight.errors import EmolightError
 from emolight.models.encoder import SpeechEncoder
 from emolight.models.encoder_inputs import load_encoder
 from emolight.models.features import Waveform
+from emolight.models.fitting import fit_linear
 from emolight.models.loading import load_classifier
 from tests.encoders import make_wav2vec, make_whisper
 
@@ -152,6 +153,22 @@ def test_the_embeddings_of_one_model_are_not_the_next_ones(whisper: Path, corpus
         trainer.fit(model, datamodule=data)
     assert "waveform" in next(iter(data.train_dataloader()))
     assert data.copies == 0
+
+
+@pytest.mark.parametrize("columns", [1500, 60])
+def test_rounding_moves_no_probability_of_a_logistic_head(columns: int) -> None:
+    generator, found = np.random.default_rng(0), []
+    voices = generator.standard_normal((200, 20)) * np.logspace(1, -1, 20)  # few directions hold most of the variance
+    values = voices @ generator.standard_normal((20, columns)) + 0.3 * generator.standard_normal((200, columns))
+    values, labels = (values - values.mean(0)) / values.std(0), torch.from_numpy(generator.integers(0, 5, 200))
+    for rounding in (0, 1e-6):
+        seen = torch.from_numpy(values + rounding * generator.standard_normal(values.shape)).float()
+        layer = torch.nn.Linear(columns, 5).requires_grad_(False)
+        fit_linear(layer, seen, labels, "logistic", 0.01)
+        found.append(layer(torch.from_numpy(values).float()).softmax(1).numpy())
+    assert np.abs(found[0] - found[1]).max() < 3e-5
+    exact = LogisticRegression(C=0.01, max_iter=10000, tol=1e-8).fit(values, labels).predict_proba(values)
+    assert np.abs(found[0] - exact).max() < 3e-5
 
 
 def test_speeds_are_of_a_logistic_head_and_speeds(whisper: Path) -> None:
