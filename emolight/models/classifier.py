@@ -166,6 +166,7 @@ class EmotionClassifier(pl.LightningModule):
                 problem = f"The model was made for data.{name} {ours}; the data has {theirs}."
                 raise EmolightError(problem, "Make them the same.")
         learns = any(weights.requires_grad for weights in self.parameters())
+        vars(self.trainer.strategy).pop("configure_ddp", None)  # of a model before
         if not learns:  # DDP refuses to wrap such a model
             setattr(self.trainer.strategy, "configure_ddp", lambda: None)  # noqa: B010
         # Augmented clips need embeddings of their own, where the head is trained by batches.

@@ -151,10 +151,14 @@ class SpeechEncoder(Embedder):
     @property
     def copies(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
         """The clips at other speeds."""
-        return {f"speed {speed:.2f}": functools.partial(self._embed_at, speed) for speed in self.speeds}
+        return {f"at speed {speed:.2f}": functools.partial(self._embed_at, round(100 * speed)) for speed in self.speeds}
 
-    def _embed_at(self, speed: float, samples: np.ndarray) -> np.ndarray:
-        return self.embed_numpy(audio.resample(torch.from_numpy(samples), round(100 * speed), 100).numpy())
+    def _embed_at(self, hundredths: int, samples: np.ndarray) -> np.ndarray:
+        waves = torch.from_numpy(samples)
+        changed = audio.resample(waves, hundredths, 100)
+        # The filter rings on behind a clip, which would be longer in a batch than alone.
+        ends = (100 * lengths_of(waves) + hundredths - 1) // hundredths
+        return self.embed_numpy((changed * (torch.arange(changed.shape[1]) < ends[:, None])).numpy())
 
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, layers, 2 * hidden size]`` float32 of samples ``[B, T]``, with zeros behind each clip."""

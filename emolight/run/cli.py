@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning.pytorch as pl
 import torch.distributed
@@ -102,12 +101,14 @@ def full_config(options: Sequence[str]) -> dict[str, Any]:
 def _process_of(argv: Sequence[str]) -> Iterator[None]:
     """Arguments as of a process of its own, from which Lightning starts the others; the variables are put back."""
     words, variables, grouped = sys.argv, dict(os.environ), torch.distributed.is_initialized()
-    sys.argv = [words[0], *argv]
+    script = sys.modules["__main__"]
+    sys.argv, spec = [words[0], *argv], script.__spec__
+    # By this Lightning finds the command of the others; a script of the user would begin anew in each of them.
+    script.__spec__ = find_spec("emolight.__main__")
     try:
-        # By this Lightning finds the command of the others; a script of the user would begin anew in each of them.
-        with mock.patch.object(sys.modules["__main__"], "__spec__", find_spec("emolight.__main__")):
-            yield
+        yield
     finally:
+        script.__spec__ = spec
         if torch.distributed.is_initialized() and not grouped:
             torch.distributed.destroy_process_group()  # the other processes are gone, and a later fit makes its own
         sys.argv = words
