@@ -28,6 +28,7 @@ from emolight.experiments.summary import SUMMARY
 
 LOGS = Path("lightning_logs/results")
 INPUTS = ("mfcc", "mel", "spectrogram")
+ROBUST = {"mfcc": "robust", "mel": "mel_robust", "spectrogram": "spectrogram_robust"}
 SIZES = ("tiny.en", "base")
 SPEEDS = "[0.93,1.07]"
 
@@ -71,8 +72,12 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             words = ("--config", f"configs/{one}.yaml", *seeds, *card)
             yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
         yield Row(table, "mean of the three inputs", *ensemble("inputs", protocol, *INPUTS))
-    words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
-    yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
+    for one in INPUTS:
+        card = ("--robustness",) if one == "mfcc" else ()
+        made = crossval(ROBUST[one], "emobox6", "--config", f"configs/{one}.yaml", *robust, *card)
+        yield Row("article emobox6", f"{one}, ResNet18, `overlays/robust.yaml`", *made)
+    made = ensemble("inputs_robust", "emobox6", *ROBUST.values())
+    yield Row("article emobox6", "mean of the three inputs, `overlays/robust.yaml`", *made)
     for task in ("article", "full"):
         classical = ("--config", "configs/classical.yaml", "--data.task", task)
         label = "mfcc statistics, logistic regression"
@@ -100,8 +105,9 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             for weights in ("equal", "validation"):
                 made = ensemble(f"encoders_robust_{weights}", protocol, *names, "robust", weights=weights)
                 yield Row(table, f"encoders and the robust ResNet18, {weights} weights", *made)
-            made = ensemble("kinds_article", protocol, f"encoders_{task}", "inputs")
-            yield Row(table, "mean of the encoders' mean and that of the three inputs", *made)
+            for nets, which in (("inputs", "three inputs"), ("inputs_robust", "three robust inputs")):
+                made = ensemble(f"kinds_{nets}", protocol, f"encoders_{task}", nets)
+                yield Row(table, f"mean of the encoders' mean and that of the {which}", *made)
         else:
             yield from _at_speeds(encoders, table, protocol)
         nets = INPUTS if task == "article" else ("mfcc_full",)
