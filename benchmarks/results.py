@@ -28,7 +28,6 @@ from emolight.experiments.summary import SUMMARY
 
 LOGS = Path("lightning_logs/results")
 INPUTS = ("mfcc", "mel", "spectrogram")
-ROBUST = {"mfcc": "robust", "mel": "mel_robust", "spectrogram": "spectrogram_robust"}
 SIZES = ("tiny.en", "base")
 SPEEDS = "[0.93,1.07]"
 
@@ -72,12 +71,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             words = ("--config", f"configs/{one}.yaml", *seeds, *card)
             yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
         yield Row(table, "mean of the three inputs", *ensemble("inputs", protocol, *INPUTS))
-    for one in INPUTS:
-        card = ("--robustness",) if one == "mfcc" else ()
-        made = crossval(ROBUST[one], "emobox6", "--config", f"configs/{one}.yaml", *robust, *card)
-        yield Row("article emobox6", f"{one}, ResNet18, `overlays/robust.yaml`", *made)
-    made = ensemble("inputs_robust", "emobox6", *ROBUST.values())
-    yield Row("article emobox6", "mean of the three inputs, `overlays/robust.yaml`", *made)
+    words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
+    yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
     for task in ("article", "full"):
         classical = ("--config", "configs/classical.yaml", "--data.task", task)
         label = "mfcc statistics, logistic regression"
@@ -105,9 +100,14 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             for weights in ("equal", "validation"):
                 made = ensemble(f"encoders_robust_{weights}", protocol, *names, "robust", weights=weights)
                 yield Row(table, f"encoders and the robust ResNet18, {weights} weights", *made)
-            for nets, which in (("inputs", "three inputs"), ("inputs_robust", "three robust inputs")):
-                made = ensemble(f"kinds_{nets}", protocol, f"encoders_{task}", nets)
-                yield Row(table, f"mean of the encoders' mean and that of the {which}", *made)
+            kinds = (f"encoders_{task}", "inputs", f"classical_{task}")
+            label = "mean of: mean of the encoders"
+            made = ensemble("kinds_statistics", protocol, kinds[0], kinds[2])
+            yield Row(table, f"{label}; MFCC statistics", *made)
+            made = ensemble("kinds_inputs", protocol, *kinds[:2])
+            yield Row(table, f"{label}; mean of the three inputs", *made)
+            made = ensemble("kinds_all", protocol, *kinds)
+            yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:
             yield from _at_speeds(encoders, table, protocol)
         nets = INPUTS if task == "article" else ("mfcc_full",)

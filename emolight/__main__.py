@@ -141,6 +141,12 @@ def run(argv: list[str]) -> int:
         raise EmolightError(f"Unknown command '{command}'.", f"{meant}Valid: {', '.join(NAMES)}.")
     name = " ".join([command, *rest[:1]])
     name = name if name in MODULES else command
+    inner = [one for one in MODULES if one.startswith(f"{command} ")]
+    if inner and name == command and rest and not rest[0].startswith("-"):
+        typed = f"{command} {rest[0]}"
+        raise EmolightError(
+            f"Unknown command '{typed}'.", f"{nearest(typed, inner)}Valid: {', '.join([command, *inner])}."
+        )
     if _answered(name, rest):
         return 0
     return call(name, rest[name.count(" ") :])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emolight.data.audio import AudioError
+from emolight.data.corpus import READ
 from emolight.errors import EmolightError
 from emolight.files import write_text
 from emolight.inference.live import Microphone, listen
@@ -86,6 +87,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--enrol-as", choices=KINDS, default=next(iter(KINDS)), help=about)
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")
     options = parser.parse_intermixed_args(argv)  # RUN --whole FILE, too
+    if options.model.suffix.lower() in READ:
+        problem = f"'{options.model}' is a recording; the model comes first."
+        raise EmolightError(problem, "Type: python -m emolight predict RUN FILE")
     if not options.paths and not options.live:
         raise EmolightError("No recordings are given.", "Name files or folders behind the model; or say --live.")
     if options.whole and (options.window or options.hop or options.timeline):

@@ -18,7 +18,7 @@ from rich.table import Table
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError, counted
-from emolight.evaluation.predictions import class_names, scores, wilson_interval
+from emolight.evaluation.predictions import class_names, scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
 from emolight.files import write_text
 from emolight.models.classifier import EmotionClassifier
@@ -129,8 +129,7 @@ def finish(
 
 def _grid(table: pd.DataFrame, subset: str) -> Table:
     values, speakers = scores(table), table["speaker"].nunique()
-    ends, right = bootstrap(table)["uar"], int((table["label"] == table["prediction"]).sum())
-    low, high = wilson_interval(right, len(table))
+    ends, (low, high) = bootstrap(table)["uar"], bootstrap(table, "clip_id")["accuracy"]
     title = f"{SUBSETS[subset]}: {counted(len(table), 'clip')} of {counted(speakers, 'speaker')}"
     interval = f" (95 % by speakers: {ends.low:.1%} to {ends.high:.1%})" if speakers > 1 else ""
     grid = Table("metric", title=title, title_justify="left")

@@ -66,6 +66,8 @@ FILES = {
 COMMANDS: list[tuple[str, list[str]]] = [
     ("fti", ["Unknown command 'fti'.", "Did you mean 'fit'?"]),
     ("train", ["Unknown command 'train'.", "Did you mean 'fit'?"]),
+    ("crossval leak", ["Unknown command 'crossval leak'.", "Did you mean 'crossval leakgap'?"]),
+    ("predict voice.wav some_run", ["'voice.wav' is a recording; the model comes first."]),
     ("evaluate --ckpt_path x", ["Did you mean 'test'?"]),
     ("tune", ["Did you mean 'sweep'?"]),
     ("infer x.wav", ["Did you mean 'predict'?"]),
