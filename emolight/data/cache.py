@@ -79,6 +79,11 @@ class WaveformCache:
             values.flags.writeable = False
         return values
 
+    def content(self, clip_id: str) -> str:
+        """The hash of a clip's recording, and of a part of one its times; empty where it cannot be used."""
+        digest, (_, start, end) = self.hashes[clip_id], self._parts[clip_id]
+        return digest if not digest or (start, end) == (None, None) else f"{digest} from {start} to {end}"
+
     def _mend(self, clip_id: str) -> Values:
         """Decode a damaged clip again; once."""
         print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
