@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -78,6 +79,11 @@ class WaveformCache:
             values.flags.writeable = False
         return values
 
+    def content(self, clip_id: str) -> str:
+        """The hash of a clip's recording, and of a part of one its times; empty where it cannot be used."""
+        digest, (_, start, end) = self.hashes[clip_id], self._parts[clip_id]
+        return digest if not digest or (start, end) == (None, None) else f"{digest} from {start} to {end}"
+
     def _mend(self, clip_id: str) -> Values:
         """Decode a damaged clip again; once."""
         print(f"The waveform cache '{self.folder}' was damaged; {clip_id} is read again.", file=sys.stderr)
@@ -124,9 +130,14 @@ def open_cache(
         folder.mkdir(parents=True, exist_ok=True)
         opening = _Opening(clips, WaveformCache(folder, int(sample_rate), trim_db), suspect)
         if opening.missing:
-            with lock(folder):
-                opening.look()  # another process may have decoded them meanwhile
-                opening.decode(progress)
+            try:
+                with lock(folder):
+                    opening.look()  # another process may have decoded them meanwhile
+                    opening.decode(progress)
+            except OSError:  # who may not write may still read what was written
+                opening.look_at_content()
+                if opening.missing:
+                    raise
         return opening.result()
 
 
@@ -166,19 +177,13 @@ class _Opening:
             print(f"The waveform cache '{folder}' is damaged: what is lost is read again.", file=sys.stderr)
         if progress:
             print(f"Reading {len(self.missing)} clips, once, into '{folder}'.", file=sys.stderr)
-        keys = np.ascontiguousarray(self.shards.rows["key"]).view("V16").ravel().tolist()
-        self.known = dict(zip(keys, self.shards.spans(slice(None)), strict=True))
         shown = progress and console.is_terminal
-        clips = track(self.missing, "Decoding", console=console, transient=True, disable=not shown)
-        with Writer(self.shards) as writer, ThreadPoolExecutor(THREADS) as pool:
-            some = (self.missing[start : start + 4 * THREADS] for start in range(0, len(self.missing), 4 * THREADS))
-            found = (one for numbers in some for one in pool.map(self._decoded, numbers))
-            for number, values in zip(clips, found, strict=True):
-                if isinstance(values, AudioError):
-                    self.refused[number] = values
-                    continue
-                path = self.parts[number][0]
-                self.keys[number] = key = self._key(number)
+        with Writer(self.shards) as writer:
+            clips = track(
+                self._read(), "Decoding", len(self.missing), console=console, transient=True, disable=not shown
+            )
+            for number, values in clips:
+                path, key = self.parts[number][0], self.keys[number]
                 settled = now - max(self.stats[path][1:]) > SETTLED_NS
                 if settled or not isinstance(values, tuple):
                     values = self.known.get(key, values)
@@ -186,6 +191,28 @@ class _Opening:
         self.look()
         if self.missing:
             raise OSError("what was written is not what is read back")
+
+    def look_at_content(self) -> None:
+        """Find by content what is missing, or why it cannot be used, and write nothing."""
+        self.look()
+        for _, values in self._read():
+            if not isinstance(values, tuple):
+                break
+        self.look()
+
+    def _read(self) -> Iterator[tuple[int, Values | Span]]:
+        """What is missing and can be used, as of :meth:`_decoded`; notes its keys, and why the rest cannot be used."""
+        keys = np.ascontiguousarray(self.shards.rows["key"]).view("V16").ravel().tolist()
+        self.known = dict(zip(keys, self.shards.spans(slice(None)), strict=True))
+        some = (self.missing[start : start + 4 * THREADS] for start in range(0, len(self.missing), 4 * THREADS))
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = (one for part in some for one in pool.map(self._decoded, part))
+            for number, values in zip(self.missing, found, strict=True):
+                if isinstance(values, AudioError):
+                    self.refused[number] = values
+                else:
+                    self.keys[number] = self._key(number)
+                    yield number, values
 
     def _key(self, number: int) -> bytes:
         path, *times = self.parts[number]

@@ -319,8 +319,8 @@ class EmotionDataModule(pl.LightningDataModule):
     def training_facts(self) -> dict[str, Any]:
         """What a checkpoint tells its users of the clips that it was trained on, in plain values.
 
-        ``hashes`` are of the recordings' content; ``ranges`` are lowest and highest of each value of
-        :func:`emolight.data.audio.profile` in training, of at most :data:`PROFILED` clips.
+        ``hashes`` are of the recordings' content, and of parts of them with their times; ``ranges`` are lowest and
+        highest of each value of :func:`emolight.data.audio.profile` in training, of at most :data:`PROFILED` clips.
         """
         corpus, train, val = self.selection.corpus, self.subset("train"), self.subset("val")
         of_train, of_val = (list(self.clips["clip_id"].iloc[rows]) for rows in (train, val))
@@ -336,8 +336,8 @@ class EmotionDataModule(pl.LightningDataModule):
             "speaker_independent": self.split.speaker_independent("val"),
             "speakers": self.split.speakers("train"),
             "val_speakers": self.split.speakers("val"),
-            "hashes": [self.cache.hashes[clip_id] for clip_id in of_train],
-            "val_hashes": [self.cache.hashes[clip_id] for clip_id in of_val],
+            "hashes": [self.cache.content(clip_id) for clip_id in of_train],
+            "val_hashes": [self.cache.content(clip_id) for clip_id in of_val],
             "ranges": {
                 name: [min(one[name] for one in profiles), max(one[name] for one in profiles)] for name in profiles[0]
             },

@@ -1,9 +1,12 @@
 """Embeddings of clips by a frozen network, computed once a clip and kept beside the waveforms."""
 
 import hashlib
+import io
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -29,7 +32,7 @@ def embeddings(
 ) -> NDArray[np.float32]:
     """Embeddings ``[N, ...]`` of clips, computing those that are not kept yet.
 
-    Several processes may call this at once: one computes, the others wait and read.
+    Several processes may call this at once: one computes, the others wait and read. What is damaged is computed again.
 
     Args:
         clips: column ``clip_id``, and ``start`` and ``end`` for parts of recordings.
@@ -42,31 +45,59 @@ def embeddings(
     parts = clips.reindex(columns=["start", "end"]).to_numpy()
     keys = [_digest(f"{cache.hashes[name]} {part}") for name, part in zip(ids, parts.tolist(), strict=True)]
     about = f"{network} {length} {cache.folder.name}"
-    path = cache.folder.parent / f"embeddings-v1-{_digest(about).hex()[:16]}.sqlite"
-    with writing(path.parent), lock(path), closing(sqlite3.connect(path)) as store:
-        store.execute("CREATE TABLE IF NOT EXISTS clips (key BLOB PRIMARY KEY, shape TEXT, value BLOB)")
-        known = {row[0] for row in store.execute("SELECT key FROM clips")}
-        missing = sorted(
-            {key: at for at, key in enumerate(keys) if key not in known}.values(),
-            key=lambda at: cache.durations[ids[at]],
-        )  # clips of one length beside each other
-        if missing:
-            print(f"Computing the embeddings of {len(missing)} clips, once, into '{path}'.", flush=True)
-        steps = range(0, len(missing), BATCH)
-        for first in track(steps, "embeddings", console=Console(), disable=not Console().is_terminal):
-            some = missing[first : first + BATCH]
-            waves = [cache.waveform(ids[at]) for at in some]
-            longest = min(length, max(map(len, waves)))
-            found = compute(np.stack([fix_length(wave, longest) for wave in waves]))
-            rows = [(keys[at], repr(found.shape[1:]), value.tobytes()) for at, value in zip(some, found, strict=True)]
-            store.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?)", rows)
-            if first % STEP < BATCH:
-                store.commit()
-        store.commit()
-        values = dict(store.execute("SELECT key, value FROM clips").fetchall())
-        (shape,) = store.execute("SELECT shape FROM clips LIMIT 1").fetchone()
-    size = tuple(int(word) for word in shape.strip("()").split(",") if word.strip())
-    return np.stack([np.frombuffer(values[key], dtype=np.float32).reshape(size) for key in keys])
+    path = cache.folder.parent / f"embeddings-v2-{_digest(about).hex()[:16]}.sqlite"
+
+    def kept(mode: str) -> dict[bytes, NDArray[np.float32]]:
+        """What is there of the clips and undamaged, and what is computed now."""
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as store:
+            store.text_factory = bytes  # of a damaged row
+            store.execute("CREATE TABLE IF NOT EXISTS clips (key BLOB PRIMARY KEY, value BLOB, crc INTEGER)")
+            rows, wanted = store.execute("SELECT key, value, crc FROM clips"), set(keys)
+            sound = (row for row in rows if row[0] in wanted and isinstance(row[1], bytes) and crc32(row[1]) == row[2])
+            values = {key: np.load(io.BytesIO(value), allow_pickle=False) for key, value, _ in sound}
+            missing = sorted(
+                {key: at for at, key in enumerate(keys) if key not in values}.values(),
+                key=lambda at: cache.durations[ids[at]],
+            )  # clips of one length beside each other
+            if missing:
+                print(f"Computing the embeddings of {len(missing)} clips, once, into '{path}'.", flush=True)
+            steps = range(0, len(missing), BATCH)
+            for first in track(steps, "embeddings", console=Console(), disable=not Console().is_terminal):
+                some = missing[first : first + BATCH]
+                waves = [cache.waveform(ids[at]) for at in some]
+                longest = min(length, max(map(len, waves)))
+                found = compute(np.stack([fix_length(wave, longest) for wave in waves]))
+                values |= zip((keys[at] for at in some), found, strict=True)
+                packed = [(keys[at], _packed(value)) for at, value in zip(some, found, strict=True)]
+                add = "INSERT OR REPLACE INTO clips VALUES (?, ?, ?)"
+                store.executemany(add, [(key, value, crc32(value)) for key, value in packed])
+                if first % STEP < BATCH:
+                    store.commit()
+            store.commit()
+        return values
+
+    with writing(path.parent), ExitStack() as stack:
+        mode = "rwc"
+        try:
+            stack.enter_context(lock(path))
+        except OSError:  # who may not write may still read
+            mode = "ro"
+        try:
+            values = kept(mode)
+        except sqlite3.OperationalError as error:
+            raise OSError(str(error)) from None
+        except sqlite3.DatabaseError:
+            print(f"The embeddings in '{path}' are damaged: they are computed again.", file=sys.stderr)
+            for one in (path, path.with_name(f"{path.name}-journal")):
+                one.unlink(missing_ok=True)
+            values = kept(mode)
+    return np.stack([values[key] for key in keys])
+
+
+def _packed(value: NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, value)
+    return stream.getvalue()
 
 
 def _digest(text: str) -> bytes:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emolight.data.corpora import CORPORA, corpus_of, module_of
+from emolight.data.datamodule import EVERY_CLIP, EmotionDataModule
 from emolight.data.protocols import make_split, protocols_of
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
@@ -26,6 +27,7 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
+from emolight.run.folder import Run
 from emolight.run.words import command_parser
 
 Cells = dict[tuple[str, str], pd.DataFrame]
@@ -71,21 +73,23 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
 def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cells:
     """Train on each corpus by its own protocol, and let the models of all its folds score each other corpus."""
     own, cells, data = (config["data"]["corpus"], config["data"]["root"]), Cells(), {}
-    own_part, valid = dict[Any, dict[str, Any]](), {"label_map": set[str](), "filter": set[str]()}
+    valid = {"label_map": set[str](), "filter": set[str]()}
     named = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
     trained = named[: len(options.train_on)] or [own]
     if not isinstance(own[0], str) or len({*trained, *named}) < 2:
         raise EmolightError("A transfer is from one corpus to another.", "Say --train-on CORPUS --test-on OTHER.")
+    called = [corpus_of(spec).name for spec, _ in dict.fromkeys([*trained, *named])]
+    if twice := [name for name in called if called.count(name) > 1]:
+        raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file.")
     for spec, root in dict.fromkeys([*trained, *named]):  # what is wrong with one shows before anything is trained
         recipe = config["data"]
         if spec != own[0]:  # a task and a root are of one corpus
             emotions = recipe["emotions"] if (spec, root) in trained else None
             recipe = {**recipe, "task": None, "root": None, "emotions": emotions}
         recipe = {**recipe, "corpus": spec, "root": root or recipe["root"]}
-        own_part[spec, root] = part = _known(recipe, valid)
-        recipe = {**config, "data": {**recipe, **part}}
-        known = options.protocol in protocols_of(corpus_of(spec))
-        data[spec, root] = recipe, data_of(recipe, options.protocol if known else None)
+        recipe = {**config, "data": {**recipe, **_known(recipe, valid)}}
+        protocol = options.protocol if options.protocol in protocols_of(corpus_of(spec)) else None
+        data[spec, root] = recipe, data_of(recipe, protocol if (spec, root) in trained else EVERY_CLIP)
     for option, names in valid.items():
         for key in config["data"][option] or ():
             check_choice(f"name in data.{option}", str(key), sorted(names))
@@ -101,13 +105,15 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
         cells[name, name] = result.table
         runs = runs_of(result).values()
         for spec, root in (other for other in data if other != place):
-            tested = corpus_of(spec).name
-            suffix, tasks = f"_{tested.replace(' ', '_')}", []
+            tested, recipe = corpus_of(spec).name, data[spec, root][0]
+            recipe = {**recipe, "data": {**recipe["data"], "emotions": data[place][1].classes}}
+            suffix, tasks, scored = f"_{tested.replace(' ', '_')}", [], data_of(recipe, EVERY_CLIP)
             for run in runs:
                 words = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec]
-                words += [f"--data.root={root}"] if root else []
-                words += [f"--data.{name}={json.dumps(value)}" for name, value in own_part[spec, root].items() if value]
-                if not (run.folder / f"predictions_test{suffix}.csv").is_file():
+                given = {name: recipe["data"][name] for name in ("root", "task", "speakers", "label_map", "filter")}
+                said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+                words += [f"--data.{name}={said[name]}" for name in given if given[name]]
+                if not _has_scored(run, suffix, scored):
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"
                     tasks.append(Task(label, log, cli.main, (words,)))
             run_all(tasks, options.workers)
@@ -127,6 +133,15 @@ def _known(data: dict[str, Any], valid: dict[str, set[str]]) -> dict[str, dict[s
     kept = {key: some for key, some in (data["filter"] or {}).items() if labels.get(key, set()) & {*map(str, some)}}
     renamed = {old: new for old, new in (data["label_map"] or {}).items() if str(old) in labels["emotion"]}
     return {"label_map": renamed, "filter": kept}
+
+
+def _has_scored(run: Run, suffix: str, data: EmotionDataModule) -> bool:
+    """Whether a run has scored these very clips, by these labels."""
+    if not (run.folder / f"predictions_test{suffix}.csv").is_file():
+        return False
+    found, clips = run.predictions("test", suffix), data.clips
+    labels = dict(zip(clips["clip_id"], clips["emotion"], strict=True))
+    return dict(zip(found["clip_id"], found["label"], strict=True)) == labels
 
 
 def _slug(text: str) -> str:

@@ -166,7 +166,7 @@ class Recognizer:
             f"the model was {verb} on {what}"
             for what, key, value in looked_up
             for verb, subset in (("trained", ""), ("chosen", "val_"))
-            if value in training.get(subset + key, ())
+            if any(one == value or one.startswith(f"{value} from ") for one in training.get(subset + key, ()))
         ]
         warnings = warnings[:1] + ["the speaker was enrolled with this very recording"] * (own in self.enrolled)
         return replace(self._clip(wave, rate, *warnings), content=own)

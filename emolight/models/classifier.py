@@ -160,6 +160,8 @@ class EmotionClassifier(pl.LightningModule):
                 fix = "Give EmotionClassifier(classes=[...], sample_rate=...), or fit with an EmotionDataModule."
                 raise EmolightError(problem, fix)
             self._build(**contract)
+        if stage != "fit":  # the rows were of the clips of a fit
+            self.enrolled = (self.enrolled[0], self.enrolled[1][:0])
         for name in ("classes", "sample_rate"):
             ours, theirs = self.hparams[name], (contract or self.hparams)[name]
             if theirs != ours:
@@ -213,7 +215,7 @@ class EmotionClassifier(pl.LightningModule):
         return self.network.embed(seen.squeeze(1)) if isinstance(self.network, Embedder) else seen.mean(-1)
 
     def enrol(self, offsets: Tensor, numbers: Tensor) -> None:
-        """Shift the clip of row ``i`` of the clip table by ``offsets[numbers[i]]``; no shift behind the last row."""
+        """Shift the clip of row ``i`` of a fit's table by ``offsets[numbers[i]]``; no shift behind the last row."""
         self.enrolled = (offsets, numbers)
 
     def offset(self, batch: Batch) -> Tensor | float:

@@ -5,7 +5,7 @@ The model card follows Mitchell et al., *Model Cards for Model Reporting*, 2019.
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -149,11 +149,13 @@ def independence(data: EmotionDataModule, clips: pd.DataFrame, training: Mapping
     ``training`` is what the checkpoint tells of it: :meth:`~emolight.data.datamodule.EmotionDataModule.training_facts`.
     Validation clips chose the model by themselves; ``test`` clips must not have.
     """
-    speakers, hashes = set(clips["speaker"]), {data.cache.hashes[clip_id] for clip_id in clips["clip_id"]} - {""}
-    same, parts = data.corpus_name == training.get("corpus"), []
+    trained, hashes = str(training.get("corpus")), {data.cache.content(clip_id) for clip_id in clips["clip_id"]} - {""}
+    same, parts = data.corpus_name in (trained, *trained.split(" + ")), []
+    speakers = _voices(data.corpus_name, clips["speaker"])
     for prefix, did in (("", "trained the model"), ("val_", "chose the epoch"))[: 1 + (subset == "test")]:
         known = hashes & set(training.get(f"{prefix}hashes", ()))
-        shared = sorted(speakers & set(training.get(f"{prefix}speakers", ()))) if same else []
+        theirs = _voices(trained, training.get(f"{prefix}speakers", ()))
+        shared = sorted(speakers[voice] for voice in set(speakers) & set(theirs))
         what = [f"{len(known)} of the {len(clips)} clips"] if known else []
         what += [f"speaker{'s' if len(shared) > 1 else ''} {', '.join(shared[:8])}"] if shared else []
         parts += [f"{' and '.join(what)} {did}"] if what else []
@@ -164,6 +166,11 @@ def independence(data: EmotionDataModule, clips: pd.DataFrame, training: Mapping
     if data.split.label == ALL_TEST and not same:
         return f"another corpus than the model was trained on ({training['corpus']}); no clip was in training"
     return data.split.meaning if same else "speaker-independent as far as the names tell"
+
+
+def _voices(corpus: str, speakers: Iterable[str]) -> dict[str, str]:
+    """Speakers as they are called among several corpora, and as they are called here."""
+    return {name if " + " in corpus else f"{corpus}/{name}": name for name in speakers}
 
 
 def write_model_card(run: Run) -> None:

@@ -183,6 +183,24 @@ def test_unreadable_recordings_are_told_each_time_and_stop_nothing(root: Path, d
     assert len(opened(root).problems) == 5
 
 
+def test_who_may_not_write_reads_what_is_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(root)
+    moved = root.rename(root.with_name("moved"))  # known by content alone
+    (moved / "clip6.wav").write_bytes(b"no sound")
+
+    def refused(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache_module, "lock", refused)
+    cache = opened(moved)
+    assert set(cache.problems) == {"clip6"}
+    (moved / "clip6.wav").unlink()
+    check_samples(cache, moved)
+    write_clip(moved / "clip7.wav", 7)
+    with pytest.raises(EmolightError, match=r"cannot be written.*Permission denied"):
+        opened(moved)
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4

@@ -314,3 +314,25 @@ def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
         run(["transfer", *command(corpus, *words, "--name=apart")])
     with pytest.raises(EmolightError, match="What should differ"):
         run(["transfer", *command(corpus)])
+
+
+def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Path, here: Path) -> None:
+    """The configuration's own corpus, with its root and two speakers, is tested on alone."""
+    labels = {"04": "sad", "05": "angry"}
+    for name, actors, sad in (("one", "0[1-6]", "sad"), ("two", "1[12]", "sadness")):
+        paths = [path.relative_to(corpus) for path in sorted(corpus.rglob(f"*-{actors}.wav"))]
+        rows = [(path, labels.get(path.stem[6:8]), path.stem[-2:]) for path in paths]
+        table = pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).dropna().replace("sad", sad)
+        table.to_csv(f"{name}.csv", index=False)
+    own = options(corpus, **{"data.corpus": "two.csv", "data.task": "null"})
+    words = ["transfer", "--config", str(CONFIGS / "classical.yaml"), *own, "--folds", "1"]
+    words += ["--train-on", f"one.csv={corpus}", "--test-on", "two.csv"]
+    assert run(words) == 0
+    place = here / "lightning_logs" / "classical" / "transfer_corpora.csv"
+    assert pd.read_csv(place)["clips"].tolist() == [16, 8]  # the angry ones
+    assert run([*words, '--data.label_map={"sadness":"sad"}']) == 0
+    assert pd.read_csv(place)["clips"].tolist() == [16, 16]
+    (here / "other").mkdir()
+    shutil.copy("two.csv", here / "other" / "one.csv")
+    with pytest.raises(EmolightError, match="Two corpora have the name 'one'"):
+        run([*words, f"other/one.csv={corpus}"])

@@ -151,8 +151,9 @@ def test_warns_of_clips_and_speakers_of_the_training(recognizer: Recognizer, tmp
         soundfile.write(path, voice(), 16000)
         assert recognizer.predict_file(path).warnings == warnings
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    for name, verb in (("hashes", "trained"), ("val_hashes", "chosen")):
-        training = {**recognizer.contract.training, name: [digest]}
+    of_part = f"{digest} from 0.5 to 1.25"
+    for name, verb, known in (("hashes", "trained", digest), ("val_hashes", "chosen", of_part)):
+        training = {**recognizer.contract.training, name: [known]}
         knowing = Recognizer(replace(recognizer.contract, training=training), recognizer.network)
         for windows in ({}, {"window": 0.5}):
             (warning,) = (text for text in knowing.predict_file(path, **windows).warnings if "very" in text)

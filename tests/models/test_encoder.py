@@ -112,6 +112,11 @@ def test_frozen_it_trains_on_kept_embeddings(whisper: Path, corpus: Path, tmp_pa
         data_batch = next(iter(data.val_dataloader()))
         direct = data.dataset(data_batch["index"].numpy()).__getitems__(range(len(data_batch["index"])))["waveform"]
         assert torch.allclose(model.logits(data_batch), model(direct), atol=1e-3)
+    found = []
+    for one in (model, again):  # the training speakers' shifts are of the rows of the fit
+        trainer.test(one, dataloaders=data.train_dataloader(), verbose=False)
+        found.append(one.predictions["probabilities"])
+    assert np.allclose(*found, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [False, True])
