@@ -134,8 +134,8 @@ def unit_counts(table: pd.DataFrame, unit: str | None = None) -> Counts:
 
 def recalls_of(counts: Counts) -> NDArray[np.float64]:
     """Recall of each class ``[..., S, C]`` of confusion counts ``[..., S, C, C]``; NaN where it does not occur."""
-    right, true = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1)
-    recalls: NDArray[np.float64] = np.divide(right, true, out=np.full(right.shape, np.nan), where=true > 0)
+    with np.errstate(invalid="ignore"):
+        recalls: NDArray[np.float64] = np.diagonal(counts, axis1=-2, axis2=-1) / counts.sum(axis=-1)
     return recalls
 
 
@@ -146,11 +146,10 @@ def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
     or prediction.
     """
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    seen, total = counts.sum(axis=-1) + counts.sum(axis=-2), counts.sum(axis=(-2, -1))
-    f1 = np.divide(2 * right, seen, out=np.full(right.shape, np.nan), where=seen > 0)
-    accuracy = np.divide(right.sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
-    with warnings.catch_warnings():  # a seed without clips, as a group may have, has no score
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        # NaN, which is left out, for a class that does not occur, and for a seed without clips, as a group may have.
+        f1 = 2 * right / (counts.sum(axis=-1) + counts.sum(axis=-2))
+        accuracy = right.sum(axis=-1) / counts.sum(axis=(-2, -1))
         of_seeds = (np.nanmean(recalls_of(counts), axis=-1), accuracy, np.nanmean(f1, axis=-1))
         return {name: np.nanmean(values, axis=-1) for name, values in zip(METRICS, of_seeds, strict=True)}
 
