@@ -1,8 +1,9 @@
 """Embeddings of clips by a frozen network, computed once a clip and kept beside the waveforms."""
 
+import ast
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -38,7 +39,7 @@ def embeddings(
         network: what an embedding depends on beside the clip.
         compute: samples ``[B, T]``, zeros behind each clip, to embeddings ``[B, ...]``.
     """
-    ids: Sequence[str] = clips["clip_id"].tolist()
+    ids = clips["clip_id"].tolist()
     parts = clips.reindex(columns=["start", "end"]).to_numpy()
     keys = [_digest(f"{cache.hashes[name]} {part}") for name, part in zip(ids, parts.tolist(), strict=True)]
     about = f"{network} {length} {cache.folder.name}"
@@ -65,7 +66,7 @@ def embeddings(
         store.commit()
         values = dict(store.execute("SELECT key, value FROM clips").fetchall())
         (shape,) = store.execute("SELECT shape FROM clips LIMIT 1").fetchone()
-    size = tuple(int(word) for word in shape.strip("()").split(",") if word.strip())
+    size = ast.literal_eval(shape)
     return np.stack([np.frombuffer(values[key], dtype=np.float32).reshape(size) for key in keys])
 
 
