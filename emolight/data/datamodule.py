@@ -15,11 +15,11 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
 from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.clips import ClipDataset, as_it_is, share
+from emolight.data.clips import ClipDataset, share
 from emolight.data.corpus import UNKNOWN
 from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
@@ -270,7 +270,7 @@ class EmotionDataModule(pl.LightningDataModule):
             sampler=order,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            collate_fn=as_it_is,
+            collate_fn=default_convert,  # the dataset makes whole batches
             pin_memory=device.type == "cuda",
         )
 
