@@ -25,7 +25,7 @@ from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.resident import ResidentClips, ResidentLoader, fits
 from emolight.data.selection import Choice, Selection, corpora_of, select
-from emolight.data.splits import ALL_TEST, Split, load_or_make
+from emolight.data.splits import ALL_TEST, SUBSETS, Split, load_or_make
 from emolight.errors import EmolightError
 from emolight.files import expand
 
@@ -200,7 +200,7 @@ class EmotionDataModule(pl.LightningDataModule):
     def _oddities(self) -> list[str]:
         """What makes figures other than they seem: emotions that a subset lacks, and sound that is there twice."""
         found, keys = [], ["sound", *(name for name in ("start", "end") if name in self.clips)]
-        for name, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        for name, word in SUBSETS.items():
             there = set(self.clips.loc[self.clips["subset"] == name, "emotion"])
             if there and not self.choice.scored and (absent := [one for one in self.classes if one not in there]):
                 found.append(f"no {word} clip is labelled {', '.join(absent)}")

@@ -57,9 +57,7 @@ class ResidentLoader:
 
 def sizes_of(cache: WaveformCache, clip_ids: Sequence[str]) -> np.ndarray:
     """Samples of each clip."""
-    seconds = np.array([cache.durations[clip_id] for clip_id in clip_ids])
-    sizes: np.ndarray = np.rint(seconds * cache.sample_rate).astype(np.int64)
-    return sizes
+    return np.array([round(cache.durations[clip_id] * cache.sample_rate) for clip_id in clip_ids], dtype=np.int64)
 
 
 def fits(cache: WaveformCache, clip_ids: Sequence[str], device: torch.device) -> bool:

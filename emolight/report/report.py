@@ -39,11 +39,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(every) if rest <= 1 else f"{', '.join(every[:SHOWN])} and {rest} more"
 
 
-def confusions(table: pd.DataFrame, count: int = 3) -> list[tuple[str, str, float]]:
-    """The most frequent confusions: true emotion, predicted one, share of the true one's predictions."""
+def confusions(table: pd.DataFrame) -> list[tuple[str, str, float]]:
+    """The three most frequent confusions: true emotion, predicted one, share of the true one's predictions."""
     shares = pd.crosstab(table["label"], table["prediction"], normalize="index").reset_index()
     pairs = shares.melt("label", var_name="prediction", value_name="share")
-    wrong = pairs.query("label != prediction and share > 0").nlargest(count, "share")
+    wrong = pairs.query("label != prediction and share > 0").nlargest(3, "share")
     return list(wrong.itertuples(index=False, name=None))
 
 
