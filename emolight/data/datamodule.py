@@ -177,8 +177,7 @@ class EmotionDataModule(pl.LightningDataModule):
                 "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
             )
         clips, split = self.selection.clips, self.make_split()
-        used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
-        used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
+        used = clips.drop(columns="subset", errors="ignore").merge(split.table[["clip_id", "subset"]], on="clip_id")
         if unused := len(clips) - len(used):
             self.selection.left_out["clips that are not in the split"] = unused
             self.selection.notes.append(f"{unused} clips of the task are not in the split")
@@ -338,7 +337,5 @@ class EmotionDataModule(pl.LightningDataModule):
             "val_speakers": self.split.speakers("val"),
             "hashes": [self.cache.hashes[clip_id] for clip_id in of_train],
             "val_hashes": [self.cache.hashes[clip_id] for clip_id in of_val],
-            "ranges": {
-                name: [min(one[name] for one in profiles), max(one[name] for one in profiles)] for name in profiles[0]
-            },
+            "ranges": pd.DataFrame(profiles).agg(["min", "max"]).to_dict("list"),
         }
