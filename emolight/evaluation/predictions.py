@@ -93,20 +93,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
 
     table, columns, many = texts.copy(), [PREFIX + one for one in classes], [one for one in OF_MANY if one in texts]
-    for name in columns:
-        table[name] = pd.to_numeric(texts[name], errors="coerce").astype("float64")
+    table[columns] = texts[columns].apply(pd.to_numeric, errors="coerce").astype(float)
     total, known = table[columns].sum(axis=1), f"By the header the classes are {', '.join(classes)}."
     texts[PREFIX] = total.map("{:.6f}".format)
     diverged = "Mend the line; where the model gave it, its training diverged."
-    checks = [(name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")]
-    checks += [(name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")]
-    checks += [
-        (name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many
-    ]
-    checks += [(name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns]
-    checks.append((PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""))
-    checks.append(("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""))
-    for name, wrong, problem, fix in checks:
+    for name, wrong, problem, fix in (
+        *((name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")),
+        *((name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")),
+        *((name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many),
+        *((name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns),
+        (PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""),
+        ("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""),
+    ):
         if wrong.any():  # the first such line, and what stands in it
             place = int(np.flatnonzero(wrong)[0])
             value = str(texts[name].iloc[place])
