@@ -13,7 +13,7 @@ from emolight.data.sound_file import BLOCK, AudioError, check_shape, content_has
 from emolight.errors import EmolightError
 
 __all__ = ["AudioError", "Waveform", "content_hash", "fix_length", "from_array", "load_waveform"]
-__all__ += ["prepare", "profile", "read_audio", "read_bytes", "sound_range", "to_mono", "trim_silence"]
+__all__ += ["profile", "read_audio", "read_bytes", "sound_range", "to_mono", "trim_silence"]
 
 Waveform: TypeAlias = NDArray[np.float32]
 
@@ -84,17 +84,13 @@ def from_array(samples: ArrayLike) -> Waveform:
     return (array / scale).astype(np.float32)
 
 
-def to_mono(samples: Waveform, rate: int, path: str | Path) -> Waveform:
-    """Check samples ``[T, channels]`` of full scale ±1 and average their channels [T] as :func:`read_audio` does."""
+def to_mono(samples: Waveform, rate: int, path: str | Path, sample_rate: int | None = None) -> Waveform:
+    """Samples ``[T, channels]`` of full scale ±1 as :func:`read_audio` gives those of a file; ``path`` names them."""
     check_shape(path, rate, samples.shape[1], len(samples))
     channel = _channel(_pieces(samples), rate, path)
-    return samples[:, 0] if samples.shape[1] == 1 else _collect(_mono(_pieces(samples), channel), len(samples))
-
-
-def prepare(wave: Waveform, rate: int, sample_rate: int, trim_db: float | None, path: str | Path) -> Waveform:
-    """Resample a decoded recording and trim it; see :func:`load_waveform`. ``path`` names it in errors."""
-    wave = _at_rate(_pieces(wave), len(wave), rate, sample_rate, path) if rate != sample_rate else wave
-    return wave if trim_db is None else trim_silence(wave, trim_db)
+    if samples.shape[1] == 1 and sample_rate in (None, rate):
+        return samples[:, 0]
+    return _at_rate(_mono(_pieces(samples), channel), len(samples), rate, sample_rate, path)
 
 
 def _channel(some: Iterable[Waveform], rate: int, path: str | Path) -> int | None:

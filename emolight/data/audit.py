@@ -152,7 +152,6 @@ def audit(
             select([(corpus, root)], Choice(filter=only, speakers="unknown" if nobody else "known"))
         except EmolightError as error:
             refused = [" ".join(str(error).splitlines())]
-    emotions = pairs("emotion", known, [name for name in corpus.emotions if name in {*table["emotion"], *known}])
     has = Counter(table["emotion"])
     rates, channels = Counter(sound.rate for sound in good.values()), Counter(sound.channels for sound in good.values())
     seconds = [sound.seconds for sound in good.values()] or [0.0]
@@ -171,7 +170,7 @@ def audit(
         "clipped": [path for path, sound in good.items() if sound.clipped],
         "unpublished": sorted(names - wanted),
         "passed_over": found.passed_over,
-        "emotions": emotions,
+        "emotions": pairs("emotion", known, [name for name in corpus.emotions if name in {*has, *known}]),
         "speakers": pairs("speaker", {}),
         "sample_rates": {str(value): rates[value] for value in sorted(rates)},
         "channel_counts": {str(value): channels[value] for value in sorted(channels)},

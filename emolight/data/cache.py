@@ -154,7 +154,7 @@ class _Opening:
         with ThreadPoolExecutor(THREADS) as pool:
             stats = [stat for stats in pool.map(lambda paths: list(map(_stat, paths)), some) for stat in stats]
         self.stats = dict(zip(files, stats, strict=True))
-        self.stamps = [int.from_bytes(_hash(8, *part, *self.stats[part[0]]), "little") for part in self.parts]
+        self.stamps = [_hash(8, *part, *self.stats[part[0]]) for part in self.parts]
         self.digests, self.keys, self.refused = dict[str, bytes](), dict[int, bytes](), dict[int, AudioError]()
         """By path and by number, of what was read just now: content hashes, keys of clips, what cannot be used."""
         self.look()
@@ -162,10 +162,8 @@ class _Opening:
     def look(self) -> None:
         """Find the rows of the clips: by place, size and times of their files, or by content when that was read."""
         self.shards = Shards(self.cache.folder, self.suspect)
-        self.rows = self.shards.find("stamp", np.array(self.stamps, dtype="<u8").reshape(-1, 1))
-        if self.keys:
-            keys = np.frombuffer(b"".join(self.keys.values()), dtype="<u8").reshape(-1, 2)
-            self.rows[list(self.keys)] = self.shards.find("key", keys)
+        self.rows = np.array(self.shards.find("stamp", self.stamps), dtype=np.int64)
+        self.rows[list(self.keys)] = self.shards.find("key", self.keys.values())
         self.missing = [number for number in np.flatnonzero(self.rows < 0).tolist() if number not in self.refused]
 
     def decode(self, progress: bool) -> None:
@@ -187,7 +185,8 @@ class _Opening:
                 settled = now - max(self.stats[path][1:]) > SETTLED_NS
                 if settled or not isinstance(values, tuple):
                     values = self.known.get(key, values)
-                    self.known[key] = writer.add(self.stamps[number] if settled else 0, self.digests[path], key, values)
+                    stamp = self.stamps[number] if settled else bytes(8)
+                    self.known[key] = writer.add(stamp, self.digests[path], key, values)
         self.look()
         if self.missing:
             raise OSError("what was written is not what is read back")
@@ -202,8 +201,7 @@ class _Opening:
 
     def _read(self) -> Iterator[tuple[int, Values | Span]]:
         """What is missing and can be used, as of :meth:`_decoded`; notes its keys, and why the rest cannot be used."""
-        keys = np.ascontiguousarray(self.shards.rows["key"]).view("V16").ravel().tolist()
-        self.known = dict(zip(keys, self.shards.spans(slice(None)), strict=True))
+        self.known = dict(zip(self.shards.rows["key"].tolist(), self.shards.spans(slice(None)), strict=True))
         some = (self.missing[start : start + 4 * THREADS] for start in range(0, len(self.missing), 4 * THREADS))
         with ThreadPoolExecutor(THREADS) as pool:
             found = (one for part in some for one in pool.map(self._decoded, part))
@@ -246,9 +244,8 @@ class _Opening:
         """The cache, with what is known of each clip."""
         cache, numbers = self.cache, np.flatnonzero(self.rows >= 0)
         there, rows = [self.clip_ids[number] for number in numbers], self.rows[numbers]
-        digests = np.ascontiguousarray(self.shards.rows["digest"][rows]).tobytes().hex()
-        cache.hashes = dict.fromkeys(self.clip_ids, "")
-        cache.hashes |= {clip_id: digests[32 * at : 32 * at + 32] for at, clip_id in enumerate(there)}
+        digests = [digest.hex() for digest in self.shards.rows["digest"][rows].tolist()]
+        cache.hashes = {**dict.fromkeys(self.clip_ids, ""), **dict(zip(there, digests, strict=True))}
         cache.problems = {self.clip_ids[number]: str(error) for number, error in self.refused.items()}
         cache._parts = dict(zip(self.clip_ids, self.parts, strict=True))
         cache._spans = dict(zip(there, self.shards.spans(rows), strict=True))
@@ -310,7 +307,7 @@ def main(argv: list[str]) -> int:
     print(f"Decoded waveforms in '{cache_dir}':" if found else f"There is no cache in '{cache_dir}'.")
     for folder in found:
         ours = folder.name.startswith(f"waveforms-v{VERSION}-")
-        clips = f"{len(np.unique(Shards(folder).rows['key'], axis=0)):,} clips" if ours else "of another version"
+        clips = f"{len(set(Shards(folder).rows['key'].tolist())):,} clips" if ours else "of another version"
         days = (time.time() - max((path.stat().st_mtime for path in folder.glob("*")), default=0.0)) / 86_400
         used = "today" if days < 1 else f"{days:.0f} days ago"
         print(f"  {folder.name}  {clips:>18}  {_size(folder) / 1e9:>7.2f} GB  used {used}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,8 +63,3 @@ def share(size: int, rank: int, processes: int, seed: int | None = None, epoch: 
         order = np.random.default_rng((seed, epoch)).permutation(size)[: size - size % processes]
     some: list[int] = order[rank::processes].tolist()
     return some
-
-
-def as_it_is(batch: Any) -> Any:
-    """The dataset makes whole batches: nothing is left to collate."""
-    return batch

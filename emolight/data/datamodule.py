@@ -15,17 +15,17 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
 from emolight.data.audio import Waveform, profile
 from emolight.data.cache import WaveformCache, open_cache
-from emolight.data.clips import ClipDataset, as_it_is, share
+from emolight.data.clips import ClipDataset, share
 from emolight.data.corpus import UNKNOWN
 from emolight.data.embeddings import embeddings
 from emolight.data.protocols import check_label, make_split
 from emolight.data.resident import ResidentClips, ResidentLoader, fits
 from emolight.data.selection import Choice, Selection, corpora_of, select
-from emolight.data.splits import ALL_TEST, Split, load_or_make
+from emolight.data.splits import ALL_TEST, SUBSETS, Split, load_or_make
 from emolight.errors import EmolightError
 from emolight.files import expand
 
@@ -177,8 +177,7 @@ class EmotionDataModule(pl.LightningDataModule):
                 "Set data.num_workers 0, which is fastest here, or enlarge it (docker run --shm-size 1g).",
             )
         clips, split = self.selection.clips, self.make_split()
-        used = clips.merge(split.table[["clip_id", "subset"]].rename(columns={"subset": "of_split"}), on="clip_id")
-        used = used.drop(columns="subset", errors="ignore").rename(columns={"of_split": "subset"})
+        used = clips.drop(columns="subset", errors="ignore").merge(split.table[["clip_id", "subset"]], on="clip_id")
         if unused := len(clips) - len(used):
             self.selection.left_out["clips that are not in the split"] = unused
             self.selection.notes.append(f"{unused} clips of the task are not in the split")
@@ -200,7 +199,7 @@ class EmotionDataModule(pl.LightningDataModule):
     def _oddities(self) -> list[str]:
         """What makes figures other than they seem: emotions that a subset lacks, and sound that is there twice."""
         found, keys = [], ["sound", *(name for name in ("start", "end") if name in self.clips)]
-        for name, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        for name, word in SUBSETS.items():
             there = set(self.clips.loc[self.clips["subset"] == name, "emotion"])
             if there and not self.choice.scored and (absent := [one for one in self.classes if one not in there]):
                 found.append(f"no {word} clip is labelled {', '.join(absent)}")
@@ -270,7 +269,7 @@ class EmotionDataModule(pl.LightningDataModule):
             sampler=order,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            collate_fn=as_it_is,
+            collate_fn=default_convert,  # the dataset makes whole batches
             pin_memory=device.type == "cuda",
         )
 
@@ -338,7 +337,5 @@ class EmotionDataModule(pl.LightningDataModule):
             "val_speakers": self.split.speakers("val"),
             "hashes": [self.cache.content(clip_id) for clip_id in of_train],
             "val_hashes": [self.cache.content(clip_id) for clip_id in of_val],
-            "ranges": {
-                name: [min(one[name] for one in profiles), max(one[name] for one in profiles)] for name in profiles[0]
-            },
+            "ranges": pd.DataFrame(profiles).agg(["min", "max"]).to_dict("list"),
         }

@@ -4,7 +4,7 @@ import hashlib
 import io
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from zlib import crc32
 
@@ -41,7 +41,7 @@ def embeddings(
         network: what an embedding depends on beside the clip.
         compute: samples ``[B, T]``, zeros behind each clip, to embeddings ``[B, ...]``.
     """
-    ids: Sequence[str] = clips["clip_id"].tolist()
+    ids = clips["clip_id"].tolist()
     parts = clips.reindex(columns=["start", "end"]).to_numpy()
     keys = [_digest(f"{cache.hashes[name]} {part}") for name, part in zip(ids, parts.tolist(), strict=True)]
     about = f"{network} {length} {cache.folder.name}"

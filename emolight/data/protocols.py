@@ -99,7 +99,7 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
             problem = f"Protocol 'subset' needs a column `subset` in the table of {corpus.name}."
             raise EmolightError(problem, "Add it with train, val and test, or choose data.protocol speakers5.")
         subset = clips[label].to_numpy()
-        if strange := set(subset) - set(SUBSETS):
+        if strange := set(subset) - SUBSETS.keys():
             problem = f"The column `subset` of {corpus.name} has '{min(strange)}'."
             raise EmolightError(problem, "Say train, val or test of each clip.")
     for name in ("train", "val"):

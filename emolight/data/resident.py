@@ -14,13 +14,7 @@ SHARE = 0.25
 
 
 class ResidentClips:
-    """The waveforms of clips, end to end in the memory of a device.
-
-    Args:
-        cache: the decoded waveforms.
-        clip_ids: which of them.
-        device: where they go.
-    """
+    """The waveforms of clips, end to end in the memory of a device."""
 
     def __init__(self, cache: WaveformCache, clip_ids: Sequence[str], device: torch.device) -> None:
         self.sizes = sizes_of(cache, clip_ids)
@@ -33,12 +27,7 @@ class ResidentClips:
 class ResidentLoader:
     """What a ``DataLoader`` over a :class:`~emolight.data.clips.ClipDataset` gives, to the bit, on the device.
 
-    Args:
-        clips: all clips of the dataset.
-        dataset: which of them, their labels and crops.
-        order: numbers within the dataset, in the order of the batches.
-        batch_size: clips a batch.
-        drop_last: whether a last, short batch goes.
+    ``clips`` are all of the dataset; ``order`` are numbers within it, batch after batch.
     """
 
     def __init__(
@@ -68,9 +57,7 @@ class ResidentLoader:
 
 def sizes_of(cache: WaveformCache, clip_ids: Sequence[str]) -> np.ndarray:
     """Samples of each clip."""
-    seconds = np.array([cache.durations[clip_id] for clip_id in clip_ids])
-    sizes: np.ndarray = np.rint(seconds * cache.sample_rate).astype(np.int64)
-    return sizes
+    return np.array([round(cache.durations[clip_id] * cache.sample_rate) for clip_id in clip_ids], dtype=np.int64)
 
 
 def fits(cache: WaveformCache, clip_ids: Sequence[str], device: torch.device) -> bool:

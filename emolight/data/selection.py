@@ -86,8 +86,9 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     for corpus, root in places:
         corpus.prepare(root)
         found.append(corpus.find(root))
-    tables = [one.table for one in found]
-    what = " + ".join(corpus.name for corpus, _ in places)
+    tables, corpora = [one.table for one in found], [corpus for corpus, _ in places]
+    names = [corpus.name for corpus in corpora]
+    what = " + ".join(names)
     given = sorted({str(label) for table in tables for label in table["emotion"].unique()})
     labels = sorted(set(choice.renamed(given)))
     columns = list(dict.fromkeys(str(one) for table in tables for one in table))
@@ -98,8 +99,6 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         _check(f"data.filter: no clip of {what} has {name} '{{}}'", values, sorted(there))
     if choice.emotions is not None and len(set(choice.emotions)) < len(choice.emotions):
         raise EmolightError(f"data.emotions names one twice: {', '.join(choice.emotions)}.", "Name each once.")
-    corpora = [corpus for corpus, _ in places]
-    names = [corpus.name for corpus in corpora]
     if twice := [name for name in names if names.count(name) > 1]:
         raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file, or list all clips in one CSV.")
     parts = [_one(corpus, root, one, choice) for (corpus, root), one in zip(places, found, strict=True)]

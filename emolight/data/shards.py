@@ -6,8 +6,8 @@ what a killed writer left has no row, or half of one, and is not read.
 """
 
 import os
-import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -21,7 +21,7 @@ INDEX = "index"
 SPAN = ("shard", "start", "length", "crc", "kind")
 ROW = np.dtype(
     [
-        *(("stamp", "<u8"), ("digest", "<u8", 2), ("key", "<u8", 2)),
+        *(("stamp", "V8"), ("digest", "V16"), ("key", "V16")),
         *(("shard", "<i4"), ("start", "<i8"), ("length", "<i8"), ("crc", "<u4"), ("kind", "u1"), ("check", "<u4")),
     ]
 )
@@ -78,14 +78,10 @@ class Shards:
         self.damaged, self.numbers = len(rows) * ROW.itemsize < len(content), set(rows["shard"].tolist())
         self.rows = rows if suspect is None else rows[[span != suspect for span in rows[list(SPAN)].tolist()]]
 
-    def find(self, column: str, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The last row with each of the values ``[N, 1 or 2]`` of a column, or -1."""
-        have = self.rows[column].reshape(-1, wanted.shape[1])
-        have = np.append(have, np.zeros_like(have, shape=(1, have.shape[1])), axis=0)
-        order = np.argsort(have[:-1, 0], kind="stable")
-        place = np.searchsorted(have[order, 0], wanted[:, 0], side="right") - 1
-        row = np.append(order, -1)[place]
-        return np.where((row >= 0) & (have[row] == wanted).all(axis=1), row, -1)
+    def find(self, column: str, wanted: Iterable[bytes]) -> list[int]:
+        """The last row with each of the values of a column, or -1."""
+        last = {value: row for row, value in enumerate(self.rows[column].tolist())}
+        return [last.get(value, -1) for value in wanted]
 
     def spans(self, rows: NDArray[np.int64] | slice) -> list[Span]:
         """Where the values of some rows lie."""
@@ -116,14 +112,14 @@ class Writer:
             self.number += 1
             self._open()
 
-    def add(self, stamp: int, digest: bytes, key: bytes, values: Values | Span) -> Span:
+    def add(self, stamp: bytes, digest: bytes, key: bytes, values: Values | Span) -> Span:
         """Write the values of a clip, or where they are already; returns where."""
         if not isinstance(values, tuple):
             self.stream.write(bytes(-self.stream.tell() % 8))  # values lie where a processor likes them
             start = self.stream.tell()
             self.stream.write(values.data)
             values = (self.number, start, len(values), zlib.crc32(values.data), TYPES.index(values.dtype))
-        self.fresh.append((stamp, struct.unpack("<2Q", digest), struct.unpack("<2Q", key), *values, 0))
+        self.fresh.append((stamp, digest, key, *values, 0))
         if len(self.fresh) >= STEP_CLIPS or self.stream.tell() - self.begin >= STEP_BYTES:
             self.commit()
             self._open()

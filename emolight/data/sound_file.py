@@ -70,9 +70,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 def content_hash(path: str | Path, content: bytes | None = None) -> str:
     """BLAKE2b of a file's bytes, 32 hexadecimal digits: how a checkpoint knows what it was trained on."""
-    if content is not None:
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
-    with _opened(path) as stream:
+    with _opened(path) if content is None else io.BytesIO(content) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

@@ -15,7 +15,7 @@ from emolight.data.sheet import read_sheet, shown
 from emolight.errors import EmolightError, refusals
 from emolight.files import remove_left_overs, write_text
 
-SUBSETS = ("train", "val", "test")
+SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 COLUMNS = ("clip_id", "emotion", "speaker", "subset", "protocol")
 ALL_TEST = "every clip tests"  # label of a split that only scores: another corpus under a trained model
 CUSTOM = "custom"

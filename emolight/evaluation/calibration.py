@@ -14,9 +14,10 @@ FLOOR = 1e-12
 
 def calibrate(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:
     """Softmax of the logits divided by ``temperature``, from the logits' own probabilities ``[B, C]``."""
-    scaled = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR)) / temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return scaled / scaled.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    from scipy.special import softmax
+
+    logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), FLOOR))
+    return softmax(logits / temperature, axis=1)  # type: ignore[no-any-return]
 
 
 def fit_temperature(probabilities: Probabilities, labels: NDArray[np.integer]) -> float:

@@ -93,20 +93,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise EmolightError(f"{path}, line 1: there is no clip below the header.", "Run validate or test anew.")
 
     table, columns, many = texts.copy(), [PREFIX + one for one in classes], [one for one in OF_MANY if one in texts]
-    for name in columns:
-        table[name] = pd.to_numeric(texts[name], errors="coerce").astype("float64")
+    table[columns] = texts[columns].apply(pd.to_numeric, errors="coerce").astype(float)
     total, known = table[columns].sum(axis=1), f"By the header the classes are {', '.join(classes)}."
     texts[PREFIX] = total.map("{:.6f}".format)
     diverged = "Mend the line; where the model gave it, its training diverged."
-    checks = [(name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")]
-    checks += [(name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")]
-    checks += [
-        (name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many
-    ]
-    checks += [(name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns]
-    checks.append((PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""))
-    checks.append(("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""))
-    for name, wrong, problem, fix in checks:
+    for name, wrong, problem, fix in (
+        *((name, texts[name] == "", f"there is no {name}.", "") for name in ("clip_id", "speaker")),
+        *((name, ~texts[name].isin(classes), f"unknown {name} '%'.", known) for name in ("label", "prediction")),
+        *((name, ~texts[name].str.fullmatch(r"-?\d{1,18}"), f"{name} '%' is no whole number.", "") for name in many),
+        *((name, ~table[name].between(0, 1), f"{name} is '%', expected 0 to 1.", diverged) for name in columns),
+        (PREFIX, (total - 1).abs() > SUM_TOLERANCE, "the probabilities sum to %, not to 1.", ""),
+        ("clip_id", texts.duplicated(["clip_id", *({"seed"} & set(many))]), "clip '%' stands twice.", ""),
+    ):
         if wrong.any():  # the first such line, and what stands in it
             place = int(np.flatnonzero(wrong)[0])
             value = str(texts[name].iloc[place])
@@ -134,8 +132,8 @@ def unit_counts(table: pd.DataFrame, unit: str | None = None) -> Counts:
 
 def recalls_of(counts: Counts) -> NDArray[np.float64]:
     """Recall of each class ``[..., S, C]`` of confusion counts ``[..., S, C, C]``; NaN where it does not occur."""
-    right, true = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1)
-    recalls: NDArray[np.float64] = np.divide(right, true, out=np.full(right.shape, np.nan), where=true > 0)
+    with np.errstate(invalid="ignore"):
+        recalls: NDArray[np.float64] = np.diagonal(counts, axis1=-2, axis2=-1) / counts.sum(axis=-1)
     return recalls
 
 
@@ -146,11 +144,10 @@ def metrics_of(counts: Counts) -> dict[str, NDArray[np.float64]]:
     or prediction.
     """
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    seen, total = counts.sum(axis=-1) + counts.sum(axis=-2), counts.sum(axis=(-2, -1))
-    f1 = np.divide(2 * right, seen, out=np.full(right.shape, np.nan), where=seen > 0)
-    accuracy = np.divide(right.sum(axis=-1), total, out=np.full(total.shape, np.nan), where=total > 0)
-    with warnings.catch_warnings():  # a seed without clips, as a group may have, has no score
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        # NaN, which is left out, for a class that does not occur, and for a seed without clips, as a group may have.
+        f1 = 2 * right / (counts.sum(axis=-1) + counts.sum(axis=-2))
+        accuracy = right.sum(axis=-1) / counts.sum(axis=(-2, -1))
         of_seeds = (np.nanmean(recalls_of(counts), axis=-1), accuracy, np.nanmean(f1, axis=-1))
         return {name: np.nanmean(values, axis=-1) for name, values in zip(METRICS, of_seeds, strict=True)}
 

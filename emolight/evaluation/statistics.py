@@ -92,8 +92,7 @@ def bootstrap(
         counts, times = np.unique(counts, axis=0, return_counts=True)
     drawn = resampled_counts(counts, resamples, seed, times)
     values = metrics_of(drawn)
-    with warnings.catch_warnings():  # a resample without a class has no recall of it
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # without a class there is no recall of it
         recall = np.nanmean(recalls_of(drawn), axis=1)
     occurring = np.isfinite(recall).any(axis=0)
     values |= {f"recall {name}": recall[:, place] for place, name in enumerate(class_names(table)) if occurring[place]}

@@ -139,8 +139,7 @@ class Recognizer:
         if sample_rate % 1:
             raise EmolightError(f"sample_rate is {sample_rate}; it must be a whole number of Hz.", "Round it.")
         sample_rate = int(sample_rate)
-        wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform")
-        wave = audio.prepare(wave, sample_rate, self.contract.sample_rate, None, "waveform")
+        wave = audio.to_mono(audio.from_array(waveform), sample_rate, "waveform", self.contract.sample_rate)
         return self._clip(wave, sample_rate)
 
     def predict_file(self, path: str | Path, **windows: Any) -> Prediction:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import soundfile
 from matplotlib import colormaps
-from numpy.typing import NDArray
 from PIL import Image
 
 from emolight.data.audio import Waveform, load_waveform
@@ -73,14 +72,9 @@ def flac(wave: Waveform) -> bytes:
     return stream.getvalue()
 
 
-def spectrogram(wave: Waveform) -> NDArray[np.floating]:
-    """Power spectra in dB below the highest, ``[257, N]``: 32 ms Hann windows every 8 ms, 80 dB deep."""
-    return decibels(wave, 512, 128)
-
-
 def thumbnail(wave: Waveform) -> bytes:
-    """A spectrogram as PNG of 96 rows and at most 200 columns, in 32 colours."""
-    level = Image.fromarray((1 + spectrogram(wave)[::-1] / TOP_DB).astype(np.float32))
+    """A spectrogram, of 32 ms windows every 8 ms, as PNG of 96 rows and at most 200 columns, in 32 colours."""
+    level = Image.fromarray((1 + decibels(wave, 512, 128)[::-1] / TOP_DB).astype(np.float32))
     small = np.asarray(level.resize((min(200, level.width), 96), Image.Resampling.BOX))
     stream = io.BytesIO()
     Image.fromarray(colormaps["magma"](small, bytes=True)[..., :3]).quantize(32).save(stream, "PNG", optimize=True)

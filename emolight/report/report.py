@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from emolight.inference.ensemble import member_folder
 from emolight.report import clips
 from emolight.report.pages import environment, picture
 from emolight.run.folder import Run
+from emolight.run.words import command_parser
 
 SHOWN = 12
 """Of more names than these a sentence or a cell gives the first ones."""
@@ -39,11 +39,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(every) if rest <= 1 else f"{', '.join(every[:SHOWN])} and {rest} more"
 
 
-def confusions(table: pd.DataFrame, count: int = 3) -> list[tuple[str, str, float]]:
-    """The most frequent confusions: true emotion, predicted one, share of the true one's predictions."""
+def confusions(table: pd.DataFrame) -> list[tuple[str, str, float]]:
+    """The three most frequent confusions: true emotion, predicted one, share of the true one's predictions."""
     shares = pd.crosstab(table["label"], table["prediction"], normalize="index").reset_index()
     pairs = shares.melt("label", var_name="prediction", value_name="share")
-    wrong = pairs.query("label != prediction and share > 0").nlargest(count, "share")
+    wrong = pairs.query("label != prediction and share > 0").nlargest(3, "share")
     return list(wrong.itertuples(index=False, name=None))
 
 
@@ -90,52 +90,44 @@ def page(result: Result, root: str | None = None, most: int = 12, each: int = 2,
         "reliability": picture(plots.reliability_figure(table), "Reliability: accuracy by confidence"),
     }
     if metrics:
-        figures["curves"] = picture(
-            plots.curves_figure(metrics if len(metrics) > 1 else metrics[0], ""), "Learning curves"
-        )
-    return (
-        environment("emolight.report")
-        .get_template("report.html.j2")
-        .render(
-            result=result,
-            subset=SCORED[result.subset],
-            summary=summary,
-            few=few_speakers(summary["speakers"]),
-            emotions=class_names(table),
-            of_folds=list(table.groupby("fold")["speaker"].nunique()) if "fold" in table else [],
-            voices=listed(table["speaker"].unique()),
-            epochs={"best": BEST_EPOCH, "last": LAST_EPOCH},
-            runs=runs,
-            curves=len(metrics),
-            members=[member_text(one) for one in result.facts.get("members", [])],
-            corpora=corpora,
-            figures=figures,
-            confusions=confusions(table),
-            clips_of=table.drop_duplicates("clip_id")["label"].value_counts().to_dict(),
-            beside={
-                one: table.groupby(one)[other].unique().map(listed).to_dict() if {one, other} <= set(table) else {}
-                for one, other in {**dict.fromkeys(summary["groups"], ""), "speaker": "sex", "fold": "speaker"}.items()
-            },
-            groups=group_columns(table),
-            wrong=clips.make_cards(wrong, sounds),
-            examples=clips.make_cards(examples, sounds),
-            silence=silence,
-            heard=bool(sounds),
-            cut=any(len(wave) > clips.LONGEST * clips.RATE for wave in sounds.values()),
-            longest=clips.LONGEST,
-            command=command,
-            version=__version__,
-        )
+        figures["curves"] = picture(plots.curves_figure(metrics, ""), "Learning curves")
+    template = environment("emolight.report").get_template("report.html.j2")
+    return template.render(
+        result=result,
+        subset=SCORED[result.subset],
+        summary=summary,
+        few=few_speakers(summary["speakers"]),
+        emotions=class_names(table),
+        of_folds=list(table.groupby("fold")["speaker"].nunique()) if "fold" in table else [],
+        voices=listed(table["speaker"].unique()),
+        epochs={"best": BEST_EPOCH, "last": LAST_EPOCH},
+        runs=runs,
+        curves=len(metrics),
+        members=[member_text(one) for one in result.facts.get("members", [])],
+        corpora=corpora,
+        figures=figures,
+        confusions=confusions(table),
+        clips_of=table.drop_duplicates("clip_id")["label"].value_counts().to_dict(),
+        beside={
+            one: table.groupby(one)[other].unique().map(listed).to_dict() if {one, other} <= set(table) else {}
+            for one, other in {**dict.fromkeys(summary["groups"], ""), "speaker": "sex", "fold": "speaker"}.items()
+        },
+        groups=group_columns(table),
+        wrong=clips.make_cards(wrong, sounds),
+        examples=clips.make_cards(examples, sounds),
+        silence=silence,
+        heard=bool(sounds),
+        cut=any(len(wave) > clips.LONGEST * clips.RATE for wave in sounds.values()),
+        longest=clips.LONGEST,
+        command=command,
+        version=__version__,
     )
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight report",
-        description="Write one page on a run, a cross-validation or an ensemble, to read and to hear offline.",
-        allow_abbrev=False,
-    )
+    about = "Write one page on a run, a cross-validation or an ensemble, to read and to hear offline."
+    parser = command_parser("report", about)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_CROSSVAL", help="its folder, or a checkpoint in it")
     about = "the surest wrong ones; default: %(default)s"
     parser.add_argument("--clips", type=NonNegativeInt, default=12, metavar="N", help=about)

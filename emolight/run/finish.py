@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emolight.data.datamodule import EmotionDataModule
-from emolight.data.splits import ALL_TEST
+from emolight.data.splits import ALL_TEST, SUBSETS
 from emolight.errors import EmolightError, counted
 from emolight.evaluation.predictions import class_names, scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
@@ -25,8 +25,6 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.run.controls import control_tables, score_controls
 from emolight.run.folder import CONFIG, SPLIT, Run
 from emolight.run.recorder import Recorder
-
-SUBSETS = {"train": "training", "val": "validation", "test": "test"}
 
 CARD = "MODEL_CARD.md"
 

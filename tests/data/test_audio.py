@@ -22,7 +22,6 @@ from emolight.data.audio import (
     fix_length,
     from_array,
     load_waveform,
-    prepare,
     profile,
     read_audio,
     read_bytes,
@@ -66,11 +65,12 @@ def test_files_bytes_and_arrays_are_the_same_samples(tmp_path: Path, rate: int, 
     wave, own = read_audio(path)
     resampled, native = read_audio(path, sample_rate=RATE)
     assert own == native == rate
-    np.testing.assert_array_equal(resampled, prepare(wave, rate, RATE, None, path))
+    np.testing.assert_array_equal(resampled, to_mono(wave[:, None], rate, path, RATE))
     np.testing.assert_array_equal(resampled, load_waveform("x", RATE, None, path.read_bytes()))
     np.testing.assert_array_equal(resampled, librosa.resample(wave, orig_sr=rate, target_sr=RATE, res_type="soxr_hq"))
     samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
     np.testing.assert_allclose(to_mono(samples, rate, "x"), wave, atol=1e-7)
+    np.testing.assert_allclose(to_mono(samples, rate, "x", RATE), resampled, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,15 @@ def test_sound_that_the_new_rate_cannot_hold_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "clip.wav", fast, 48000, "FLOAT")
     with pytest.raises(AudioError, match="silent at 16000 Hz"):
         load_waveform(tmp_path / "clip.wav")
+
+
+def test_channels_whose_mean_is_silent_are_refused_in_a_file_and_in_an_array(tmp_path: Path) -> None:
+    stereo = (4e-5 * np.sin(np.arange(RATE) * 0.1)[:, None] * [1.0, -0.875]).astype(np.float32)
+    soundfile.write(tmp_path / "clip.wav", stereo, RATE, "FLOAT")
+    with pytest.raises(AudioError, match="silent at 16000 Hz"):
+        read_audio(tmp_path / "clip.wav")
+    with pytest.raises(AudioError, match="silent at 16000 Hz"):
+        to_mono(stereo, RATE, "array")
 
 
 @pytest.mark.parametrize("trim_db", [10, 30, 60, 90])

@@ -57,7 +57,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.dictionaries(NAMES, st.tuples(NAMES, NAMES, st.sampled_from(SUBSETS)), min_size=1))
+@given(st.dictionaries(NAMES, st.tuples(NAMES, NAMES, st.sampled_from(list(SUBSETS))), min_size=1))
 def test_any_names_survive_the_file(rows: dict[str, tuple[str, str, str]]) -> None:
     table = pd.DataFrame([(clip_id, *row) for clip_id, row in rows.items()], columns=list(COLUMNS[:4]), dtype=str)
     split = Split(table.sort_values("clip_id", ignore_index=True), CUSTOM)
