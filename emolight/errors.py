@@ -36,6 +36,15 @@ def refusals(problem: str, fix: str) -> Iterator[None]:
         raise EmolightError(f"{problem}: {error.strerror or error}.", fix) from None
 
 
+@contextmanager
+def needing(extra: str, problem: str) -> Iterator[None]:
+    """A missing package, as :class:`EmolightError`: the ``problem``, and the extra of emolight to install."""
+    try:
+        yield
+    except ImportError:
+        raise EmolightError(problem, f'Type: pip install "emolight[{extra}]"') from None
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``Did you mean 'angry'? `` for a mistyped name, or an empty string."""
     match = difflib.get_close_matches(name, list(valid), n=1)

@@ -31,10 +31,14 @@ def new_figure(width: float = WIDTH, height: float = 4.2, title: str = "") -> Fi
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)  # inches: no label may touch the edge of a page
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     if title:
-        title = title.encode("utf-8", "replace").decode()  # a folder may have any bytes for a name
-        lines = [textwrap.fill(line, int(width * 12)) for line in title.splitlines()]
+        lines = [textwrap.fill(line, int(width * 12)) for line in plain(title).splitlines()]
         figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
     return figure
+
+
+def plain(text: str) -> str:
+    """Text that a font can draw, whatever bytes a file name has."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def clean_axis(axis: Any, grid: str = "y") -> None:

@@ -1,7 +1,8 @@
 """The models of a cross-validation or of an ensemble as one, the weighted mean of their calibrated probabilities."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,8 @@ from emolight.errors import EmolightError
 from emolight.inference.network import Array, Network, Probabilities
 from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
+from emolight.models.classifier import JOINED
 from emolight.models.encoder_inputs import shared_encoders
-
-
-def member_folder(folder: Path, member: Mapping[str, Any]) -> Path:
-    """Where a member of the ensemble in ``folder`` is: relative to it, or, as once, to the working folder."""
-    own = folder / member["folder"]
-    return own if own.exists() else Path(member["folder"])
 
 
 def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]]:
@@ -30,7 +26,7 @@ def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]
     for run in about["runs"]:
         yield checkpoint_of(folder / run["folder"]), weight / len(about["runs"])
     for member in about.get("members", ()):
-        yield from members_of(member_folder(folder, member), weight * member["weight"])
+        yield from members_of(folder / member["folder"], weight * member["weight"])
 
 
 class Mean(Network):
@@ -84,7 +80,7 @@ def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]
                 problem = f"The members have different {key}: {getattr(other, key)} and {value}."
                 raise EmolightError(problem, "Predict with each of them.")
     facts = dict(first.training)
-    for key in ("hashes", "val_hashes", "speakers", "val_speakers"):
+    for key in JOINED:
         facts[key] = sorted({value for one in contracts for value in one.training.get(key, ())})
     about = f"mean of {len(members)} models of {folder.name}"
-    return Contract(**{**vars(first), "training": facts}), Mean(members, about)
+    return replace(first, training=facts), Mean(members, about)

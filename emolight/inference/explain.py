@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.evaluation.pictures import draw_features
-from emolight.evaluation.style import BLUE, GREY, INK, WIDTH, clean_axis, new_figure
+from emolight.evaluation.style import BLUE, GREY, INK, WIDTH, clean_axis, new_figure, plain
 from emolight.inference.prediction import Clip, Prediction, judged_piece
 from emolight.inference.recognizer import onnx_file
-from emolight.inference.timeline import plain, write_picture
+from emolight.inference.timeline import write_picture
 from emolight.inference.torch_network import checkpoint_of, contract_of
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
@@ -33,15 +33,12 @@ def class_activation(
     count as 0. Source: Selvaraju et al., *Grad-CAM*, ICCV 2017. All 0 when no cell speaks for the emotion.
     """
     kept: list[torch.Tensor] = []
-    hook = model.network.cam_layer[0].register_forward_hook(lambda _layer, _inputs, output: kept.append(output))
-    try:
-        with torch.no_grad():
-            features = model.features(torch.from_numpy(waveform)[None].to(model.device), offset)
-        with torch.enable_grad():
-            logit = model.network(features.requires_grad_())[0, model.classes.index(emotion)]
-            (gradient,) = torch.autograd.grad(logit, kept[0])
-    finally:
-        hook.remove()
+    with torch.no_grad():
+        features = model.features(torch.from_numpy(waveform)[None].to(model.device), offset)
+    hook = model.network.cam_layer.layer.register_forward_hook(lambda _layer, _inputs, output: kept.append(output))
+    with hook, torch.enable_grad():
+        logit = model.network(features.requires_grad_())[0, model.classes.index(emotion)]
+        (gradient,) = torch.autograd.grad(logit, kept[0])
     weights = gradient.flatten(2).mean(dim=2)
     cells = torch.einsum("bc,bc...->b...", weights, kept[0].detach())[0].clamp(min=0).cpu().numpy()
     return np.asarray(cells / (cells.max() or 1.0))

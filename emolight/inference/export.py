@@ -18,7 +18,7 @@ from emolight import __version__
 from emolight.data.audio import Waveform
 from emolight.errors import EmolightError
 from emolight.files import atomic_write, write_text
-from emolight.inference.onnx_network import FIELDS, INSTALL, SCORE, SPEAKERS, load_onnx, seal
+from emolight.inference.onnx_network import FIELDS, SCORE, SPEAKERS, load_onnx, seal
 from emolight.inference.prediction import Contract
 from emolight.inference.torch_network import checkpoint_of, contract_of, load_torch
 from emolight.models.classifier import EmotionClassifier
@@ -71,7 +71,7 @@ def export(checkpoint: str | Path, output: str | Path, half: bool = False) -> di
         5e-06
     """
     if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise EmolightError(f"The export needs {', '.join(missing)}.", INSTALL)
+        raise EmolightError(f"The export needs {', '.join(missing)}.", 'Type: pip install "emolight[export]"')
     output = Path(output).expanduser()
     if output.suffix != ".onnx":
         raise EmolightError(f"--output is '{output}'; its name must end in .onnx.", "Type: --output model.onnx")

@@ -35,8 +35,7 @@ class Source(Protocol):
 class Microphone:
     """The system's own, as a :class:`Source` that gives what has come since the block before.
 
-    Raises:
-        EmolightError: sounddevice is missing, or no microphone is there or can be opened.
+    EmolightError where sounddevice is missing, or no microphone is there or can be opened.
     """
 
     def __init__(self) -> None:
@@ -75,10 +74,7 @@ class Voice:
     """Tells windows with a voice from windows without, whatever the microphone's gain.
 
     The loudest twentieth of a window is compared with the quietest tenth of what was heard in the last half minute.
-
-    Args:
-        rate: Hz.
-        overlap: windows that hold the same sample.
+    So many windows as ``overlap`` hold the same sample.
     """
 
     def __init__(self, rate: int, overlap: float) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from emolight.data.audio import Waveform
-from emolight.errors import EmolightError, refusals
+from emolight.errors import EmolightError, needing, refusals
 from emolight.inference.network import Array, Network, Probabilities, Speakers
 from emolight.inference.prediction import Contract
 
-INSTALL = 'Type: pip install "emolight[export]"'
 AGAIN = "Give a model.onnx of python -m emolight export; where it was one, copy it again or export it again."
 FIELDS = ("classes", "sample_rate", "duration", "trim_db", "training", "title")
 """What a :class:`Contract` is made of; each is a property of the ONNX file, as JSON."""
@@ -40,10 +39,8 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
     ``threads`` of one operation; 0 leaves the number to ONNX Runtime. Returns what the model expects, and the network:
     float32 ``[B, T]`` to probabilities ``[B, C]``.
     """
-    try:
+    with needing("export", "Predicting with an ONNX file needs onnxruntime."):
         import onnxruntime
-    except ImportError:
-        raise EmolightError("Predicting with an ONNX file needs onnxruntime.", INSTALL) from None
     with refusals(f"{path} cannot be read", AGAIN):
         content = path.read_bytes()
     if not content[-SEAL:].startswith(MARK):

@@ -13,7 +13,7 @@ from emolight.data import audio
 from emolight.data.audio import Waveform
 from emolight.data.corpora import recognise
 from emolight.data.corpus import UNKNOWN
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, counted
 from emolight.inference.network import BATCH, Array, Probabilities
 from emolight.inference.prediction import Clip, Contract, Prediction
 from emolight.inference.recordings import CONVERT, count_suffixes, find_recordings
@@ -99,7 +99,7 @@ class Recognizer:
         adapted = copy.copy(self)
         adapted.offset = network.enrol(np.stack(pieces), kind == "ordinary")
         adapted.enrolled = {clip.content for clip in clips if clip.content}
-        several = f"{len(clips)} recording{'s' * (len(clips) > 1)} {KINDS[kind]}"
+        several = f"{counted(len(clips), 'recording')} {KINDS[kind]}"
         few = f", few: {FEW} or more are better" if len(pieces) < FEW else ""
         adapted.about = "; ".join(filter(None, (network.about, f"speaker enrolled with {several}{few}")))
         return adapted
@@ -218,20 +218,20 @@ class Recognizer:
         batches = (parts[first : first + size] for first in range(0, len(parts), size))
         pieces = (np.stack([audio.fix_length(part, length) for part in batch]) for batch in batches)
         rows, scores = map(np.concatenate, zip(*map(self._judge, pieces), strict=True))
-        profiles = [audio.profile(part, rate) for part, heard in zip(parts, sound, strict=True) if heard]
-        values = [{name: one[name] for name in ("level", "bandwidth")} for one in profiles]  # all last a window
-        windows, own = [], iter(values)
+        windows, values = [], []
         for start, part, row, score, heard in zip(starts, parts, rows, scores, sound, strict=True):
             times = (start / rate, (start + len(part)) / rate)
             if heard:
-                windows.append(self._prediction(row, score, clip.warnings + self._odd(next(own)), times=times))
+                found = audio.profile(part, rate)
+                values.append({name: found[name] for name in ("level", "bandwidth")})  # all last a window
+                windows.append(self._prediction(row, score, clip.warnings + self._odd(values[-1]), times=times))
             else:
                 windows.append(Prediction(None, {}, ("silent",), times=times))
         usual = {name: float(np.median([one[name] for one in values])) for name in values[0]}
         warnings = clip.warnings + self._odd(usual)
         if not np.isclose(window, trained):
             warnings += (f"windows of {window:g} s; the model was trained on {trained:g} s",)
-        how = f"mean of {len(values)} window{'' if len(values) == 1 else 's'} of {window:g} s"
+        how = f"mean of {counted(len(values), 'window')} of {window:g} s"
         how += f", {len(rows) - len(values)} silent left out" if len(values) < len(rows) else ""
         means = rows[sound].mean(axis=0), scores[sound].mean()
         return self._prediction(*means, warnings, how, windows=tuple(windows))

@@ -38,8 +38,3 @@ def write_picture(figure: Any, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         save_figure(figure, path)
-
-
-def plain(text: str) -> str:
-    """Text that a font can draw, whatever bytes a file name has."""
-    return text.encode("utf-8", "replace").decode()

@@ -294,8 +294,7 @@ def drawn_sounds(folder: str, sample_rate: int, count: int) -> list[Tensor]:
 def read_sounds(folder: str, sample_rate: int) -> list[Tensor]:
     """The sound files of a tree, sorted, mono, at most :data:`LONGEST` seconds of each; read once.
 
-    Raises:
-        EmolightError: there are none, or one cannot be read.
+    EmolightError where there are none, or one cannot be read.
     """
     sounds = []
     for path in sorted(path for path in expand(folder).rglob("*") if path.suffix.lower() in SOUNDS):

@@ -72,10 +72,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise EmolightError(f"{path} cannot be loaded: {reason}", ANOTHER) from None
     if not isinstance(checkpoint, dict) or not {"hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise EmolightError(f"{path} is not a Lightning checkpoint.", BEST)
-    trained = checkpoint["hyper_parameters"]
-    if "training" not in checkpoint or not (
-        isinstance(trained, dict) and {"classes", "features", "network"} <= trained.keys()
-    ):
+    made_of = checkpoint["hyper_parameters"]
+    ours = isinstance(made_of, dict) and {"classes", "features", "network"} <= made_of.keys()
+    if not ours or "training" not in checkpoint:
         raise EmolightError(f"{path} is not a checkpoint of emolight.", BEST)
     return checkpoint
 

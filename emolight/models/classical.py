@@ -11,7 +11,7 @@ import torch
 from jsonargparse.typing import PositiveFloat
 from torch import Tensor, nn
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, needing
 from emolight.models.encoder_inputs import lengths_of
 from emolight.models.features import MFCC, slopes
 from emolight.models.fitting import fit_linear, fit_scale
@@ -43,8 +43,6 @@ class Classical(Float32, Embedder):
     and other non-commercial use alone; ``mfcc`` needs nothing.
 
     Args:
-        in_channels: channels of the samples; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
         statistics: mfcc (960: mean, deviation, skewness, kurtosis, trend, minimum, maximum and five percentiles over
             time of 40 MFCC and their slopes), eGeMAPSv02, or ComParE_2016.
         head: logistic regression, or a linear svm, one class against the others; by scikit-learn.
@@ -113,11 +111,7 @@ class Classical(Float32, Embedder):
         fit_linear(self.last, values.clamp(-LIMIT, LIMIT), labels, self.kind, self.inverse_penalty)
 
     def exportable(self) -> nn.Module:
-        """The same by operators that ONNX knows.
-
-        Raises:
-            EmolightError: the statistics are openSMILE's.
-        """
+        """The same by operators that ONNX knows; EmolightError where the statistics are openSMILE's."""
         if not isinstance(self.front, MFCC):
             problem = f"{self.statistics} is computed by openSMILE, which no ONNX file can hold."
             raise EmolightError(problem, "Predict with the checkpoint, or train with --model.network.statistics mfcc.")
@@ -155,10 +149,7 @@ def masked_statistics(image: Tensor, frames: Tensor) -> Tensor:
 
 @functools.cache
 def _smile(statistics: str) -> Callable[[Any, int], Any]:
-    try:
+    with needing("opensmile", f"{statistics} needs the package opensmile."):
         import opensmile
-    except ImportError:
-        problem = f"{statistics} needs the package opensmile."
-        raise EmolightError(problem, 'Type: pip install "emolight[opensmile]"') from None
     smile: Callable[[Any, int], Any] = opensmile.Smile(opensmile.FeatureSet[statistics])
     return smile

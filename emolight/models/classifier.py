@@ -30,7 +30,7 @@ from emolight.models.speakers import SpeakerNorm
 from emolight.models.vision import ResNet18
 
 JOINED = ("hashes", "val_hashes", "speakers", "val_speakers")
-"""What a model that is trained further keeps of its earlier training."""
+"""What a model that is trained further keeps of its earlier training, and an ensemble of all members'."""
 
 
 class EmotionClassifier(pl.LightningModule):

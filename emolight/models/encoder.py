@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchaudio import functional as audio
 
-from emolight.errors import EmolightError
-from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder
+from emolight.errors import EmolightError, needing
+from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder, within
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
 
@@ -31,8 +31,6 @@ class SpeechEncoder(Embedder):
     they are masked, so that an embedding depends neither on the padding nor on the batch.
 
     Args:
-        in_channels: channels of the samples; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
         path: hub name such as openai/whisper-base or microsoft/wavlm-base-plus, or a folder with config.json,
             preprocessor_config.json and model.safetensors.
         revision: commit of the hub; null takes the newest. A checkpoint refuses other weights than its own.
@@ -99,13 +97,15 @@ class SpeechEncoder(Embedder):
         count = self.encoder.config.num_hidden_layers
         self.layers = sorted(set(layers or range(1, count + 1)))
         if not 1 <= self.layers[0] <= self.layers[-1] <= count:
-            raise EmolightError(
-                f"model.network.layers is {layers}; '{path}' has the layers 1 to {count}.", "Choose among them."
-            )
+            problem = f"model.network.layers is {layers}; '{path}' has the layers 1 to {count}."
+            raise EmolightError(problem, "Choose among them.")
         self.pooling, self.kind, self.inverse_penalty = pooling, head, inverse_penalty
         self.encoder_rate, self.gradient_checkpointing = encoder_rate, gradient_checkpointing
         self.encoder.requires_grad_(False)
-        self.trained = list(_blocks(self.encoder))[count - min(trainable_layers, count) :] if trainable_layers else []
+        self.trained: list[nn.Module] = []
+        if trainable_layers:
+            stack = self.encoder if hasattr(self.encoder, "layers") else self.encoder.encoder
+            self.trained = list(stack.layers)[-trainable_layers:]
         for block in self.trained:
             block.requires_grad_(True)
         self.lora = lora
@@ -114,8 +114,8 @@ class SpeechEncoder(Embedder):
         size = 2 * self.encoder.config.hidden_size
         self.shape = (len(self.layers), size)
         self.key = f"{found['sha256']} layers {self.layers} {self.front}"
-        self.register_buffer("standard_mean", torch.zeros(len(self.layers), size))
-        self.register_buffer("standard_std", torch.ones(len(self.layers), size))
+        self.register_buffer("standard_mean", torch.zeros(self.shape))
+        self.register_buffer("standard_std", torch.ones(self.shape))
         self.weights = nn.Parameter(torch.zeros(len(self.layers)), requires_grad=pooling == "weighted")
         size *= 1 if pooling == "weighted" else len(self.layers)
         last = nn.Linear(hidden if head == "mlp" else size, num_classes)
@@ -158,7 +158,7 @@ class SpeechEncoder(Embedder):
         changed = audio.resample(waves, hundredths, 100)
         # The filter rings on behind a clip, which would be longer in a batch than alone.
         ends = (100 * lengths_of(waves) + hundredths - 1) // hundredths
-        return self.embed_numpy((changed * (torch.arange(changed.shape[1]) < ends[:, None])).numpy())
+        return self.embed_numpy((changed * within(ends, changed.shape[1])).numpy())
 
     def embed(self, samples: Tensor) -> Tensor:
         """Embeddings ``[B, layers, 2 * hidden size]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
@@ -197,18 +197,16 @@ class SpeechEncoder(Embedder):
     def _states(self, samples: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """The chosen layers' outputs, each ``[B, N, H]``, and which of the N are no padding, ``[B, N]``."""
         inputs, lengths = self.front(samples, lengths)
-        encoder = self.encoder
         if isinstance(self.front, WhisperFront):
             return self._whisper(inputs, lengths)
         if self.alone:
             parts = [self._plain(row[None, : int(length)], None) for row, length in zip(inputs, lengths, strict=True)]
             sizes = torch.tensor([part[0].shape[1] for part in parts], device=samples.device)
             padded = [nn.utils.rnn.pad_sequence([part[k][0] for part in parts], True) for k in range(len(self.layers))]
-            return padded, torch.arange(padded[0].shape[1], device=samples.device) < sizes[:, None]
-        mask = torch.arange(inputs.shape[1], device=samples.device) < lengths[:, None]
-        states = self._plain(inputs, mask.long())
-        sizes = encoder._get_feat_extract_output_lengths(lengths)
-        return states, torch.arange(states[0].shape[1], device=samples.device) < sizes[:, None]
+            return padded, within(sizes, padded[0].shape[1])
+        states = self._plain(inputs, within(lengths, inputs.shape[1]).long())
+        sizes = self.encoder._get_feat_extract_output_lengths(lengths)
+        return states, within(sizes, states[0].shape[1])
 
     def _plain(self, inputs: Tensor, mask: Tensor | None) -> list[Tensor]:
         states = self.encoder(inputs, attention_mask=mask, output_hidden_states=True).hidden_states
@@ -217,14 +215,13 @@ class SpeechEncoder(Embedder):
     def _whisper(self, mel: Tensor, frames: Tensor) -> tuple[list[Tensor], Tensor]:
         """Whisper's encoder with a mask: transformers' own takes 30 s alone."""
         encoder, positions = self.encoder, self.encoder.embed_positions.weight
-        step = torch.arange(mel.shape[2], device=mel.device)
-        state = F.gelu(encoder.conv1(mel)) * (step < frames[:, None])[:, None]
+        state = F.gelu(encoder.conv1(mel)) * within(frames, mel.shape[2])[:, None]
         state = F.gelu(encoder.conv2(state)).transpose(1, 2)
         if state.shape[1] > len(positions):
             fix = "Take at most 30 s: data.duration in training, the window in prediction."
             raise EmolightError(f"A clip of {mel.shape[2] / 100:g} s is too long for Whisper.", fix)
         state = state + positions[: state.shape[1]]
-        mask = torch.arange(state.shape[1], device=mel.device) < ((frames + 1) // 2)[:, None]
+        mask = within((frames + 1) // 2, state.shape[1])
         keys = torch.zeros(mask.shape, dtype=state.dtype, device=mel.device).masked_fill(~mask, -1e4)[:, None, None]
         states, last = [], len(encoder.layers)
         for number, layer in enumerate(encoder.layers[: self.layers[-1]], start=1):
@@ -237,18 +234,10 @@ class SpeechEncoder(Embedder):
         return states, mask
 
 
-def _blocks(encoder: Any) -> nn.ModuleList:
-    blocks: nn.ModuleList = encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layers
-    return blocks
-
-
 def add_adapters(encoder: nn.Module, rank: int) -> None:
     """Put low-rank adapters beside :data:`FEED_FORWARD`; nothing else of the encoder is trained."""
-    try:
+    with needing("lora", "model.network.lora needs the package peft."):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        problem = "model.network.lora needs the package peft."
-        raise EmolightError(problem, 'Type: pip install "emolight[lora]"') from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FEED_FORWARD), encoder)  # in place
 
 

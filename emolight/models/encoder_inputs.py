@@ -3,21 +3,20 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torchaudio.functional as audio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, needing
 from emolight.files import expand
 
 SHARED: ContextVar[dict[Any, Any] | None] = ContextVar("SHARED", default=None)
-INSTALL = 'Type: pip install "emolight[encoders]"'
 SHORTEST = 400
 """Samples: a shorter clip counts as one so long."""
 
@@ -53,7 +52,7 @@ class WhisperFront(nn.Module):
             real, imaginary = parts.chunk(2, dim=1)
             mel = self.filters.T @ (real.square() + imaginary.square())
             frames = lengths // self.hop
-            mask = (torch.arange(mel.shape[2], device=samples.device) < frames[:, None])[:, None]
+            mask = within(frames, mel.shape[2])[:, None]
             log = mel.clamp(min=1e-10).log10()
             top = log.masked_fill(~mask, -20.0).amax(dim=(1, 2), keepdim=True)
             log = (torch.maximum(log, top - 8) + 4) / 4
@@ -74,10 +73,19 @@ class SampleFront(nn.Module):
         """Samples ``[B, T]`` as the encoder takes them, zero behind each clip, and their lengths ``[B]``."""
         if not self.normalise:
             return samples, lengths
-        mask = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
+        mask = within(lengths, samples.shape[1])
         mean = (samples * mask).sum(1, keepdim=True) / lengths[:, None]
         variance = ((samples - mean).square() * mask).sum(1, keepdim=True) / lengths[:, None]
         return (samples - mean) / (variance + 1e-7).sqrt() * mask, lengths
+
+
+Loaded: TypeAlias = tuple[Any, WhisperFront | SampleFront, dict[str, Any]]
+"""What :func:`load_encoder` gives."""
+FRONTS: dict[str, type[WhisperFront | SampleFront]] = {
+    "WhisperFeatureExtractor": WhisperFront,
+    "Wav2Vec2FeatureExtractor": SampleFront,
+}
+"""The preprocessing by the name that ``transformers`` has for it."""
 
 
 def lengths_of(samples: Tensor) -> Tensor:
@@ -86,20 +94,21 @@ def lengths_of(samples: Tensor) -> Tensor:
     return ((samples != 0) * place).amax(dim=1).clamp(min=min(SHORTEST, samples.shape[1]))
 
 
-def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | SampleFront, dict[str, Any]]:
+def within(lengths: Tensor, size: int) -> Tensor:
+    """Which of ``size`` places lie within clips of some ``lengths`` ``[B]``: ``[B, size]`` bool."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def load_encoder(path: str, revision: str | None) -> Loaded:
     """An encoder in float32, its preprocessing, and what is known of it: ``revision``, ``sha256``, ``licence``.
 
-    Weights are read from safetensors alone; no code of the folder is executed.
-
-    Raises:
-        EmolightError: transformers is missing, or there is no such encoder.
+    Weights are read from safetensors alone; no code of the folder is executed. EmolightError where transformers is
+    missing, or there is no such encoder.
     """
-    try:
+    with needing("encoders", "A speech encoder needs transformers."):
         from transformers import AutoConfig, AutoModel
         from transformers.feature_extraction_utils import FeatureExtractionMixin
         from transformers.utils import cached_file, logging  # type: ignore[attr-defined]
-    except ImportError:
-        raise EmolightError("A speech encoder needs transformers.", INSTALL) from None
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = expand(path)
@@ -117,32 +126,22 @@ def load_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | S
         raise EmolightError(f"There is no usable speech encoder '{path}': {reason}", fix) from None
     encoder = getattr(encoder, "encoder", encoder) if config.model_type == "whisper" else encoder
     name = settings.get("feature_extractor_type")
-    fronts: dict[str, type[WhisperFront] | type[SampleFront]] = {
-        "WhisperFeatureExtractor": WhisperFront,
-        "Wav2Vec2FeatureExtractor": SampleFront,
-    }
-    if name not in fronts or not hasattr(encoder.config, "num_hidden_layers"):
+    if name not in FRONTS or not hasattr(encoder.config, "num_hidden_layers"):
         problem = f"'{path}' is a {config.model_type} with {name}, which is not known here."
         raise EmolightError(problem, "Take Whisper, wav2vec 2.0, HuBERT, WavLM, data2vec-audio or MMS.")
     digest = hashlib.sha256()
     for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode() + value.contiguous().numpy().tobytes())
-    card = cached_file(
-        place,
-        "README.md",
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    text = Path(card).read_text(encoding="utf-8", errors="replace")[:4000] if card else ""
-    licence = re.search(r"^license:\s*(\S+)", text, re.M)
+    card = ""
+    with suppress(OSError):  # there is none, or no way to it
+        card = Path(cached_file(place, "README.md", revision=revision)).read_text(encoding="utf-8", errors="replace")
+    licence = re.search(r"^license:\s*(\S+)", card[:4000], re.M)
     found = {
         "revision": getattr(config, "_commit_hash", None) or revision,
         "sha256": digest.hexdigest(),
         "licence": licence[1] if licence else "unknown: see the encoder's page",
     }
-    return encoder, fronts[name](settings), found
+    return encoder, FRONTS[name](settings), found
 
 
 @contextmanager
@@ -155,13 +154,13 @@ def shared_encoders() -> Iterator[None]:
         SHARED.reset(token)
 
 
-def frozen_encoder(path: str, revision: str | None) -> tuple[Any, WhisperFront | SampleFront, dict[str, Any]]:
+def frozen_encoder(path: str, revision: str | None) -> Loaded:
     """As :func:`load_encoder`; maybe a module that other models have as well, see :func:`shared_encoders`."""
     kept = SHARED.get()
-    if kept is None or (path, revision) not in kept:
+    if kept is None:
+        return load_encoder(path, revision)
+    if (path, revision) not in kept:
         encoder, front, found = load_encoder(path, revision)
-        if kept is None:
-            return encoder, front, found
         kept[path, revision] = kept.setdefault(found["sha256"], encoder), front, found
-    shared: tuple[Any, WhisperFront | SampleFront, dict[str, Any]] = kept[path, revision]
+    shared: Loaded = kept[path, revision]
     return shared

@@ -151,7 +151,7 @@ class Spectrogram(Features):
         left = (n_fft - length) // 2
         window = torch.hann_window(length, dtype=torch.float32)
         self._constant("window", nn.functional.pad(window, (left, n_fft - length - left)))
-        self._constant("basis", None)
+        self.register_buffer("basis", None, persistent=False)
         hertz = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
         bins = np.flatnonzero((hertz >= f_min) & (hertz <= high))
         if not len(bins):
@@ -160,8 +160,8 @@ class Spectrogram(Features):
         self.first_bin, self.last_bin = int(bins[0]), int(bins[-1]) + 1
         self.rows = len(bins)
 
-    def _constant(self, name: str, values: Tensor | None) -> None:
-        self.register_buffer(name, values if values is None else values.float().contiguous(), persistent=False)
+    def _constant(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values.float().contiguous(), persistent=False)
 
     @torch.no_grad()
     def compute(self, waveform: Tensor) -> Tensor:

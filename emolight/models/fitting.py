@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 def fit_speakers(model: EmotionClassifier, speakers: SpeakerNorm, data: Any) -> None:
     """Learn what the training speakers' clips have in common, and shift them; clips of others stay.
 
-    Raises:
-        EmolightError: nobody knows the speakers.
+    EmolightError where nobody knows the speakers.
     """
     if data.choice.speakers == "unknown":
         raise EmolightError("model.speaker_norm needs to know the speakers.", "Give the column speaker.")
-    batches = [_on(model, batch) for batch in data.statistics_dataloader()]
+    batches = [move_data_to_device(batch, model.device) for batch in data.statistics_dataloader()]
     rows = torch.cat([batch["index"] for batch in batches]).cpu()
     clips = data.clips.iloc[rows.numpy() % len(data.clips)]
     codes, names = clips["speaker"].factorize()
@@ -50,7 +50,8 @@ def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
 
     def seen() -> Iterator[Tensor]:
         for batch in batches:
-            batch, offset = _on(model, batch), model.offset(batch)
+            batch = move_data_to_device(batch, model.device)
+            offset = model.offset(batch)
             labels.append(batch["label"])
             if isinstance(model.network, Embedder):
                 yield model.statistics(batch) - offset
@@ -85,8 +86,7 @@ def fit_linear(
 ) -> None:
     """Fit scikit-learn's classifier to ``values`` ``[N, E]`` and labels ``[N]``, and write it into a linear layer.
 
-    Raises:
-        EmolightError: all clips are of one class.
+    EmolightError where all clips are of one class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
@@ -111,7 +111,3 @@ def fit_linear(
     layer.bias.fill_(-30.0)  # of a class without training clips
     layer.weight[model.classes_] = weight.to(layer.weight)
     layer.bias[model.classes_] = bias.to(layer.bias)
-
-
-def _on(model: EmotionClassifier, batch: Batch) -> Batch:
-    return {name: values.to(model.device) for name, values in batch.items()}

@@ -64,11 +64,7 @@ class Network(Part, nn.Module):
 
     @property
     def cam_layer(self) -> CamLayer:
-        """The layer that Grad-CAM looks at: the last convolution.
-
-        Raises:
-            EmolightError: there is none.
-        """
+        """The layer that Grad-CAM looks at, the last convolution; EmolightError where there is none."""
         return CamLayer(_last(self, nn.Conv1d, nn.Conv2d), None, 0.0)
 
     def exportable(self) -> nn.Module:
@@ -127,16 +123,9 @@ class Embedder(Network):
 
 
 class ForeignNetwork(Network):
-    """A plain ``nn.Module`` in the place of a network; it takes ``(in_channels, num_classes)`` too.
+    """A plain ``nn.Module`` in the place of a network; ``make`` is its class, or ``functools.partial`` of it.
 
-    Args:
-        make: the class, or ``functools.partial`` of it.
-        in_channels: channels of the features.
-        num_classes: size of the last layer.
-        image: whether the features are images.
-
-    Raises:
-        EmolightError: ``make`` is a function: a checkpoint could not make the same again.
+    EmolightError where it is another function: a checkpoint could not make the same again.
     """
 
     hidden = True
@@ -169,8 +158,6 @@ class WaveCNN(Network):
     3, batch norm, pooling by 4.
 
     Args:
-        in_channels: channels of the features; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
         width: channels of the first layer; the last has 4 times as many.
     """
 
@@ -211,12 +198,9 @@ def _block(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list
 def head_inputs(network: Network, wanted: bool = True) -> Iterator[list[Tensor]]:
     """What the network's head is given meanwhile; an empty list where it is not ``wanted``."""
     seen: list[Tensor] = []
-    hooks = [network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))] if wanted else []
-    try:
+    hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if wanted else None
+    with hook or contextlib.nullcontext():
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _last(network: nn.Module, *kinds: type[nn.Module]) -> nn.Module:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
 from emolight.models.parts import Float32
@@ -22,6 +23,8 @@ MOST = 256
 SHARE = 0.95
 """Of the validation clips that have a score of at most 1."""
 BATCH = 32
+Cast: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""Makes the context that a network computes in, such as a training's autocast."""
 
 
 class OutOfDistribution(Float32):
@@ -58,37 +61,34 @@ class OutOfDistribution(Float32):
         return ((along / self.variances).sum(1) + beside / self.noise).sqrt()
 
 
-def fit_ood(
-    model: EmotionClassifier, data: Any, cast: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> OutOfDistribution:
-    """Fit the score to the training clips and the validation clips of a data module that is set up.
+def fit_ood(model: EmotionClassifier, data: Any, cast: Cast = nullcontext) -> OutOfDistribution:
+    """Fit the score to the training clips and the validation clips of an EmotionDataModule that is set up.
 
-    Args:
-        model: in evaluation mode; clips are shifted as its ``enrol`` says.
-        data: an :class:`~emolight.data.datamodule.EmotionDataModule`.
-        cast: the context that the network computes in, such as a training's autocast.
+    The model is in evaluation mode, and shifts clips as its ``enrol`` says.
     """
     from sklearn.decomposition import PCA
 
-    train = _embeddings(model, data, "train", cast)
+    def seen(subset: str) -> Tensor:
+        rows = np.random.default_rng(0).permutation(data.subset(subset))[:MOST]
+        return embeddings_of(model, data, np.sort(rows), cast)
+
+    train = seen("train")
     found = PCA(min(RANK, train.shape[1] - 1, len(train) - 1), random_state=0).fit(train.double().numpy())
     least = 1e-6 * max(found.explained_variance_[0], 1e-6)
     spread = np.append(found.explained_variance_, found.noise_variance_).clip(min=least)
     parts = (found.mean_, found.components_.T, spread[:-1], spread[-1])
     score = OutOfDistribution(*(torch.tensor(values) for values in parts))
-    limit = score(_embeddings(model, data, "val", cast)).quantile(SHARE).clamp(min=1e-6).square()
+    limit = score(seen("val")).quantile(SHARE).clamp(min=1e-6).square()
     return OutOfDistribution(score.mean, score.axes, score.variances * limit, score.noise * limit)
 
 
-def _embeddings(model: EmotionClassifier, data: Any, subset: str, cast: Callable[[], Any]) -> Tensor:
-    """Of a subset's clips, ``[N, E]``, on the CPU."""
-    rows = data.subset(subset)
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
+def embeddings_of(model: EmotionClassifier, data: Any, rows: np.ndarray, cast: Cast = nullcontext) -> Tensor:
+    """What a model in evaluation mode embeds of some rows of a data module's clip table, ``[N, E]``, on the CPU."""
     dataset = data.dataset(rows)
     dataset.embeddings = data.embedded
     parts = []
     for first in range(0, len(rows), BATCH):
         batch = dataset.__getitems__(range(first, min(first + BATCH, len(rows))))
         with cast():
-            parts.append(model.embed({name: values.to(model.device) for name, values in batch.items()}).cpu())
+            parts.append(model.embed(move_data_to_device(batch, model.device)).cpu())
     return torch.cat(parts)

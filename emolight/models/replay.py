@@ -16,11 +16,8 @@ class Replay:
     """A network as a function ``[B, ...]`` to logits, recorded when it is first called; elsewhere it is just called.
 
     What differs from the recording (a batch of another shape, weights that are frozen meanwhile) runs as it would
-    without. The weights' gradients are views of the recording: they must be set to None before each backward pass.
-
-    Args:
-        network: without hooks.
-        allowed: whether it may be recorded.
+    without. The weights' gradients are views of the recording: they must be set to None before each backward pass. The
+    network must have no hooks.
     """
 
     def __init__(self, network: nn.Module, allowed: bool = False) -> None:
@@ -57,7 +54,6 @@ class Replay:
             self.recorded = around
             self._like = self._state(image)
         except RuntimeError as error:
-            self.recorded = None
             rank_zero_warn(f"The training step is not recorded as a CUDA graph: {' '.join(str(error).split())[:200]}")
         with torch.no_grad():
             for buffer, before in zip(self.network.buffers(), kept, strict=True):

@@ -74,12 +74,8 @@ class SpeakerNorm(Float32):
     def offset(self, statistics: Tensor, ordinary: bool) -> Tensor:
         """A speaker's offset from the statistics of some of their clips ``[k, ...]``; k may be 0.
 
-        Args:
-            statistics: of the clips.
-            ordinary: they are of the speaker's ordinary voice; else they hold all emotions.
-
-        Raises:
-            EmolightError: no training clip was neutral or calm.
+        The clips are all of the speaker's ``ordinary`` voice, or hold all emotions. EmolightError for the former where
+        no training clip was neutral or calm.
         """
         if not len(statistics):
             return torch.zeros_like(self.centre)

@@ -1,6 +1,5 @@
 """torchvision's image networks, with a stem for the channels of the features."""
 
-import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, ClassVar
@@ -19,8 +18,6 @@ class _Torchvision(Network):
     """A network of torchvision with a stem for any number of channels.
 
     Args:
-        in_channels: channels of the features; the classifier gives it.
-        num_classes: size of the last layer; the classifier gives it.
         pretrained: start from the ImageNet weights. A one-channel stem is the sum over the three colours, so that
             a grey image gives the response that it gives as three equal channels; of several channels each takes an
             equal share of that sum.
@@ -39,13 +36,11 @@ class _Torchvision(Network):
     def __init__(self, in_channels: int, num_classes: int, pretrained: bool = False) -> None:
         super().__init__(in_channels, num_classes)
         self.network: nn.Module = torchvision.models.get_model(self.name, weights=None, num_classes=num_classes)
-        rgb = self.network.get_submodule(self.stem)
-        assert isinstance(rgb, nn.Conv2d)
-        stem = copy.deepcopy(rgb)
+        stem = self.network.get_submodule(self.stem)
+        assert isinstance(stem, nn.Conv2d)
         stem.in_channels = in_channels
-        stem.weight = nn.Parameter(torch.empty(rgb.out_channels, in_channels, *rgb.kernel_size))
+        stem.weight = nn.Parameter(torch.empty(stem.out_channels, in_channels, *stem.kernel_size))
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        self.network.set_submodule(self.stem, stem)
         if pretrained:
             self._take_imagenet(in_channels)
         use_small_maps(self.network)
@@ -99,19 +94,13 @@ class MobileNetV3(_Torchvision):
 
 
 def imagenet_state(weights: Any) -> dict[str, Tensor]:
-    """ImageNet weights of torchvision, from PyTorch's cache folder or the internet, hash checked.
+    """ImageNet weights of a torchvision enum, from PyTorch's cache folder or the internet, hash checked.
 
-    Args:
-        weights: one of a torchvision enum, such as ``ResNet18_Weights.IMAGENET1K_V1``.
-
-    Raises:
-        EmolightError: they are not on disk and cannot be downloaded, or their file is damaged.
+    EmolightError where they are not on disk and cannot be downloaded, or their file is damaged.
     """
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            weights.url, map_location="cpu", check_hash=True, weights_only=True
-        )
+        state: dict[str, Tensor] = weights.get_state_dict(map_location="cpu", check_hash=True, weights_only=True)
     except (URLError, TimeoutError, ConnectionError) as error:
         raise EmolightError(
             f"model.network.pretrained needs the ImageNet weights, and the download failed: {error}.",

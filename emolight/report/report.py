@@ -22,7 +22,6 @@ from emolight.experiments.ensemble import member_text
 from emolight.experiments.results import Result, read_result, runs_of
 from emolight.experiments.summary import summary_of
 from emolight.files import write_text
-from emolight.inference.ensemble import member_folder
 from emolight.report import clips
 from emolight.report.pages import environment, picture
 from emolight.run.folder import Run
@@ -51,7 +50,7 @@ def runs_at_hand(result: Result) -> list[Run]:
     """The runs of a result as far as their folders are there; of an ensemble the first member's."""
     for member in result.facts.get("members", [])[:1]:
         with contextlib.suppress(EmolightError):
-            return runs_at_hand(read_result(member_folder(result.folder, member)))
+            return runs_at_hand(read_result(result.folder / member["folder"]))
     return list(runs_of(result).values())
 
 

@@ -19,6 +19,7 @@ from emolight.evaluation.pictures import draw_spectrogram, features_figure
 from emolight.evaluation.plots import confusion_figure
 from emolight.evaluation.style import new_figure
 from emolight.models.classifier import EmotionClassifier
+from emolight.models.ood import embeddings_of
 from emolight.run.recorder import Recorder, data_of
 
 WORST_CLIPS = 5
@@ -106,14 +107,10 @@ def _add_worst_clips(writer: Any, data: EmotionDataModule, table: pd.DataFrame) 
         writer.add_figure(f"worst_spectrograms/{tag}", figure)
 
 
-@torch.no_grad()
 def _add_embeddings(writer: Any, model: EmotionClassifier, data: EmotionDataModule) -> None:
     training, rows = model.training, data.subset("val")
     model.eval()
-    dataset = data.dataset(rows)
-    dataset.embeddings = data.embedded
-    batches = (dataset.__getitems__(range(at, min(at + 32, len(rows)))) for at in range(0, len(rows), 32))
-    embedded = torch.cat([model.embed({name: one.to(model.device) for name, one in b.items()}).cpu() for b in batches])
+    embedded = embeddings_of(model, data, rows)
     model.train(training)
     columns = ["clip_id", "emotion", "speaker", *data.groups]
     metadata = data.clips.iloc[rows][columns].astype(str).to_numpy().tolist()
