@@ -1,11 +1,13 @@
-"""The one exception that users see, and the nearest-name help that its texts use."""
+"""The one exception that users see, the nearest-name help that its texts use, and the parser that raises it."""
 
+import argparse
 import difflib
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 IMPORTS = "EMOLIGHT_IMPORTS"
 """Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
@@ -45,6 +47,19 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def counted(number: int, word: str) -> str:
     """``1 speaker``, ``2 speakers``."""
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command of its own: options are written out, and a mistake is an :class:`EmolightError`."""
+
+    def __init__(self, command: str, about: str) -> None:
+        super().__init__(prog=f"python -m emolight {command}", description=about, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it without the whole usage, which argparse would print above its message."""
+        found = re.search(r"unrecognized arguments: (-[^\s=]*)", message)
+        hint = nearest(found[1], self._option_string_actions) if found else ""
+        raise EmolightError(f"{self.prog.split()[-1]}: {message}.", f"{hint}All options: {self.prog} --help")
 
 
 def check_choice(what: str, name: str, valid: Iterable[str]) -> None:

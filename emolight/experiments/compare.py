@@ -21,13 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation import statistics
 from emolight.evaluation.predictions import METRICS, metrics_of, unit_counts
 from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.files import write_text
 from emolight.run.folder import LOGS
-from emolight.run.words import command_parser
 
 LEVEL, WIDTH = 0.05, 100
 LEAD = """\
@@ -199,7 +198,7 @@ def _lead(one: dict[str, Any], prefix: str = "") -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("compare", "Rank results that may be ranked together, and test their differences.")
+    parser = CommandParser("compare", "Rank results that may be ranked together, and test their differences.")
     about = "runs, cross-validations, or folders that contain such; default: lightning_logs"
     parser.add_argument("folders", nargs="*", type=Path, default=[LOGS], metavar="RUN", help=about)
     parser.add_argument("--pairs", action="store_true", help="show every pair, not only against number 1")

@@ -17,7 +17,7 @@ import yaml
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.protocols import folds_of
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError, counted, trust
+from emolight.errors import CommandParser, EmolightError, counted, trust
 from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
@@ -32,7 +32,6 @@ from emolight.run.folder import LOGS, Run, read_config
 from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
-from emolight.run.words import command_parser
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
@@ -231,7 +230,7 @@ def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | 
         "Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on where it was"
         " stopped; folds and seeds that the folder has already stay in its result."
     )
-    parser = command_parser("crossval", about)
+    parser = CommandParser("crossval", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "choose options within each fold: by this sweep, on the fold's own validation speakers"

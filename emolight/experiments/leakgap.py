@@ -4,12 +4,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
 from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
-from emolight.run.words import command_parser
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> int:
         "Train one recipe under a random split and with speakers held out, and show the difference. Finished"
         " cross-validations of the same --name are taken as they are. Unknown options go to `fit`."
     )
-    parser = command_parser("crossval leakgap", about)
+    parser = CommandParser("crossval leakgap", about)
     add_fit_options(parser)
     options, config = parse(parser, argv)
     held = data_of(config, None if options.protocol == "random" else options.protocol)

@@ -18,7 +18,7 @@ from emolight.data.corpora import CORPORA, corpus_of, module_of
 from emolight.data.protocols import make_split, protocols_of
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
-from emolight.errors import EmolightError, check_choice, trust
+from emolight.errors import CommandParser, EmolightError, check_choice, trust
 from emolight.evaluation.plots import matrix_figure
 from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, logs_of, parse
 from emolight.experiments.jobs import run_all
@@ -26,7 +26,6 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
-from emolight.run.words import command_parser
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """What was trained on and what was tested on, to the predictions."""
@@ -140,7 +139,7 @@ def main(argv: list[str]) -> int:
         " or --train-on channel=speech --test-on channel=song), or from corpus to corpus (--train-on RAVDESS"
         " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`."
     )
-    parser = command_parser("crossval transfer", about)
+    parser = CommandParser("crossval transfer", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     parser.add_argument("--by", metavar="COLUMN", help="each value of it against each")

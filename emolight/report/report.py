@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from emolight import __version__
 from emolight.data.corpus import Corpus
 from emolight.data.selection import corpora_of
 from emolight.data.splits import BEST_EPOCH, LAST_EPOCH, SCORED
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation import plots
 from emolight.evaluation.predictions import class_names, group_columns
 from emolight.evaluation.statistics import few_speakers
@@ -131,11 +130,8 @@ def page(result: Result, root: str | None = None, most: int = 12, each: int = 2,
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight report",
-        description="Write one page on a run, a cross-validation or an ensemble, to read and to hear offline.",
-        allow_abbrev=False,
-    )
+    about = "Write one page on a run, a cross-validation or an ensemble, to read and to hear offline."
+    parser = CommandParser("report", about)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_CROSSVAL", help="its folder, or a checkpoint in it")
     about = "the surest wrong ones; default: %(default)s"
     parser.add_argument("--clips", type=NonNegativeInt, default=12, metavar="N", help=about)

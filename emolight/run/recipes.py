@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from emolight.errors import CommandParser
 from emolight.files import write_text
-from emolight.run.words import command_parser, shipped
+from emolight.run.words import shipped
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
     about = "List the recipes and sweeps that `--config NAME` finds, or copy them to a folder, to edit them."
-    parser = command_parser("recipes", about)
+    parser = CommandParser("recipes", about)
     about = "copy them here; files that are there stay as they are"
     parser.add_argument("folder", nargs="?", metavar="DIR", help=about)
     folder = parser.parse_args(argv).folder

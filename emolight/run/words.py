@@ -1,6 +1,5 @@
 """The words of a command line: parsed, replaced, taken out, and what people mean by a mistyped one."""
 
-import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,11 +22,6 @@ MEANT = {
     **{"network": "model.network", "features": "model.features", "checkpoint": "ckpt_path", "ckpt": "ckpt_path"},
 }
 """What people type for an option of ``fit``."""
-
-
-def command_parser(command: str, about: str) -> argparse.ArgumentParser:
-    """The parser of a command of its own; options are written out."""
-    return argparse.ArgumentParser(prog=f"python -m emolight {command}", description=about, allow_abbrev=False)
 
 
 def meant(option: str, valid: Iterable[str]) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from emolight.errors import EmolightError
-from emolight.run.words import command_parser
+from emolight.errors import CommandParser, EmolightError
 from emolight.sweep.space import Sweep, read_sweep
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         os.environ.pop(name, None)
     command = argv[0] if argv and argv[0] in ABOUT else ""
     about = f"{ABOUT[command]} Unknown options, and every --config after the first, go to `fit`."
-    parser = command_parser(f"sweep {command}".rstrip(), about)
+    parser = CommandParser(f"sweep {command}".rstrip(), about)
     add = parser.add_argument
     add("--config", action="append", required=True, metavar="FILE", help="such as sweeps/features.yaml")
     add("--name", help="of the study, and folder under lightning_logs; default: the sweep's")
