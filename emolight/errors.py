@@ -75,9 +75,14 @@ def untrusted(what: str, name: str) -> EmolightError:
     return EmolightError(f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.", fix)
 
 
+def trusted() -> list[str]:
+    """The modules that :data:`IMPORTS` names."""
+    return [name for one in os.environ.get(IMPORTS, "").split(",") if (name := one.strip())]
+
+
 def trust(modules: Iterable[str]) -> None:
     """Trust modules whose classes were typed on the command line, here and in the processes that this one starts."""
-    os.environ[IMPORTS] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(IMPORTS, "").split(","), *modules])))
+    os.environ[IMPORTS] = ",".join(dict.fromkeys(filter(None, [*trusted(), *modules])))
 
 
 def trusted_module(what: str, name: str) -> None:
@@ -85,6 +90,6 @@ def trusted_module(what: str, name: str) -> None:
 
     Trusted is this package, what was imported already, and what :data:`IMPORTS` names.
     """
-    asked = [one.strip().partition(".")[0] for one in os.environ.get(IMPORTS, "").split(",")]
-    if name.partition(".")[0] not in ("emolight", *asked) and name.rpartition(".")[0] not in sys.modules:
+    packages = [one.partition(".")[0] for one in ("emolight", *trusted())]
+    if name.partition(".")[0] not in packages and name.rpartition(".")[0] not in sys.modules:
         raise untrusted(what, name)

@@ -5,7 +5,6 @@ whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell
 """
 
 import argparse
-import json
 import re
 from typing import Any
 
@@ -26,6 +25,7 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
+from emolight.run.words import word_of
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """What was trained on and what was tested on, to the predictions."""
@@ -105,7 +105,7 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             for run in runs:
                 words = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec]
                 words += [f"--data.root={root}"] if root else []
-                words += [f"--data.{name}={json.dumps(value)}" for name, value in own_part[spec, root].items() if value]
+                words += [word_of(f"data.{name}", value) for name, value in own_part[spec, root].items() if value]
                 if not (run.folder / f"predictions_test{suffix}.csv").is_file():
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"
                     tasks.append(Task(label, log, cli.main, (words,)))

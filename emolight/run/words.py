@@ -1,8 +1,10 @@
 """The words of a command line: parsed, replaced, taken out, and what people mean by a mistyped one."""
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from emolight.errors import EmolightError, nearest
 
@@ -22,6 +24,11 @@ MEANT = {
     **{"network": "model.network", "features": "model.features", "checkpoint": "ckpt_path", "ckpt": "ckpt_path"},
 }
 """What people type for an option of ``fit``."""
+
+
+def word_of(name: str, value: Any) -> str:
+    """``--NAME=VALUE`` as the parser of ``fit`` reads it: a text as it is, any other plain value as JSON."""
+    return f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def meant(option: str, valid: Iterable[str]) -> str:
