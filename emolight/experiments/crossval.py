@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,13 +21,13 @@ from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, read_result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
-from emolight.files import expand, write_text
+from emolight.files import expand, write_json, write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
-from emolight.run.folder import LOGS, Run, read_config
+from emolight.run.folder import LOGS, Run, read_config, read_json, run_name
 from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
@@ -122,8 +121,7 @@ def cross_validate(
         tasks = {}
         for seed, fold in product(seeds, folds):
             place = folder / (f"fold_{fold}_seed_{seed}" if every else f"seed_{seed}")
-            name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name))
-            words = ["--config", str(folder / BASE), "--name", name.as_posix(), "--seed_everything", str(seed)]
+            words = ["--config", str(folder / BASE), "--name", run_name(place), "--seed_everything", str(seed)]
             if splits and fold in splits:
                 words += ["--data.split_csv", str(splits[fold])]
             elif every:
@@ -196,7 +194,7 @@ def score_robustness(result: Result, root: str | list[str] | None) -> None:
     print_card(rows, title)
     figure = card_figure(rows, len(class_names(result.table)), title)
     plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    write_found(str(result.folder / f"robustness_{result.subset}"), plain, figure)
+    write_found(result.folder / f"robustness_{result.subset}", plain, figure)
 
 
 def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) -> None:
@@ -215,7 +213,7 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
         before = read_json(folder / CLIPS, fix)
         if before["hash"] != digest:
             raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
-    write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")
+    write_json(folder / CLIPS, {"clips": len(table), "hash": digest})
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 

@@ -16,7 +16,7 @@ from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.statistics import summarise
 from emolight.evaluation.style import BLUE, GREEN, VERMILLION, WIDTH, clean_axis, legend_below, new_figure
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
 from emolight.experiments.summary import write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
@@ -25,6 +25,7 @@ from emolight.models.speakers import KINDS, ORDINARY
 from emolight.run import cli
 from emolight.run.command import EmolightCLI
 from emolight.run.finish import independence
+from emolight.run.folder import read_json
 from emolight.run.recorder import table_of
 
 DRAWS = 5
@@ -115,7 +116,7 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
     if not rows:
         raise EmolightError("No speaker has so many other clips.", "Give smaller numbers to --enrol.")
     title = f"{about['name']}: {about['subset']} clips of enrolled speakers"
-    write_found(str(curve), rows, enrolment_figure(rows, title))
+    write_found(curve, rows, enrolment_figure(rows, title))
 
 
 def _ways(

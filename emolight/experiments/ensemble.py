@@ -11,9 +11,10 @@ import pandas as pd
 
 from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.predictions import PREFIX, class_names
-from emolight.experiments.results import CROSSVAL, Result, read_json, read_result, runs_of
-from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
-from emolight.run.folder import LOGS
+from emolight.experiments.results import CROSSVAL, Result, read_result, runs_of
+from emolight.experiments.summary import print_result, summary_of, write_crossval
+from emolight.files import write_table
+from emolight.run.folder import LOGS, read_json
 
 Weights = Mapping[int, Sequence[float]]
 """Fold to the weight of each member."""

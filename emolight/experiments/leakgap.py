@@ -69,5 +69,5 @@ def main(argv: list[str]) -> int:
     difference = {"uar": gap.value, "low": gap.interval.low, "high": gap.interval.high}
     figure = gap_figure(rows, f"{options.name}: {text}")
     rows.append({"split": "random minus same clips", **difference})
-    write_found(str(place / f"leakgap_{protocol}"), rows, figure, gap=difference, sentence=text)
+    write_found(place / f"leakgap_{protocol}", rows, figure, gap=difference, sentence=text)
     return 0

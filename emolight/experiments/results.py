@@ -1,14 +1,13 @@
 """What a run or a cross-validation says, read from its folder, and what it may be compared with."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from emolight.errors import EmolightError, refusals
+from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
-from emolight.run.folder import Run
+from emolight.run.folder import Run, read_json
 
 CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation or an ensemble: :data:`MARKS`, ``runs``, ``facts``, ``members``."""
@@ -41,16 +40,6 @@ class Result(NamedTuple):
         """What must agree before two results are ranked in one table."""
         names = ("corpus", "task", "protocol", "selection")
         return {**{name: getattr(self, name) for name in names}, "clips scored": self.subset, "split": self.split[:12]}
-
-
-def read_json(path: str | Path, fix: str = "Restore it, or make it again.") -> Any:
-    """Content of a JSON file; EmolightError where it is missing or damaged."""
-    with refusals(f"{path} cannot be read", fix):
-        content = Path(path).read_bytes()
-    try:
-        return json.loads(content)
-    except ValueError:
-        raise EmolightError(f"{path} is damaged.", fix) from None
 
 
 def read_result(path: str | Path) -> Result:

@@ -21,7 +21,7 @@ from emolight.evaluation import style
 from emolight.evaluation.predictions import predictions_table, scores
 from emolight.evaluation.statistics import few_speakers, paired_difference
 from emolight.experiments.disturb import DISTURBANCES
-from emolight.experiments.summary import write_table
+from emolight.files import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
 

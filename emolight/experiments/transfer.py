@@ -166,5 +166,5 @@ def main(argv: list[str]) -> int:
         grid.add_row(one, *(text.replace("\n", " ") for text in cells_of))
     Console(highlight=False, markup=False).print(grid)
     name = "corpora" if of_corpora else options.by or words[0][0]
-    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), [*rows.values()], figure)
+    write_found(logs_of(config) / options.name / f"transfer_{_slug(name)}", [*rows.values()], figure)
     return 0

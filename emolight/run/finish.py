@@ -20,15 +20,16 @@ from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError, counted
 from emolight.evaluation.predictions import class_names, scores, wilson_interval
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
-from emolight.files import write_text
+from emolight.files import write_table, write_text
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.controls import control_tables, score_controls
 from emolight.run.folder import CONFIG, SPLIT, Run
 from emolight.run.recorder import Recorder
 
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
-
 CARD = "MODEL_CARD.md"
+FEW = 1000
+"""Clips of a corpus for which ``fit`` shows the controls, too."""
 
 
 def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: EmotionDataModule) -> None:
@@ -55,10 +56,6 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
     ]
     for name, text in lines:
         print(f"{name + ':':<8}{text}", flush=True)
-
-
-FEW = 1000
-"""Clips of a corpus for which ``fit`` shows the controls, too."""
 
 
 def finish(
@@ -96,8 +93,7 @@ def finish(
         for control in controls:
             grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
         if controls:
-            text = pd.DataFrame(controls).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-            write_text(run.folder / f"controls_{subset}{recorder.suffix}.csv", text)
+            write_table(run.folder / f"controls_{subset}{recorder.suffix}.csv", pd.DataFrame(controls))
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
     console, times = Console(highlight=False, soft_wrap=True), run.openings

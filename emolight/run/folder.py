@@ -22,7 +22,7 @@ from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions, scores
-from emolight.files import expand, write_text
+from emolight.files import expand, write_json, write_text
 
 LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
@@ -105,18 +105,12 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """What the run was made with, and what it found; empty when it was stopped before it could tell."""
         path = self.folder / ENVIRONMENT
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
-            raise EmolightError(f"{path} is damaged.", "Restore it, or train again.")
-        return found
+        return read_json(path, "Restore it, or train again.") if path.exists() else {}
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``environment.json``."""
         self.__dict__["environment"] = {**self.environment, **facts}
-        write_text(self.folder / ENVIRONMENT, json.dumps(self.environment, indent=2) + "\n")
+        write_json(self.folder / ENVIRONMENT, self.environment)
 
     @property
     def finished(self) -> bool:
@@ -213,6 +207,25 @@ class Run:
             earlier = path.read_text(encoding="utf-8") if path.is_file() else "time,checkpoint,clips\n"
             write_text(path, earlier + line.getvalue())
         return self.openings
+
+
+def run_name(folder: Path) -> str:
+    """The ``--name`` of runs that lie in ``folder``, somewhere below a ``lightning_logs``."""
+    logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
+    return folder.relative_to(logs).as_posix()
+
+
+def read_json(path: Path, fix: str = "Restore it, or make it again.") -> dict[str, Any]:
+    """Content of a JSON file; EmolightError where it is missing or damaged."""
+    with refusals(f"{path} cannot be read", fix):
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise EmolightError(f"{path} is damaged.", fix)
+    return found
 
 
 def read_config(path: Path) -> dict[str, Any]:
