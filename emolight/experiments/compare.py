@@ -86,16 +86,16 @@ def make_groups(results: Sequence[Result]) -> list[Group]:
     Of each table come in plain values ``fingerprint``, ``speaker_independent``, ``results`` and ``pairs``, the higher
     UAR first. Scores and differences are fractions, with intervals by speaker that are None from one speaker.
     """
-    groups: dict[tuple[str, ...], Group] = {}
-    members: dict[tuple[str, ...], list[Result]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Result]] = {}
     for result in results:
         clips = result.table[["clip_id", "speaker", "label"]].drop_duplicates().sort_values("clip_id")
         digest = hashlib.sha256(clips.to_csv(index=False).encode()).hexdigest()
         marks = {**result.fingerprint, "clips": f"{len(clips)} ({digest[:6]})"}
-        key = tuple(marks.values())
-        groups[key] = {"fingerprint": marks, "speaker_independent": result.speaker_independent}
-        members.setdefault(key, []).append(result)
-    return [{**groups[key], **_ranked(members[key])} for key in sorted(groups)]
+        groups.setdefault(tuple(marks.items()), []).append(result)
+    return [
+        {"fingerprint": dict(marks), "speaker_independent": ranked[-1].speaker_independent, **_ranked(ranked)}
+        for marks, ranked in sorted(groups.items())
+    ]
 
 
 def _ranked(results: list[Result]) -> Group:

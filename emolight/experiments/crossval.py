@@ -21,13 +21,13 @@ from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, Runs, facts_of, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
 from emolight.files import expand, write_json, write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
-from emolight.run.folder import LOGS, Run, read_config, read_json, run_name
+from emolight.run.folder import LOGS, read_config, read_json, run_name
 from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
@@ -136,22 +136,16 @@ def cross_validate(
         devices = config["trainer"]["devices"]
         run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)
         runs = {key: run for key, task in tasks.items() if (run := finished_run(task.log.parent, tested))}
-        note = WITHIN if chosen else ""
-        _write(folder, data, runs, "test" if tested else "val", every, config["data"]["root"], note)
+        _write(folder, data, runs, every, config["data"]["root"], WITHIN if chosen else "")
     return read_result(folder)
 
 
 def _write(
-    folder: Path,
-    data: EmotionDataModule,
-    runs: dict[tuple[int, int], Run],
-    subset: str,
-    every: Sequence[int],
-    root: str | list[str] | None,
-    note: str,
+    folder: Path, data: EmotionDataModule, runs: Runs, every: Sequence[int], root: str | list[str] | None, note: str
 ) -> None:
     """Put the runs, by fold and seed, together; of ``every`` fold some may be missing."""
     first, seconds = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
+    subset = "test" if data.split.clips("test") else "val"
     folds, seeds = (sorted(set(numbers)) for numbers in zip(*runs, strict=True))
     hashes = list(dict.fromkeys(run.split.hash for run in runs.values()))
     label = re.sub(r" fold \d+", "", first.split.label)

@@ -11,6 +11,8 @@ from emolight.run.folder import Run, read_json
 
 CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation or an ensemble: :data:`MARKS`, ``runs``, ``facts``, ``members``."""
+Runs = dict[tuple[int, int], Run]
+"""Fold and seed to a run."""
 MARKS = ("name", "kind", "subset", "corpus", "task", "protocol", "selection", "split", "speaker_independent")
 
 
@@ -73,7 +75,7 @@ def _of_many(folder: Path) -> Result:
     return Result(folder, table, **marks, openings=openings, finished=True, facts=facts)
 
 
-def runs_of(result: Result) -> dict[tuple[int, int], Run]:
+def runs_of(result: Result) -> Runs:
     """Fold and seed to each run that is still there; (0, 0) to a run itself; none of an ensemble."""
     if result.kind == "run":
         return {(0, 0): Run.open(result.folder)}

@@ -70,7 +70,7 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
 def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cells:
     """Train on each corpus by its own protocol, and let the models of all its folds score each other corpus."""
     own, cells, data = (config["data"]["corpus"], config["data"]["root"]), Cells(), {}
-    own_part, valid = dict[Any, dict[str, Any]](), {"label_map": set[str](), "filter": set[str]()}
+    valid = {"label_map": set[str](), "filter": set[str]()}
     named = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
     trained = named[: len(options.train_on)] or [own]
     if not isinstance(own[0], str) or len({*trained, *named}) < 2:
@@ -81,8 +81,7 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             emotions = recipe["emotions"] if (spec, root) in trained else None
             recipe = {**recipe, "task": None, "root": None, "emotions": emotions}
         recipe = {**recipe, "corpus": spec, "root": root or recipe["root"]}
-        own_part[spec, root] = part = _known(recipe, valid)
-        recipe = {**config, "data": {**recipe, **part}}
+        recipe = {**config, "data": {**recipe, **_known(recipe, valid)}}
         known = options.protocol in protocols_of(corpus_of(spec))
         data[spec, root] = recipe, data_of(recipe, options.protocol if known else None)
     for option, names in valid.items():
@@ -102,13 +101,13 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
         for spec, root in (other for other in data if other != place):
             tested = corpus_of(spec).name
             suffix, tasks = f"_{tested.replace(' ', '_')}", []
+            part = {option: data[spec, root][0]["data"][option] for option in valid}
+            words = [word_of(f"data.{one}", value) for one, value in {"root": root, **part}.items() if value]
             for run in runs:
-                words = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec]
-                words += [f"--data.root={root}"] if root else []
-                words += [word_of(f"data.{name}", value) for name, value in own_part[spec, root].items() if value]
                 if not (run.folder / f"predictions_test{suffix}.csv").is_file():
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"
-                    tasks.append(Task(label, log, cli.main, (words,)))
+                    argv = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec, *words]
+                    tasks.append(Task(label, log, cli.main, (argv,)))
             run_all(tasks, options.workers)
             parts = [run.predictions("test", suffix).assign(fold=0, seed=n) for n, run in enumerate(runs)]
             cells[name, tested] = pd.concat(parts, ignore_index=True)

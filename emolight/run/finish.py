@@ -59,15 +59,10 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
 
 
 def finish(
-    run: Run,
-    recorder: Recorder,
-    data: EmotionDataModule,
-    model: EmotionClassifier,
-    command: str,
-    checkpoint: str | None,
-    pictures: bool = True,
+    recorder: Recorder, data: EmotionDataModule, model: EmotionClassifier, command: str, checkpoint: str, pictures: bool
 ) -> None:
     """Write what belongs to the predictions that count, and say what came out; EmolightError where there are none."""
+    run = recorder.run
     # Lightning's loggers leave an empty one; config.yaml holds the parameters.
     (run.folder / "hparams.yaml").unlink(missing_ok=True)
     subset, table = "test" if command == "test" else "val", recorder.best.table
@@ -80,7 +75,7 @@ def finish(
         meaning = independence(data, scored, model.training_facts, subset)
         tested = run.split.clips("test") if (run.folder / SPLIT).is_file() else []
         if of_test := set(tested) & set(table["clip_id"]):
-            run.count_test(checkpoint or "", len(of_test))
+            run.count_test(checkpoint, len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
     if pictures:
         recorder.draw(subset, note)

@@ -186,13 +186,11 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
 
     option = said(r'Parser key "([^"]+)"|--([\w.]+)\.help:') or "an option"
     if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
-        if Path(name).suffix in (".yaml", ".yml"):
+        if Path(name).suffix in (".yaml", ".yml") or name in names("configs"):
             return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
         options = [action.dest for action in parser._actions if action.option_strings]
         if name in options:
             return EmolightError(f"'{name}' stands without dashes.", f"Options begin with dashes: --{name}")
-        if name in names("configs"):
-            return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
         if not parser.prog.endswith("fit") and Path(name).exists():
             return EmolightError(f"'{name}' stands alone.", f"A run is given as: --ckpt_path {name}")
         hint = meant(name, options)
