@@ -82,12 +82,11 @@ def finish(
     few = len(data.clips) <= FEW and run.config["trainer"].get("limit_train_batches") is None
     whole = len(table) == len(data.subset(subset))
     part = "" if whole else f"only {len(table)} of {len(data.subset(subset))} {SUBSETS[subset]} clips were scored"
-    with contextlib.suppress(EmolightError):  # where the split cannot train them
-        wanted = pictures and whole and (subset == "test" or (command == "fit" and few))
-        controls = score_controls(control_tables(data, subset)) if wanted else []
-        for control in controls:
-            grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
-        if controls:
+    if pictures and whole and (subset == "test" or (command == "fit" and few)):
+        with contextlib.suppress(EmolightError):  # where the split cannot train them
+            controls = score_controls(control_tables(data, subset))
+            for control in controls:
+                grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
             write_table(run.folder / f"controls_{subset}{recorder.suffix}.csv", pd.DataFrame(controls))
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)

@@ -22,8 +22,9 @@ def main(argv: list[str]) -> int:
                 print(f"{name:<38}{text.partition(chr(10))[0].lstrip('# ')}")
                 continue
             copy = Path(folder).expanduser() / name
-            kept = copy.exists()
-            if not kept:
-                write_text(copy, text)
-            print(f"{copy}{' is there and stays as it is' if kept else ''}")
+            if copy.exists():
+                print(f"{copy} is there and stays as it is")
+                continue
+            write_text(copy, text)
+            print(copy)
     return 0

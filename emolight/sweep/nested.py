@@ -23,16 +23,9 @@ def main(argv: list[str]) -> int:
 def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
     """Options of ``fit``: those of the best trial of a sweep on the validation speakers of one fold.
 
-    It is made once, and then read from the folder of the search. ``tables/chosen.csv`` holds those of all folds.
-
-    Args:
-        path: of the sweep, whose ``config`` and ``folds`` do not count.
-        folder: of the cross-validation.
-        workers: trials at a time.
-        fold: whose validation speakers choose.
-
-    Raises:
-        EmolightError: a sweep of several objectives, or another one than the fold was searched by; or it found nothing.
+    ``path`` is that of the sweep, whose ``config`` and ``folds`` do not count, and ``folder`` the cross-validation's. A
+    fold is searched once, and then read from the folder of its search; ``tables/chosen.csv`` holds what all folds
+    chose. EmolightError for several objectives, for another sweep than the fold was searched by, or for no result.
     """
     from emolight.sweep.space import read_sweep, words_of
     from emolight.sweep.sweep import search
