@@ -24,10 +24,10 @@ from emolight.experiments.processes import Task
 from emolight.experiments.results import CROSSVAL, Result, Runs, facts_of, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
-from emolight.files import expand, write_json, write_text
+from emolight.files import write_json, write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
-from emolight.run.folder import LOGS, read_config, read_json, run_name
+from emolight.run.folder import logs_of, read_config, read_json, run_name
 from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
@@ -209,11 +209,6 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
             raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
     write_json(folder / CLIPS, {"clips": len(table), "hash": digest})
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def logs_of(config: dict[str, Any]) -> Path:
-    """The ``lightning_logs`` folder of a configuration."""
-    return expand(config["trainer"]["default_root_dir"] or ".") / LOGS
 
 
 def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:

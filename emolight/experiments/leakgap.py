@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
-from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
+from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
+from emolight.run.folder import logs_of
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:

@@ -19,12 +19,13 @@ from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import CommandParser, EmolightError, check_choice, trust
 from emolight.evaluation.plots import matrix_figure
-from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, logs_of, parse
+from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, parse
 from emolight.experiments.jobs import run_all
 from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
+from emolight.run.folder import logs_of
 from emolight.run.words import word_of
 
 Cells = dict[tuple[str, str], pd.DataFrame]

@@ -28,7 +28,7 @@ from emolight.errors import EmolightError, nearest
 from emolight.files import expand, remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
 from emolight.run.finish import finish, print_start
-from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
+from emolight.run.folder import CLAIMED, CONFIG, SPLIT, Run, logs_of
 from emolight.run.options import add_enrolment, check_enrolment, contradictions
 from emolight.run.parser import check_groups, option_error
 from emolight.run.precision import fast_precision
@@ -195,7 +195,7 @@ class EmolightCLI(LightningCLI):
 
     def _take_folder(self, config: Any, first: bool) -> None:
         """Claim the run folder and write its configuration; other processes of the group learn where it is."""
-        logs = expand(config.trainer.default_root_dir or ".") / LOGS
+        logs = logs_of(config)
         if config.ckpt_path is None:
             here = Run.claim(logs, config.name).folder if first else Path(os.environ.get(CLAIMED, logs / config.name))
             self.run.folder = here

@@ -209,6 +209,11 @@ class Run:
         return self.openings
 
 
+def logs_of(config: Any) -> Path:
+    """The ``lightning_logs`` folder of a complete configuration."""
+    return expand(config["trainer"]["default_root_dir"] or ".") / LOGS
+
+
 def run_name(folder: Path) -> str:
     """The ``--name`` of runs that lie in ``folder``, somewhere below a ``lightning_logs``."""
     logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
