@@ -63,27 +63,25 @@ FREE = re.compile(
 )
 """Options with options of their own, which a class or a table knows."""
 
-HELP = "\n".join(
-    [
-        "Speech emotion recognition experiments that can be trusted.",
-        "",
-        "usage: python -m emolight COMMAND [options]",
-        *(
-            line
-            for group, commands in COMMANDS.items()
-            for line in ("", group, *(f"  {name:<20}{about}" for name, (_, about) in commands.items()))
-        ),
-        "",
-        "  python -m emolight COMMAND --help    its options",
-        "  python -m emolight --version",
-        "",
-        "start here:",
-        "  python -m emolight fit --config demo                           synthetic voices, about 2 minutes",
-        "  python -m emolight fit --config mfcc --data.corpus mine.csv    your recordings: path, emotion, speaker",
-        "  python -m emolight download data/ravdess                       the RAVDESS recordings",
-        "",
-    ]
+GROUPS = "\n\n".join(
+    "\n".join([group, *(f"  {name:<20}{about}" for name, (_, about) in commands.items())])
+    for group, commands in COMMANDS.items()
 )
+HELP = f"""\
+Speech emotion recognition experiments that can be trusted.
+
+usage: python -m emolight COMMAND [options]
+
+{GROUPS}
+
+  python -m emolight COMMAND --help    its options
+  python -m emolight --version
+
+start here:
+  python -m emolight fit --config demo                           synthetic voices, about 2 minutes
+  python -m emolight fit --config mfcc --data.corpus mine.csv    your recordings: path, emotion, speaker
+  python -m emolight download data/ravdess                       the RAVDESS recordings
+"""
 
 
 def main(argv: list[str] | None = None) -> None:

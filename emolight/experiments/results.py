@@ -47,8 +47,7 @@ class Result(NamedTuple):
 def read_result(path: str | Path) -> Result:
     """Read a run (of its test clips where they were scored), a cross-validation or an ensemble, by its folder.
 
-    Raises:
-        EmolightError: it is none of these, or a file in it is missing or damaged.
+    EmolightError where it is none of these, or a file in it is missing or damaged.
     """
     path = Path(path).expanduser()
     try:

@@ -175,10 +175,9 @@ class EmolightCLI(LightningCLI):
             trainer: pl.Trainer = super().instantiate_trainer(**{**options, "logger": False, "plugins": plugins})
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
-            reason = " ".join(str(error).split())[:200]
             asked = {str(config.trainer[name]) for name in ("accelerator", "devices", "strategy", "num_nodes")}
             fix = fix if asked - {"auto", "cpu", "1"} else "Change that option of the trainer."
-            raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
+            raise EmolightError(f"The trainer cannot be made: {str(error)[:200]}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
             problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
             raise EmolightError(problem, "Leave it out: one process uses them all.")

@@ -238,8 +238,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
+        problem = f"{path} is not valid YAML: {str(error)[:200]}"
+        raise EmolightError(problem, "Mend it; only plain YAML is read.") from None
     groups = config if isinstance(config, dict) else {}
     if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
         problem = f"{path} is not the configuration of a run: no {', '.join(missing)}."

@@ -85,8 +85,7 @@ def names(kind: str) -> list[str]:
 def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
     """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first of ``sweep`` and ``--nested`` are sweeps.
 
-    Raises:
-        EmolightError: a name that nothing has; a missing path is left to the parser.
+    EmolightError for a name that nothing has; a missing path is left to the parser.
     """
     kinds = ["sweeps"] if sweep else []
 
