@@ -1,16 +1,15 @@
 """``python -m emolight``: answers help and typos at once, imports PyTorch only for the commands that need it."""
 
-import argparse
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from emolight import __version__
 from emolight.errors import EmolightError, nearest, refusals
@@ -64,27 +63,25 @@ FREE = re.compile(
 )
 """Options with options of their own, which a class or a table knows."""
 
-HELP = "\n".join(
-    [
-        "Speech emotion recognition experiments that can be trusted.",
-        "",
-        "usage: python -m emolight COMMAND [options]",
-        *(
-            line
-            for group, commands in COMMANDS.items()
-            for line in ("", group, *(f"  {name:<20}{about}" for name, (_, about) in commands.items()))
-        ),
-        "",
-        "  python -m emolight COMMAND --help    its options",
-        "  python -m emolight --version",
-        "",
-        "start here:",
-        "  python -m emolight fit --config demo                           synthetic voices, about 2 minutes",
-        "  python -m emolight fit --config mfcc --data.corpus mine.csv    your recordings: path, emotion, speaker",
-        "  python -m emolight download data/ravdess                       the RAVDESS recordings",
-        "",
-    ]
+GROUPS = "\n\n".join(
+    "\n".join([group, *(f"  {name:<20}{about}" for name, (_, about) in commands.items())])
+    for group, commands in COMMANDS.items()
 )
+HELP = f"""\
+Speech emotion recognition experiments that can be trusted.
+
+usage: python -m emolight COMMAND [options]
+
+{GROUPS}
+
+  python -m emolight COMMAND --help    its options
+  python -m emolight --version
+
+start here:
+  python -m emolight fit --config demo                           synthetic voices, about 2 minutes
+  python -m emolight fit --config mfcc --data.corpus mine.csv    your recordings: path, emotion, speaker
+  python -m emolight download data/ravdess                       the RAVDESS recordings
+"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,8 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with refusals("The working folder is gone", "Change into another one."):
             Path.cwd()
-        with _short_usage():
-            code = run(argv)
+        code = run(argv)
         sys.stdout.flush()
         sys.exit(code)
     except EmolightError as error:
@@ -180,23 +176,6 @@ def _answered(name: str, rest: Sequence[str]) -> bool:
             hint = f"Did you mean '--{near}'? " if (near := meant(plain, valid)) else ""
             raise EmolightError(f"Unknown option '{option}'.", f"{hint}All options: python -m emolight {name} --help")
     return False
-
-
-@contextmanager
-def _short_usage() -> Iterator[None]:
-    """Mistakes in options as :class:`EmolightError`; argparse prints the whole usage above its message."""
-
-    def error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-        found = re.search(r"unrecognized arguments: (-[^\s=]*)", message)
-        hint = nearest(found[1], parser._option_string_actions) if found else ""
-        raise EmolightError(f"{parser.prog.split()[-1]}: {message}.", f"{hint}All options: {parser.prog} --help")
-
-    before = argparse.ArgumentParser.error
-    argparse.ArgumentParser.error = error  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.error = before  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

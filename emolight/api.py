@@ -1,6 +1,5 @@
 """A training in one line of Python, and what came out of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from emolight.errors import EmolightError
 from emolight.report import report as pages
 from emolight.run import cli
 from emolight.run.folder import Run
+from emolight.run.words import word_of
 
 
 class FittedRun(Run):
@@ -46,8 +46,7 @@ def fit(config: str | Path | None = None, **options: Any) -> FittedRun:
     words = ["fit"] if config is None else ["fit", "--config", str(config)]
     for name, value in options.items():
         place = f"data.{name}" if name in ("root", "corpus", "protocol", "fold", "task") else name.replace("__", ".")
-        text = str(value) if isinstance(value, str | Path) else json.dumps(value)
-        words.append(f"--{place}={text}")
+        words.append(word_of(place, str(value) if isinstance(value, Path) else value))
     made: list[Run] = []
     cli.main(words, on_done=lambda done: made.append(done.run))
     if not made:

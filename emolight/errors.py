@@ -1,11 +1,13 @@
-"""The one exception that users see, and the nearest-name help that its texts use."""
+"""The one exception that users see, the nearest-name help that its texts use, and the parser that raises it."""
 
+import argparse
 import difflib
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 IMPORTS = "EMOLIGHT_IMPORTS"
 """Environment variable: modules, apart by commas, whose classes a configuration or a checkpoint may name."""
@@ -56,6 +58,19 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command of its own: options are written out, and a mistake is an :class:`EmolightError`."""
+
+    def __init__(self, command: str, about: str) -> None:
+        super().__init__(prog=f"python -m emolight {command}", description=about, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it without the whole usage, which argparse would print above its message."""
+        found = re.search(r"unrecognized arguments: (-[^\s=]*)", message)
+        hint = nearest(found[1], self._option_string_actions) if found else ""
+        raise EmolightError(f"{self.prog.split()[-1]}: {message}.", f"{hint}All options: {self.prog} --help")
+
+
 def check_choice(what: str, name: str, valid: Iterable[str]) -> None:
     """Raise :class:`EmolightError` unless ``name`` is one of ``valid``."""
     names = list(valid)
@@ -69,9 +84,14 @@ def untrusted(what: str, name: str) -> EmolightError:
     return EmolightError(f"{what} names code outside of emolight: '{name}'. Nothing of it was executed.", fix)
 
 
+def trusted() -> list[str]:
+    """The modules that :data:`IMPORTS` names."""
+    return [name for one in os.environ.get(IMPORTS, "").split(",") if (name := one.strip())]
+
+
 def trust(modules: Iterable[str]) -> None:
     """Trust modules whose classes were typed on the command line, here and in the processes that this one starts."""
-    os.environ[IMPORTS] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(IMPORTS, "").split(","), *modules])))
+    os.environ[IMPORTS] = ",".join(dict.fromkeys(filter(None, [*trusted(), *modules])))
 
 
 def trusted_module(what: str, name: str) -> None:
@@ -79,6 +99,6 @@ def trusted_module(what: str, name: str) -> None:
 
     Trusted is this package, what was imported already, and what :data:`IMPORTS` names.
     """
-    asked = [one.strip().partition(".")[0] for one in os.environ.get(IMPORTS, "").split(",")]
-    if name.partition(".")[0] not in ("emolight", *asked) and name.rpartition(".")[0] not in sys.modules:
+    packages = [one.partition(".")[0] for one in ("emolight", *trusted())]
+    if name.partition(".")[0] not in packages and name.rpartition(".")[0] not in sys.modules:
         raise untrusted(what, name)

@@ -1,10 +1,15 @@
 """Writing files so that a reader sees the old content or the new, never a part."""
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def expand(path: str | Path) -> Path:
@@ -39,6 +44,16 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, atomically."""
     with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, indented, atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_table(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV with six decimals, atomically."""
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def remove_left_overs(folder: Path, pattern: str = "**/.*.part") -> None:

@@ -20,14 +20,14 @@ PATH = Path(__file__).with_name("help.json")
 def generate() -> dict[str, dict[str, Any]]:
     """Command to its ``help``, as printed, and its ``options``."""
     made: dict[str, dict[str, Any]] = {}
+    parsers: list[argparse.ArgumentParser] = []
+    show = argparse.ArgumentParser.print_help
+
+    def note(parser: argparse.ArgumentParser) -> None:
+        parsers.append(parser)
+        show(parser)
+
     for name in MODULES:
-        parsers: list[argparse.ArgumentParser] = []
-        seen = argparse.ArgumentParser.print_help
-
-        def note(parser: argparse.ArgumentParser, file: Any = None, kept: Any = parsers, show: Any = seen) -> None:
-            kept.append(parser)
-            show(parser, file)
-
         text = io.StringIO()
         with (
             mock.patch.object(argparse.ArgumentParser, "print_help", note),

@@ -4,7 +4,6 @@
 at 1 - 1/32768 of full scale or above.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from emolight.data.corpora.table import SUFFIXES
 from emolight.data.corpus import READ, UNKNOWN, Corpus, walk
 from emolight.data.selection import Choice, select
 from emolight.data.sound_file import TOLERANCE, open_sound
-from emolight.errors import EmolightError, check_choice, counted, trust
+from emolight.errors import CommandParser, EmolightError, check_choice, counted, trust
 
 ERRORS = {
     "missing": "missing clips",
@@ -209,9 +208,7 @@ def _show(report: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m emolight audit``; returns 1 when something is wrong with the recordings, else 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight audit", description="Check a folder of recordings against what its corpus published."
-    )
+    parser = CommandParser("audit", "Check a folder of recordings against what its corpus published.")
     parser.add_argument("root", type=Path, help="folder with the recordings; or a CSV that lists them")
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, a CSV, or module.Class; default: by file names")
     part = "the part that is meant to be there, such as channel=speech"

@@ -3,7 +3,6 @@
 There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of trimming, for the clips of all corpora.
 """
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -22,7 +21,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
 from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
-from emolight.errors import EmolightError, refusals
+from emolight.errors import CommandParser, EmolightError, refusals
 
 VERSION = 6
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
@@ -282,12 +281,8 @@ def _size(folder: Path) -> int:
 
 def main(argv: list[str]) -> int:
     """``python -m emolight cache``: list the folders of decoded waveforms, and remove what nobody uses."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight cache",
-        description="List the folders of decoded waveforms, or remove what was not used for long. "
-        "What is removed is decoded again when it is needed.",
-        allow_abbrev=False,
-    )
+    about = "List the folders of decoded waveforms, or remove what was not used for long."
+    parser = CommandParser("cache", f"{about} What is removed is decoded again when it is needed.")
     parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="default: the user's cache folder")
     how = "remove what was not used for so long; default: 30; 0 removes everything"
     parser.add_argument("--prune", type=float, nargs="?", const=30.0, metavar="DAYS", help=how)

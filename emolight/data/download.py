@@ -4,7 +4,6 @@ An archive that already lies in the folder is used when its checksum is right. O
 deleted once it is unpacked; one that was there before stays.
 """
 
-import argparse
 import shlex
 import shutil
 import stat
@@ -19,7 +18,7 @@ from urllib.parse import urljoin
 
 from emolight.data.corpora import CORPORA, corpus_of, module_of
 from emolight.data.corpus import Archive, Corpus, walk
-from emolight.errors import EmolightError, trust
+from emolight.errors import CommandParser, EmolightError, trust
 from emolight.files import atomic_write, remove_left_overs
 
 TIMEOUT = (15.0, 60.0)  # seconds to connect, and seconds without a byte, until a server counts as dead
@@ -146,10 +145,8 @@ def _clips(folder: Path, corpus: Corpus) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m emolight download``; returns 0, and mistakes raise :class:`EmolightError`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emolight download",
-        description="Fetch the recordings of a corpus from its publisher (RAVDESS: 434 MB, 1.2 GB unpacked).",
-    )
+    about = "Fetch the recordings of a corpus from its publisher (RAVDESS: 434 MB, 1.2 GB unpacked)."
+    parser = CommandParser("download", about)
     parser.add_argument("root", type=Path, help="folder for the recordings; archives found there are used")
     parser.add_argument("--corpus", default="RAVDESS", help=f"default: RAVDESS; of {', '.join(CORPORA)}")
     parser.add_argument("--only", default="", metavar="WORD", help="archives with this in their name, such as speech")

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emolight.errors import EmolightError, nearest
-from emolight.files import write_text
+from emolight.files import write_table
 
 OF_MANY = ("fold", "seed")
 """Columns of whole numbers more where a table holds the clips of several folds and seeds."""
@@ -62,7 +62,7 @@ def group_columns(table: pd.DataFrame) -> list[str]:
 
 def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
     """Write the table as CSV, atomically: UTF-8, ``\\n`` line ends, probabilities with 6 decimals."""
-    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(path, table)
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:

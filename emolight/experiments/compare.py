@@ -21,13 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation import statistics
 from emolight.evaluation.predictions import METRICS, metrics_of, unit_counts
 from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.files import write_text
 from emolight.run.folder import LOGS
-from emolight.run.words import command_parser
 
 LEVEL, WIDTH = 0.05, 100
 LEAD = """\
@@ -87,16 +86,16 @@ def make_groups(results: Sequence[Result]) -> list[Group]:
     Of each table come in plain values ``fingerprint``, ``speaker_independent``, ``results`` and ``pairs``, the higher
     UAR first. Scores and differences are fractions, with intervals by speaker that are None from one speaker.
     """
-    groups: dict[tuple[str, ...], Group] = {}
-    members: dict[tuple[str, ...], list[Result]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Result]] = {}
     for result in results:
         clips = result.table[["clip_id", "speaker", "label"]].drop_duplicates().sort_values("clip_id")
         digest = hashlib.sha256(clips.to_csv(index=False).encode()).hexdigest()
         marks = {**result.fingerprint, "clips": f"{len(clips)} ({digest[:6]})"}
-        key = tuple(marks.values())
-        groups[key] = {"fingerprint": marks, "speaker_independent": result.speaker_independent}
-        members.setdefault(key, []).append(result)
-    return [{**groups[key], **_ranked(members[key])} for key in sorted(groups)]
+        groups.setdefault(tuple(marks.items()), []).append(result)
+    return [
+        {"fingerprint": dict(marks), "speaker_independent": ranked[-1].speaker_independent, **_ranked(ranked)}
+        for marks, ranked in sorted(groups.items())
+    ]
 
 
 def _ranked(results: list[Result]) -> Group:
@@ -199,7 +198,7 @@ def _lead(one: dict[str, Any], prefix: str = "") -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("compare", "Rank results that may be ranked together, and test their differences.")
+    parser = CommandParser("compare", "Rank results that may be ranked together, and test their differences.")
     about = "runs, cross-validations, or folders that contain such; default: lightning_logs"
     parser.add_argument("folders", nargs="*", type=Path, default=[LOGS], metavar="RUN", help=about)
     parser.add_argument("--pairs", action="store_true", help="show every pair, not only against number 1")

@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,22 +16,21 @@ import yaml
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.protocols import folds_of
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError, counted, trust
+from emolight.errors import CommandParser, EmolightError, counted, trust
 from emolight.evaluation.predictions import class_names
 from emolight.experiments.enrolment import score_enrolment
 from emolight.experiments.jobs import finished_run, fit_and_test, run_all
 from emolight.experiments.processes import Task
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, read_result, runs_of
+from emolight.experiments.results import CROSSVAL, Result, Runs, facts_of, read_result, runs_of
 from emolight.experiments.robustness import card, card_figure, print_card, score_disturbed
 from emolight.experiments.summary import control_scores, print_result, summary_of, write_crossval, write_found
-from emolight.files import expand, write_text
+from emolight.files import write_json, write_text
 from emolight.inference.recognizer import load
 from emolight.run.cli import full_config
-from emolight.run.folder import LOGS, Run, read_config
+from emolight.run.folder import logs_of, read_config, read_json, run_name
 from emolight.run.options import add_enrolment, check_enrolment, differences
 from emolight.run.parser import typed_modules
 from emolight.run.precision import fast_precision
-from emolight.run.words import command_parser
 
 BASE, CLIPS = "base.yaml", "clips.json"
 """In the folder of a cross-validation: the configuration that all folds share, and the clips it was begun with."""
@@ -123,8 +121,7 @@ def cross_validate(
         tasks = {}
         for seed, fold in product(seeds, folds):
             place = folder / (f"fold_{fold}_seed_{seed}" if every else f"seed_{seed}")
-            name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name))
-            words = ["--config", str(folder / BASE), "--name", name.as_posix(), "--seed_everything", str(seed)]
+            words = ["--config", str(folder / BASE), "--name", run_name(place), "--seed_everything", str(seed)]
             if splits and fold in splits:
                 words += ["--data.split_csv", str(splits[fold])]
             elif every:
@@ -139,22 +136,16 @@ def cross_validate(
         devices = config["trainer"]["devices"]
         run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)
         runs = {key: run for key, task in tasks.items() if (run := finished_run(task.log.parent, tested))}
-        note = WITHIN if chosen else ""
-        _write(folder, data, runs, "test" if tested else "val", every, config["data"]["root"], note)
+        _write(folder, data, runs, every, config["data"]["root"], WITHIN if chosen else "")
     return read_result(folder)
 
 
 def _write(
-    folder: Path,
-    data: EmotionDataModule,
-    runs: dict[tuple[int, int], Run],
-    subset: str,
-    every: Sequence[int],
-    root: str | list[str] | None,
-    note: str,
+    folder: Path, data: EmotionDataModule, runs: Runs, every: Sequence[int], root: str | list[str] | None, note: str
 ) -> None:
     """Put the runs, by fold and seed, together; of ``every`` fold some may be missing."""
     first, seconds = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
+    subset = "test" if data.split.clips("test") else "val"
     folds, seeds = (sorted(set(numbers)) for numbers in zip(*runs, strict=True))
     hashes = list(dict.fromkeys(run.split.hash for run in runs.values()))
     label = re.sub(r" fold \d+", "", first.split.label)
@@ -197,7 +188,7 @@ def score_robustness(result: Result, root: str | list[str] | None) -> None:
     print_card(rows, title)
     figure = card_figure(rows, len(class_names(result.table)), title)
     plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    write_found(str(result.folder / f"robustness_{result.subset}"), plain, figure)
+    write_found(result.folder / f"robustness_{result.subset}", plain, figure)
 
 
 def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) -> None:
@@ -216,13 +207,8 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
         before = read_json(folder / CLIPS, fix)
         if before["hash"] != digest:
             raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
-    write_text(folder / CLIPS, json.dumps({"clips": len(table), "hash": digest}, indent=2) + "\n")
+    write_json(folder / CLIPS, {"clips": len(table), "hash": digest})
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def logs_of(config: dict[str, Any]) -> Path:
-    """The ``lightning_logs`` folder of a configuration."""
-    return expand(config["trainer"]["default_root_dir"] or ".") / LOGS
 
 
 def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | None = None) -> int:
@@ -231,7 +217,7 @@ def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | 
         "Train and test every fold of a protocol. Unknown options go to `fit`. The same command goes on where it was"
         " stopped; folds and seeds that the folder has already stay in its result."
     )
-    parser = command_parser("crossval", about)
+    parser = CommandParser("crossval", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     about = "choose options within each fold: by this sweep, on the fold's own validation speakers"

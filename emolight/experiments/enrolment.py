@@ -14,10 +14,9 @@ from emolight.data.corpus import UNKNOWN
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
-from emolight.evaluation.statistics import summarise
 from emolight.evaluation.style import BLUE, GREEN, VERMILLION, WIDTH, clean_axis, legend_below, new_figure
-from emolight.experiments.results import CROSSVAL, Result, facts_of, read_json, runs_of
-from emolight.experiments.summary import write_crossval, write_found
+from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
+from emolight.experiments.summary import score_row, write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
 from emolight.models.networks import Embedder
@@ -25,6 +24,7 @@ from emolight.models.speakers import KINDS, ORDINARY
 from emolight.run import cli
 from emolight.run.command import EmolightCLI
 from emolight.run.finish import independence
+from emolight.run.folder import read_json
 from emolight.run.recorder import table_of
 
 DRAWS = 5
@@ -99,12 +99,12 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
             print(f"  {count:>4} clips {kind:<12} left out: speakers have {mean:.1f} others on average", flush=True)
             continue
         note = f", {mean:.1f} on average" * few
-        uar = summarise(table)["pooled"]["uar"]
-        low, high = uar["by_speaker"]
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        values = {"draws": len(seeds), "uar": uar["value"], "low": low, "high": high}
+        row = score_row(table)
+        uar, low, high = row["uar"], row["low"], row["high"]
+        values = {"draws": len(seeds), "uar": uar, "low": low, "high": high}
         rows.append({"enrolled": kind, "clips": count, "clips_mean": round(mean, 2), **values})
-        print(f"  {count:>4} clips {kind:<12} UAR {uar['value']:.2%} ({low:.1%} to {high:.1%}){note}", flush=True)
+        print(f"  {count:>4} clips {kind:<12} UAR {uar:.2%} ({low:.1%} to {high:.1%}){note}", flush=True)
         if kind == "one emotion" or (count == "0" and about["runs"]):  # which the runs' own result is
             continue
         said = f"speakers enrolled with {count} clips {KINDS[kind]}{note}, {len(seeds)} draws"
@@ -115,15 +115,11 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
     if not rows:
         raise EmolightError("No speaker has so many other clips.", "Give smaller numbers to --enrol.")
     title = f"{about['name']}: {about['subset']} clips of enrolled speakers"
-    write_found(str(curve), rows, enrolment_figure(rows, title))
+    write_found(curve, rows, enrolment_figure(rows, title))
 
 
 def _ways(
-    model: EmotionClassifier,
-    data: EmotionDataModule,
-    subset: str,
-    counts: Sequence[str],
-    kinds: Sequence[str],
+    model: EmotionClassifier, data: EmotionDataModule, subset: str, counts: Sequence[str], kinds: Sequence[str]
 ) -> Iterator[tuple[tuple[str, str], int, pd.DataFrame]]:
     """Kind and count, number of the draw, and the predictions, with how many clips were ``enrolled`` for each."""
     speakers = model.speakers

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.predictions import PREFIX, class_names
-from emolight.experiments.results import CROSSVAL, Result, read_json, read_result, runs_of
-from emolight.experiments.summary import print_result, summary_of, write_crossval, write_table
-from emolight.run.folder import LOGS
-from emolight.run.words import command_parser
+from emolight.experiments.results import CROSSVAL, Result, read_result, runs_of
+from emolight.experiments.summary import print_result, summary_of, write_crossval
+from emolight.files import write_table
+from emolight.run.folder import LOGS, read_json
 
 Weights = Mapping[int, Sequence[float]]
 """Fold to the weight of each member."""
@@ -121,7 +121,7 @@ def member_text(member: Mapping[str, Any]) -> str:
 def main(argv: list[str]) -> int:
     """Run the command."""
     what = "The mean of the calibrated probabilities of runs or cross-validations of one protocol."
-    parser = command_parser("ensemble", what)
+    parser = CommandParser("ensemble", what)
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"

@@ -4,12 +4,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.statistics import Difference, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
-from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, logs_of, parse
+from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
-from emolight.run.words import command_parser
+from emolight.run.folder import logs_of
 
 
 def sentence(gap: Difference, protocol: str, clips: int) -> str:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         "Train one recipe under a random split and with speakers held out, and show the difference. Finished"
         " cross-validations of the same --name are taken as they are. Unknown options go to `fit`."
     )
-    parser = command_parser("crossval leakgap", about)
+    parser = CommandParser("crossval leakgap", about)
     add_fit_options(parser)
     options, config = parse(parser, argv)
     held = data_of(config, None if options.protocol == "random" else options.protocol)
@@ -70,5 +70,5 @@ def main(argv: list[str]) -> int:
     difference = {"uar": gap.value, "low": gap.interval.low, "high": gap.interval.high}
     figure = gap_figure(rows, f"{options.name}: {text}")
     rows.append({"split": "random minus same clips", **difference})
-    write_found(str(place / f"leakgap_{protocol}"), rows, figure, gap=difference, sentence=text)
+    write_found(place / f"leakgap_{protocol}", rows, figure, gap=difference, sentence=text)
     return 0

@@ -116,9 +116,8 @@ def _start(task: Task, variables: dict[str, str]) -> BaseProcess:
     if sys.platform == "linux":
         context.set_forkserver_preload(PRELOAD)
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    again, task.code, task.starts = task.starts > 0, None, task.starts + 1
-    arguments = (task.target, task.arguments, str(task.log), again, variables)
-    process: BaseProcess = context.Process(target=_in_process, args=arguments, name=task.label)
+    task.code, task.starts = None, task.starts + 1
+    process: BaseProcess = context.Process(target=_in_process, args=(task, variables), name=task.label)
     # multiprocessing would run the caller's own script once more in every process.
     main = sys.modules["__main__"]
     try:
@@ -130,11 +129,10 @@ def _start(task: Task, variables: dict[str, str]) -> BaseProcess:
     return process
 
 
-def _in_process(
-    target: Callable[..., object], arguments: tuple[Any, ...], log: str, again: bool, variables: dict[str, str]
-) -> None:
+def _in_process(task: Task, variables: dict[str, str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    stream = Path(log).open("a" if again else "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    mode = "w" if task.starts == 1 else "a"
+    stream = task.log.open(mode, encoding="utf-8", errors="backslashreplace", buffering=1)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
     sys.stdout = sys.stderr = stream
@@ -144,7 +142,7 @@ def _in_process(
         torch.set_num_threads(int(threads))  # PyTorch, which is loaded already, does not look there again
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        target(*arguments)
+        task.target(*task.arguments)
     except EmolightError as error:
         print(f"emolight: {error}", flush=True)
         sys.exit(MISTAKE)

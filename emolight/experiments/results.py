@@ -1,17 +1,18 @@
 """What a run or a cross-validation says, read from its folder, and what it may be compared with."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from emolight.errors import EmolightError, refusals
+from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
-from emolight.run.folder import Run
+from emolight.run.folder import Run, read_json
 
 CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation or an ensemble: :data:`MARKS`, ``runs``, ``facts``, ``members``."""
+Runs = dict[tuple[int, int], Run]
+"""Fold and seed to a run."""
 MARKS = ("name", "kind", "subset", "corpus", "task", "protocol", "selection", "split", "speaker_independent")
 
 
@@ -43,21 +44,10 @@ class Result(NamedTuple):
         return {**{name: getattr(self, name) for name in names}, "clips scored": self.subset, "split": self.split[:12]}
 
 
-def read_json(path: str | Path, fix: str = "Restore it, or make it again.") -> Any:
-    """Content of a JSON file; EmolightError where it is missing or damaged."""
-    with refusals(f"{path} cannot be read", fix):
-        content = Path(path).read_bytes()
-    try:
-        return json.loads(content)
-    except ValueError:
-        raise EmolightError(f"{path} is damaged.", fix) from None
-
-
 def read_result(path: str | Path) -> Result:
     """Read a run (of its test clips where they were scored), a cross-validation or an ensemble, by its folder.
 
-    Raises:
-        EmolightError: it is none of these, or a file in it is missing or damaged.
+    EmolightError where it is none of these, or a file in it is missing or damaged.
     """
     path = Path(path).expanduser()
     try:
@@ -84,7 +74,7 @@ def _of_many(folder: Path) -> Result:
     return Result(folder, table, **marks, openings=openings, finished=True, facts=facts)
 
 
-def runs_of(result: Result) -> dict[tuple[int, int], Run]:
+def runs_of(result: Result) -> Runs:
     """Fold and seed to each run that is still there; (0, 0) to a run itself; none of an ensemble."""
     if result.kind == "run":
         return {(0, 0): Run.open(result.folder)}

@@ -16,15 +16,14 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, load_waveform
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation import style
 from emolight.evaluation.predictions import predictions_table, scores
 from emolight.evaluation.statistics import few_speakers, paired_difference
 from emolight.experiments.disturb import DISTURBANCES
-from emolight.experiments.summary import write_table
+from emolight.files import write_table
 from emolight.inference.recognizer import Recognizer, load
 from emolight.run.folder import Run
-from emolight.run.words import command_parser
 
 CLEAN = DISTURBANCES[0].name
 
@@ -107,7 +106,7 @@ def print_card(rows: pd.DataFrame, title: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("robustness", "Score a model on its run's held-out clips, clean and disturbed.")
+    parser = CommandParser("robustness", "Score a model on its run's held-out clips, clean and disturbed.")
     add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
     add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
     add("--subset", choices=tuple(SCORED), default="val", help=scoring)

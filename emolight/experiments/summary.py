@@ -1,7 +1,6 @@
 """What many runs say together: one table of predictions, figures with intervals and controls, tables, plots."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from emolight.errors import EmolightError
 from emolight.evaluation.plots import confusion_figure, recall_figure, save_figure, speaker_figure
 from emolight.evaluation.predictions import scores, write_predictions
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
-from emolight.experiments.results import CROSSVAL, Result, read_json, runs_of
-from emolight.files import atomic_write, write_text
+from emolight.experiments.results import CROSSVAL, Result, runs_of
+from emolight.files import write_json, write_table
 from emolight.run.controls import control_features, control_tables, score_controls
+from emolight.run.folder import read_json
 
 SUMMARY = "summary.json"
 WIDTH = 104
@@ -30,7 +30,7 @@ def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, con
     """Write the folder of a cross-validation or an ensemble: predictions, summary, tables, plots; ``about`` last."""
     summary = {**summarise(table), "controls": controls}
     write_predictions(folder / "predictions.csv", table)
-    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_json(folder / SUMMARY, summary)
     pooled = [
         {"metric": name, "value": one["value"], "low": one["by_speaker"][0], "high": one["by_speaker"][1]}
         for name, one in summary["pooled"].items()
@@ -43,19 +43,13 @@ def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, con
     title += f", mean of {len(seeds)} seeds" * (len(seeds) > 1)
     for name, figure in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
         save_figure(figure(table, title), folder / "plots" / f"{name}.png")
-    write_text(folder / CROSSVAL, json.dumps(about, indent=2) + "\n")
+    write_json(folder / CROSSVAL, about)
 
 
-def write_table(path: Path, rows: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically, with six decimals."""
-    with atomic_write(path) as part:
-        rows.to_csv(part, index=False, float_format="%.6f", lineterminator="\n")
-
-
-def write_found(path: str, rows: Sequence[dict[Any, Any]], figure: Figure, **about: Any) -> None:
+def write_found(path: Path, rows: Sequence[dict[Any, Any]], figure: Figure, **about: Any) -> None:
     """Write what a command found as ``path``.csv, .json (with what else it is ``about``) and .png, and say so."""
-    write_table(Path(f"{path}.csv"), pd.DataFrame(rows))
-    write_text(f"{path}.json", json.dumps({"rows": rows, **about}, indent=2) + "\n")
+    write_table(f"{path}.csv", pd.DataFrame(rows))
+    write_json(f"{path}.json", {"rows": rows, **about})
     save_figure(figure, f"{path}.png")
     print(f"{path}.csv\n{path}.json\n{path}.png")
 
@@ -66,8 +60,7 @@ def summary_of(result: Result, root: str | None = None) -> dict[str, Any]:
     It is read where it was written. Without its recordings, maybe at another ``root`` now, a run has no controls.
     """
     if result.kind != "run":
-        summary: dict[str, Any] = read_json(result.folder / SUMMARY, "The command that made it writes it again.")
-        return summary
+        return read_json(result.folder / SUMMARY, "The command that made it writes it again.")
     controls = []
     with contextlib.suppress(EmolightError):
         controls = control_scores((run.data(root=root) for run in runs_of(result).values()), result.subset)

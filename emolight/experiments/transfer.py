@@ -5,7 +5,6 @@ whole other corpus, as ``test --ckpt_path RUN --data.corpus OTHER`` does; a cell
 """
 
 import argparse
-import json
 import re
 from typing import Any
 
@@ -19,16 +18,16 @@ from emolight.data.datamodule import EVERY_CLIP, EmotionDataModule
 from emolight.data.protocols import make_split, protocols_of
 from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
-from emolight.errors import EmolightError, check_choice, trust
+from emolight.errors import CommandParser, EmolightError, check_choice, trust
 from emolight.evaluation.plots import matrix_figure
-from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, logs_of, parse
+from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, parse
 from emolight.experiments.jobs import run_all
 from emolight.experiments.processes import Task
 from emolight.experiments.results import runs_of
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run import cli
-from emolight.run.folder import Run
-from emolight.run.words import command_parser
+from emolight.run.folder import Run, logs_of
+from emolight.run.words import word_of
 
 Cells = dict[tuple[str, str], pd.DataFrame]
 """What was trained on and what was tested on, to the predictions."""
@@ -108,14 +107,13 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             tested, recipe = corpus_of(spec).name, data[spec, root][0]
             recipe = {**recipe, "data": {**recipe["data"], "emotions": data[place][1].classes}}
             suffix, tasks, scored = f"_{tested.replace(' ', '_')}", [], data_of(recipe, EVERY_CLIP)
+            given = {name: recipe["data"][name] for name in ("root", "task", "speakers", "label_map", "filter")}
+            words = [word_of(f"data.{name}", value) for name, value in given.items() if value]
             for run in runs:
-                words = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec]
-                given = {name: recipe["data"][name] for name in ("root", "task", "speakers", "label_map", "filter")}
-                said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
-                words += [f"--data.{name}={said[name]}" for name in given if given[name]]
                 if not _has_scored(run, suffix, scored):
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"
-                    tasks.append(Task(label, log, cli.main, (words,)))
+                    argv = ["test", "--ckpt_path", str(run.best), "--data.corpus", spec, *words]
+                    tasks.append(Task(label, log, cli.main, (argv,)))
             run_all(tasks, options.workers)
             parts = [run.predictions("test", suffix).assign(fold=0, seed=n) for n, run in enumerate(runs)]
             cells[name, tested] = pd.concat(parts, ignore_index=True)
@@ -155,7 +153,7 @@ def main(argv: list[str]) -> int:
         " or --train-on channel=speech --test-on channel=song), or from corpus to corpus (--train-on RAVDESS"
         " --test-on mine.csv). UAR in %% with 95 %% intervals by speaker. Unknown options go to `fit`."
     )
-    parser = command_parser("crossval transfer", about)
+    parser = CommandParser("crossval transfer", about)
     add_fit_options(parser)
     parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="default: all")
     parser.add_argument("--by", metavar="COLUMN", help="each value of it against each")
@@ -182,5 +180,5 @@ def main(argv: list[str]) -> int:
         grid.add_row(one, *(text.replace("\n", " ") for text in cells_of))
     Console(highlight=False, markup=False).print(grid)
     name = "corpora" if of_corpora else options.by or words[0][0]
-    write_found(str(logs_of(config) / options.name / f"transfer_{_slug(name)}"), [*rows.values()], figure)
+    write_found(logs_of(config) / options.name / f"transfer_{_slug(name)}", [*rows.values()], figure)
     return 0

@@ -13,11 +13,10 @@ from typing import Any
 import soundfile
 from matplotlib.figure import Figure
 
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.inference.prediction import Clip, Prediction
 from emolight.inference.recognizer import Recognizer, load
 from emolight.inference.timeline import timeline
-from emolight.run.words import command_parser
 
 MAX_SECONDS = 60
 MAX_BYTES = 20 * 2**20
@@ -68,7 +67,7 @@ def pictured(path: Path) -> Any:
 
 def main(argv: list[str]) -> int:
     """Serve the page until it is interrupted."""
-    parser = command_parser("demo", "Try a trained model with your own voice in the browser.")
+    parser = CommandParser("demo", "Try a trained model with your own voice in the browser.")
     parser.add_argument("model", type=Path, help="as for predict: a run folder, a checkpoint, ...")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind; default: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emolight import __version__
 from emolight.data.audio import Waveform
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.files import atomic_write, write_text
 from emolight.inference.onnx_network import FIELDS, SCORE, SPEAKERS, load_onnx, seal
 from emolight.inference.prediction import Contract
@@ -26,7 +26,6 @@ from emolight.models.loading import load_classifier
 from emolight.models.networks import Embedder, head_inputs
 from emolight.run.finish import CARD
 from emolight.run.folder import Run
-from emolight.run.words import command_parser
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}  # how far a probability may differ from PyTorch's in float32
 OPSET = 18  # what PyTorch's exporter writes without conversion, and ONNX Runtime reads since 1.14
@@ -230,7 +229,7 @@ def synthetic_batches(contract: Contract) -> Iterator[Waveform]:
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("export", "Export a checkpoint as ONNX: waveform in, calibrated probabilities out.")
+    parser = CommandParser("export", "Export a checkpoint as ONNX: waveform in, calibrated probabilities out.")
     parser.add_argument("checkpoint", type=Path, metavar="RUN", help="a run folder or a checkpoint (.ckpt)")
     parser.add_argument("--output", type=Path, default=Path("model.onnx"), help="default: %(default)s")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="instead a folder for a model hub, with a card")

@@ -12,14 +12,13 @@ from typing import Any
 
 from emolight.data.audio import AudioError
 from emolight.data.corpus import READ
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.files import write_text
 from emolight.inference.live import Microphone, listen
 from emolight.inference.predict_writers import FORMATS, Result, print_result, shown, write_table
 from emolight.inference.prediction import Clip
 from emolight.inference.recognizer import KINDS, Recognizer, load
 from emolight.inference.recordings import CONVERT, STDIN, count_suffixes, find_recordings
-from emolight.run.words import command_parser
 
 BATCH_BYTES = 2**24  # of sound files that are decoded together, the last one aside: an hour of speech takes no less
 
@@ -69,7 +68,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
         "Predict the emotion of recordings with a trained model. A recording that is clearly longer than those of the"
         " training is judged by windows."
     )
-    parser = command_parser("predict", about)
+    parser = CommandParser("predict", about)
     add = parser.add_argument
     add("model", type=Path, help="a run, a checkpoint (.ckpt), an exported model, a cross-validation or an ensemble")
     add("paths", nargs="*", metavar="PATH", help="sound files, folders, globs; - is a WAV on standard input")

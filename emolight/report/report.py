@@ -14,7 +14,7 @@ from emolight import __version__
 from emolight.data.corpus import Corpus
 from emolight.data.selection import corpora_of
 from emolight.data.splits import BEST_EPOCH, LAST_EPOCH, SCORED
-from emolight.errors import EmolightError
+from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation import plots
 from emolight.evaluation.predictions import class_names, group_columns
 from emolight.evaluation.statistics import few_speakers
@@ -25,7 +25,6 @@ from emolight.files import write_text
 from emolight.report import clips
 from emolight.report.pages import environment, picture
 from emolight.run.folder import Run
-from emolight.run.words import command_parser
 
 SHOWN = 12
 """Of more names than these a sentence or a cell gives the first ones."""
@@ -126,7 +125,7 @@ def page(result: Result, root: str | None = None, most: int = 12, each: int = 2,
 def main(argv: list[str]) -> int:
     """Run the command."""
     about = "Write one page on a run, a cross-validation or an ensemble, to read and to hear offline."
-    parser = command_parser("report", about)
+    parser = CommandParser("report", about)
     parser.add_argument("folder", type=Path, metavar="RUN_OR_CROSSVAL", help="its folder, or a checkpoint in it")
     about = "the surest wrong ones; default: %(default)s"
     parser.add_argument("--clips", type=NonNegativeInt, default=12, metavar="N", help=about)

@@ -64,6 +64,7 @@ def main(
     # This one tells that another process of the group has died.
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", f".*({'|'.join(SILENT)}).*")
+    argv = with_own_classes(named_modes(with_recipes(argv)))  # so it is noted, and a requeued job knows its run by it
     EmolightCLI.command, EmolightCLI.pictures = argv[0], pictures
     plain = {"exit_on_error": False}
     with _process_of(argv):
@@ -78,7 +79,7 @@ def main(
                 trainer_defaults={**DEFAULTS, "callbacks": list(callbacks)},
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=insert_run(with_own_classes(named_modes(with_recipes(argv)))),
+                args=insert_run(argv),
             )
         except EmolightError:
             _remove_unused(os.environ.get(CLAIMED))

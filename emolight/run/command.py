@@ -28,7 +28,7 @@ from emolight.errors import EmolightError, nearest
 from emolight.files import expand, remove_left_overs, write_text
 from emolight.models.checkpoint import read_checkpoint
 from emolight.run.finish import finish, print_start
-from emolight.run.folder import CLAIMED, CONFIG, LOGS, SPLIT, Run
+from emolight.run.folder import CLAIMED, CONFIG, SPLIT, Run, logs_of
 from emolight.run.options import add_enrolment, check_enrolment, contradictions
 from emolight.run.parser import check_groups, option_error
 from emolight.run.precision import fast_precision
@@ -175,10 +175,9 @@ class EmolightCLI(LightningCLI):
             trainer: pl.Trainer = super().instantiate_trainer(**{**options, "logger": False, "plugins": plugins})
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             fix = "Take what is there: --trainer.accelerator auto --trainer.devices auto --trainer.strategy auto"
-            reason = " ".join(str(error).split())[:200]
             asked = {str(config.trainer[name]) for name in ("accelerator", "devices", "strategy", "num_nodes")}
             fix = fix if asked - {"auto", "cpu", "1"} else "Change that option of the trainer."
-            raise EmolightError(f"The trainer cannot be made: {reason}", fix) from None
+            raise EmolightError(f"The trainer cannot be made: {str(error)[:200]}", fix) from None
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
             problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
             raise EmolightError(problem, "Leave it out: one process uses them all.")
@@ -195,7 +194,7 @@ class EmolightCLI(LightningCLI):
 
     def _take_folder(self, config: Any, first: bool) -> None:
         """Claim the run folder and write its configuration; other processes of the group learn where it is."""
-        logs = expand(config.trainer.default_root_dir or ".") / LOGS
+        logs = logs_of(config)
         if config.ckpt_path is None:
             here = Run.claim(logs, config.name).folder if first else Path(os.environ.get(CLAIMED, logs / config.name))
             self.run.folder = here
@@ -239,8 +238,8 @@ class EmolightCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             if self.trainer.is_global_zero and not dry:
-                about = self.datamodule, self.model, subcommand, self.own.ckpt_path
-                finish(self.run, self.recorder, *about, pictures=self.pictures)
+                checkpoint = self.own.ckpt_path or ""
+                finish(self.recorder, self.datamodule, self.model, subcommand, checkpoint, self.pictures)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1.
             if self.trainer.interrupted and error.code == 1:

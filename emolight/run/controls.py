@@ -140,6 +140,5 @@ def score_controls(tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     found = []
     for name, table in tables.items():
         (low, high), values = bootstrap(table)["uar"], scores(table)
-        metrics = {metric: float(values[metric]) for metric in METRICS}
-        found.append({"name": name, **metrics, "uar_low": low, "uar_high": high})
+        found.append({"name": name, **{one: values[one] for one in METRICS}, "uar_low": low, "uar_high": high})
     return found

@@ -20,13 +20,15 @@ from emolight.data.splits import ALL_TEST, SUBSETS
 from emolight.errors import EmolightError, counted
 from emolight.evaluation.predictions import class_names, scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
-from emolight.files import write_text
+from emolight.files import write_table, write_text
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.controls import control_tables, score_controls
 from emolight.run.folder import CONFIG, SPLIT, Run
 from emolight.run.recorder import Recorder
 
 CARD = "MODEL_CARD.md"
+FEW = 1000
+"""Clips of a corpus for which ``fit`` shows the controls, too."""
 
 
 def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: EmotionDataModule) -> None:
@@ -55,20 +57,11 @@ def print_start(run: Run, trainer: pl.Trainer, model: EmotionClassifier, data: E
         print(f"{name + ':':<8}{text}", flush=True)
 
 
-FEW = 1000
-"""Clips of a corpus for which ``fit`` shows the controls, too."""
-
-
 def finish(
-    run: Run,
-    recorder: Recorder,
-    data: EmotionDataModule,
-    model: EmotionClassifier,
-    command: str,
-    checkpoint: str | None,
-    pictures: bool = True,
+    recorder: Recorder, data: EmotionDataModule, model: EmotionClassifier, command: str, checkpoint: str, pictures: bool
 ) -> None:
     """Write what belongs to the predictions that count, and say what came out; EmolightError where there are none."""
+    run = recorder.run
     # Lightning's loggers leave an empty one; config.yaml holds the parameters.
     (run.folder / "hparams.yaml").unlink(missing_ok=True)
     subset, table = "test" if command == "test" else "val", recorder.best.table
@@ -81,21 +74,19 @@ def finish(
         meaning = independence(data, scored, model.training_facts, subset)
         tested = run.split.clips("test") if (run.folder / SPLIT).is_file() else []
         if of_test := set(tested) & set(table["clip_id"]):
-            run.count_test(checkpoint or "", len(of_test))
+            run.count_test(checkpoint, len(of_test))
     note = f"{data.corpus_name}, {data.split.label} ({meaning})"
     if pictures:
         recorder.draw(subset, note)
     few = len(data.clips) <= FEW and run.config["trainer"].get("limit_train_batches") is None
     whole = len(table) == len(data.subset(subset))
     part = "" if whole else f"only {len(table)} of {len(data.subset(subset))} {SUBSETS[subset]} clips were scored"
-    with contextlib.suppress(EmolightError):  # where the split cannot train them
-        wanted = pictures and whole and (subset == "test" or (command == "fit" and few))
-        controls = score_controls(control_tables(data, subset)) if wanted else []
-        for control in controls:
-            grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
-        if controls:
-            text = pd.DataFrame(controls).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-            write_text(run.folder / f"controls_{subset}{recorder.suffix}.csv", text)
+    if pictures and whole and (subset == "test" or (command == "fit" and few)):
+        with contextlib.suppress(EmolightError):  # where the split cannot train them
+            controls = score_controls(control_tables(data, subset))
+            for control in controls:
+                grid.add_row(f"UAR of the control: {control['name']}", f"{control['uar']:.2%}")
+            write_table(run.folder / f"controls_{subset}{recorder.suffix}.csv", pd.DataFrame(controls))
     if not recorder.suffix and command != "validate" and (run.folder / CONFIG).is_file():
         write_model_card(run)
     console, times = Console(highlight=False, soft_wrap=True), run.openings

@@ -22,7 +22,7 @@ from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import EmolightError, refusals
 from emolight.evaluation.predictions import read_predictions, scores
-from emolight.files import expand, write_text
+from emolight.files import expand, write_json, write_text
 
 LOGS = Path("lightning_logs")
 CONFIG, SPLIT, ENVIRONMENT, TESTED = "config.yaml", "split.csv", "environment.json", "test_scorings.csv"
@@ -105,18 +105,12 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """What the run was made with, and what it found; empty when it was stopped before it could tell."""
         path = self.folder / ENVIRONMENT
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
-            raise EmolightError(f"{path} is damaged.", "Restore it, or train again.")
-        return found
+        return read_json(path, "Restore it, or train again.") if path.exists() else {}
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``environment.json``."""
         self.__dict__["environment"] = {**self.environment, **facts}
-        write_text(self.folder / ENVIRONMENT, json.dumps(self.environment, indent=2) + "\n")
+        write_json(self.folder / ENVIRONMENT, self.environment)
 
     @property
     def finished(self) -> bool:
@@ -215,13 +209,37 @@ class Run:
         return self.openings
 
 
+def logs_of(config: Any) -> Path:
+    """The ``lightning_logs`` folder of a complete configuration."""
+    return expand(config["trainer"]["default_root_dir"] or ".") / LOGS
+
+
+def run_name(folder: Path) -> str:
+    """The ``--name`` of runs that lie in ``folder``, somewhere below a ``lightning_logs``."""
+    logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
+    return folder.relative_to(logs).as_posix()
+
+
+def read_json(path: Path, fix: str = "Restore it, or make it again.") -> dict[str, Any]:
+    """Content of a JSON file; EmolightError where it is missing or damaged."""
+    with refusals(f"{path} cannot be read", fix):
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise EmolightError(f"{path} is damaged.", fix)
+    return found
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A complete configuration; EmolightError where it is damaged, or is not complete."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EmolightError(f"{path} is not valid YAML: {reason}", "Mend it; only plain YAML is read.") from None
+        problem = f"{path} is not valid YAML: {str(error)[:200]}"
+        raise EmolightError(problem, "Mend it; only plain YAML is read.") from None
     groups = config if isinstance(config, dict) else {}
     if missing := [name for name in ("data", "model", "trainer") if not isinstance(groups.get(name), dict)]:
         problem = f"{path} is not the configuration of a run: no {', '.join(missing)}."

@@ -20,7 +20,7 @@ from emolight.models.speakers import KINDS
 from emolight.run.environment import slurm_job
 from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.precision import BFLOAT16
-from emolight.run.words import CONFIG_OPTIONS, take
+from emolight.run.words import CONFIG_OPTIONS, take, word_of
 
 FIXED = ("task", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
 """Data settings that say which clips a checkpoint was trained and is scored on."""
@@ -37,8 +37,6 @@ TRAINER = (
 """Trainer settings that a resumed run takes over; what could name folders and classes is not among them."""
 CALLBACKS = ("EarlyStopping", "LearningRateMonitor", "StochasticWeightAveraging", "EMAWeightAveraging", "Timer")
 """Lightning's callbacks that a resumed run takes over: none of them writes a file or imports anything."""
-
-
 STATE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 """What a run goes on from, beside the weights."""
 
@@ -85,10 +83,9 @@ def insert_run(argv: list[str]) -> list[str]:
         kept = {name: trainer[name] for name in TRAINER if name in trainer and isinstance(trainer[name], plain)}
         if not take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]:
             kept |= _callbacks(run)
-        for name, value in kept.items():
-            words.append(f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}")
+        words += [word_of(f"trainer.{name}", value) for name, value in kept.items()]
     else:
-        words.append(f"--data.emotions={json.dumps(read_checkpoint(path)['hyper_parameters']['classes'])}")
+        words.append(word_of("data.emotions", read_checkpoint(path)["hyper_parameters"]["classes"]))
         if run.config["trainer"].get("precision") == BFLOAT16:  # else the predictions would be a little different
             words.append(f"--trainer.precision={BFLOAT16}")
     # Data and model of the run, as text that the parser takes for a configuration. Of another corpus only what the

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from emolight.data.corpora import module_of
-from emolight.errors import IMPORTS, EmolightError, nearest, trust, untrusted
+from emolight.errors import IMPORTS, EmolightError, nearest, trust, trusted, untrusted
 from emolight.models import classical, encoder, features  # noqa: F401  whose networks are known by name
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
@@ -74,8 +74,12 @@ RARE = ("splits_dir", "split_seed", "num_workers", "on_bad_clip", "weight_decay"
 def typed_modules(argv: Sequence[str]) -> list[str]:
     """The modules of classes that are typed on the command line, which trusts them."""
     pairs = pairwise(word for words in argv for word in words.split("=", 1))
-    found = [module_of(value) for option, value in pairs if TYPED.fullmatch(option)]
-    return [name for name in found if name and not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
+    return _foreign(module_of(value) for option, value in pairs if TYPED.fullmatch(option))
+
+
+def _foreign(modules: Iterable[str]) -> list[str]:
+    """Those of some modules that :data:`TRUSTED` does not cover."""
+    return [name for name in modules if name and not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
 
 
 def limit_imports(argv: Sequence[str]) -> None:
@@ -85,12 +89,10 @@ def limit_imports(argv: Sequence[str]) -> None:
     stranger's. The variable holds all of them afterwards, for models and corpora.
     """
     trust(typed_modules(argv))
-    given = os.environ[IMPORTS]
-    asked = [name.strip() for name in given.split(",") if name.strip()]
-    asked = [name for name in asked if not f"{name}.".startswith(tuple(f"{one}." for one in TRUSTED))]
+    asked = _foreign(trusted())
     if asked and str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    os.environ[IMPORTS] = ",".join(dict.fromkeys(asked))
+    os.environ[IMPORTS] = ",".join(asked)
     try:
         set_parsing_settings(
             import_path_denylist=["*", *_ALLOWED],  # what an earlier call allowed would stay so
@@ -100,7 +102,8 @@ def limit_imports(argv: Sequence[str]) -> None:
         )
         _ALLOWED.update(asked)
     except ValueError:
-        raise EmolightError(f"{IMPORTS} is '{given}'; it names modules.", f"For example: {IMPORTS}=my_code") from None
+        problem = f"{IMPORTS} is '{os.environ[IMPORTS]}'; it names modules."
+        raise EmolightError(problem, f"For example: {IMPORTS}=my_code") from None
 
 
 def named_modes(argv: Sequence[str]) -> list[str]:
@@ -183,13 +186,11 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
 
     option = said(r'Parser key "([^"]+)"|--([\w.]+)\.help:') or "an option"
     if name := said(r"does not accept option '([^']+)'|unrecognized arguments: -*([^\s=]+)"):
-        if Path(name).suffix in (".yaml", ".yml"):
+        if Path(name).suffix in (".yaml", ".yml") or name in names("configs"):
             return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
         options = [action.dest for action in parser._actions if action.option_strings]
         if name in options:
             return EmolightError(f"'{name}' stands without dashes.", f"Options begin with dashes: --{name}")
-        if name in names("configs"):
-            return EmolightError(f"'{name}' stands alone.", f"A configuration is given as: --config {name}")
         if not parser.prog.endswith("fit") and Path(name).exists():
             return EmolightError(f"'{name}' stands alone.", f"A run is given as: --ckpt_path {name}")
         hint = meant(name, options)

@@ -12,13 +12,10 @@ AMPERE = (8, 0)
 
 
 def fast_precision(accelerator: object) -> str:
-    """``trainer.precision`` where none is given: mixed bfloat16 on devices with units for it, else float32.
+    """``trainer.precision`` for a ``trainer.accelerator``: mixed bfloat16 on devices with units for it, else float32.
 
     Units for it have CUDA devices since Ampere, and CPUs with AMX or AVX-512-BF16. All others, Apple's GPUs among
     them, take float32.
-
-    Args:
-        accelerator: ``trainer.accelerator``, such as ``auto`` or ``cpu``.
     """
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return FLOAT32

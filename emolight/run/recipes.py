@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from emolight.errors import CommandParser
 from emolight.files import write_text
-from emolight.run.words import command_parser, shipped
+from emolight.run.words import shipped
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
     about = "List the recipes and sweeps that `--config NAME` finds, or copy them to a folder, to edit them."
-    parser = command_parser("recipes", about)
+    parser = CommandParser("recipes", about)
     about = "copy them here; files that are there stay as they are"
     parser.add_argument("folder", nargs="?", metavar="DIR", help=about)
     folder = parser.parse_args(argv).folder
@@ -21,8 +22,9 @@ def main(argv: list[str]) -> int:
                 print(f"{name:<38}{text.partition(chr(10))[0].lstrip('# ')}")
                 continue
             copy = Path(folder).expanduser() / name
-            kept = copy.exists()
-            if not kept:
-                write_text(copy, text)
-            print(f"{copy}{' is there and stays as it is' if kept else ''}")
+            if copy.exists():
+                print(f"{copy} is there and stays as it is")
+                continue
+            write_text(copy, text)
+            print(copy)
     return 0

@@ -1,7 +1,6 @@
 """What a run keeps while it trains: tables and checkpoints of its best model, its state, its curves."""
 
 import contextlib
-import json
 import shlex
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from emolight.evaluation.calibration import calibrate
 from emolight.evaluation.plots import confusion_figure, curves_figure, recall_figure, speaker_figure
 from emolight.evaluation.predictions import predictions_table, scores, write_predictions
 from emolight.evaluation.style import save_figure
-from emolight.files import write_text
+from emolight.files import write_json
 from emolight.models.checkpoint import CheckpointFiles, read_checkpoint, save_checkpoint, weights_only_state
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import classifier_of
@@ -168,8 +167,7 @@ class Recorder(pl.Callback):
         assert self.best.table is not None
         write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
-            path = self.run.folder / f"metrics_{subset}{self.suffix}.json"
-            write_text(path, json.dumps(scores(self.best.table), indent=2) + "\n")
+            write_json(self.run.folder / f"metrics_{subset}{self.suffix}.json", scores(self.best.table))
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""

@@ -1,9 +1,10 @@
 """The words of a command line: parsed, replaced, taken out, and what people mean by a mistyped one."""
 
-import argparse
 import difflib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from emolight.errors import EmolightError, nearest
 
@@ -25,9 +26,9 @@ MEANT = {
 """What people type for an option of ``fit``."""
 
 
-def command_parser(command: str, about: str) -> argparse.ArgumentParser:
-    """The parser of a command of its own; options are written out."""
-    return argparse.ArgumentParser(prog=f"python -m emolight {command}", description=about, allow_abbrev=False)
+def word_of(name: str, value: Any) -> str:
+    """``--NAME=VALUE`` as the parser of ``fit`` reads it: a text as it is, any other plain value as JSON."""
+    return f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def meant(option: str, valid: Iterable[str]) -> str:
@@ -84,8 +85,7 @@ def names(kind: str) -> list[str]:
 def with_recipes(argv: Sequence[str], sweep: bool = False) -> list[str]:
     """``argv`` with ``--config mfcc`` as the path of ``mfcc.yaml``; the first of ``sweep`` and ``--nested`` are sweeps.
 
-    Raises:
-        EmolightError: a name that nothing has; a missing path is left to the parser.
+    EmolightError for a name that nothing has; a missing path is left to the parser.
     """
     kinds = ["sweeps"] if sweep else []
 

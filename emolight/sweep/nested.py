@@ -8,9 +8,8 @@ import pandas as pd
 
 from emolight.errors import EmolightError
 from emolight.experiments import crossval
-from emolight.experiments.results import read_json
-from emolight.files import write_text
-from emolight.run.folder import LOGS
+from emolight.files import write_json, write_text
+from emolight.run.folder import read_json, run_name
 
 CHOSEN = "chosen.json"
 """In the folder of a fold's search: the sweep, the winning trial, its value and its settings."""
@@ -24,23 +23,15 @@ def main(argv: list[str]) -> int:
 def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
     """Options of ``fit``: those of the best trial of a sweep on the validation speakers of one fold.
 
-    It is made once, and then read from the folder of the search. ``tables/chosen.csv`` holds those of all folds.
-
-    Args:
-        path: of the sweep, whose ``config`` and ``folds`` do not count.
-        folder: of the cross-validation.
-        workers: trials at a time.
-        fold: whose validation speakers choose.
-
-    Raises:
-        EmolightError: a sweep of several objectives, or another one than the fold was searched by; or it found nothing.
+    ``path`` is that of the sweep, whose ``config`` and ``folds`` do not count, and ``folder`` the cross-validation's. A
+    fold is searched once, and then read from the folder of its search; ``tables/chosen.csv`` holds what all folds
+    chose. EmolightError for several objectives, for another sweep than the fold was searched by, or for no result.
     """
     from emolight.sweep.space import read_sweep, words_of
     from emolight.sweep.sweep import search
 
     place = folder / f"search_fold_{fold}"
-    name = place.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name)).as_posix()
-    sweep = read_sweep(path, name=name, config=[str(folder / crossval.BASE)], folds=[fold])
+    sweep = read_sweep(path, name=run_name(place), config=[str(folder / crossval.BASE)], folds=[fold])
     if len(sweep.objectives) > 1:
         problem = f"The sweep {path} has the objectives {', '.join(sweep.objectives)}."
         raise EmolightError(problem, "Within a fold one of them chooses: name one.")
@@ -56,7 +47,7 @@ def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
         best, (metric,) = study.best_trial, sweep.objectives  # three trials that fail have stopped it
         made = {"sweep": definition, "fold": fold, "trial": best.number, metric: best.value}
         made["settings"] = sweep.settings(best.params)
-        write_text(place / CHOSEN, json.dumps(made, indent=2) + "\n")
+        write_json(place / CHOSEN, made)
     rows = [read_json(path) for path in folder.glob(f"search_fold_*/{CHOSEN}")]
     table = pd.DataFrame([{**row, **row["settings"]} for row in rows]).drop(columns=["sweep", "settings"])
     text = table.sort_values("fold").to_csv(index=False, lineterminator="\n")

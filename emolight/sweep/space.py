@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from emolight.data.corpora import module_of
 from emolight.errors import EmolightError, check_choice, nearest, trusted_module
 from emolight.files import expand
+from emolight.run.words import word_of
 
 Value = None | bool | int | float | str
 FIXED = re.compile(
@@ -125,7 +125,7 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         if isinstance(value, str) and module_of(value):
             trusted_module(name, value)
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+    return [word_of(name, value) for name, value in settings.items()]
 
 
 def read_sweep(path: Path, **changed: Any) -> Sweep:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from emolight.errors import EmolightError
-from emolight.run.words import command_parser
+from emolight.errors import CommandParser, EmolightError
 from emolight.sweep.space import Sweep, read_sweep
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
         os.environ.pop(name, None)
     command = argv[0] if argv and argv[0] in ABOUT else ""
     about = f"{ABOUT[command]} Unknown options, and every --config after the first, go to `fit`."
-    parser = command_parser(f"sweep {command}".rstrip(), about)
+    parser = CommandParser(f"sweep {command}".rstrip(), about)
     add = parser.add_argument
     add("--config", action="append", required=True, metavar="FILE", help="such as sweeps/features.yaml")
     add("--name", help="of the study, and folder under lightning_logs; default: the sweep's")
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> None:
-    changed = {key: getattr(options, key) for key in ("name", "trials", "timeout") if getattr(options, key) is not None}
+    changed = {key: value for key in ("name", "trials", "timeout") if (value := getattr(options, key)) is not None}
     search(read_sweep(Path(options.config[0]), **changed), words, options.workers, options.storage, options.ray)
 
 
@@ -68,12 +67,8 @@ def search(
 ) -> optuna.Study | None:
     """Run what is missing of a sweep and write its page; returns the study, or None when its time was over before.
 
-    Args:
-        sweep: what is searched.
-        words: options of ``fit`` for every trial.
-        workers: trials at a time.
-        storage: URL of the database; default: SQLite beside the runs.
-        ray: address of the cluster for the workers; default: this machine.
+    ``words`` are options of ``fit`` for every trial, ``storage`` is the URL of the database, by default SQLite beside
+    the runs, and ``ray`` the address of the cluster for the workers, by default this machine.
     """
     from emolight.sweep.page import write_sweep
     from emolight.sweep.storage import database_errors, open_storage, sqlite_url

@@ -20,11 +20,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError, check_choice
-from emolight.experiments.crossval import PLACES, all_folds, logs_of
+from emolight.experiments.crossval import PLACES, all_folds
 from emolight.experiments.jobs import fitted
 from emolight.experiments.processes import Task, run_processes
 from emolight.run import cli
-from emolight.run.folder import Run
+from emolight.run.folder import Run, logs_of
 from emolight.run.recorder import Recorder
 from emolight.sweep.space import Sweep, check_free, words_of
 

@@ -92,8 +92,7 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
         ray.init(address=address, logging_level="FATAL", log_to_driver=False)
     except Exception as error:  # of many kinds, by what is wrong
         fix = "Start it with `ray start --head`, and give the address that it prints, or `auto` on its machines."
-        told = " ".join(str(error).split())[:200]
-        raise EmolightError(f"The Ray cluster '{address}' cannot be joined: {told}", fix) from None
+        raise EmolightError(f"The Ray cluster '{address}' cannot be joined: {str(error)[:200]}", fix) from None
     refs: list[Any] = []
     deadline = time.monotonic() + (plan.sweep.timeout or float("inf"))
     try:
@@ -115,8 +114,7 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
             watch()
         return not refs
     except ray.exceptions.RayError as error:
-        told = " ".join(str(error).split())[-300:]
-        raise EmolightError(f"A worker on Ray ended: {told}", "The same command goes on.") from None
+        raise EmolightError(f"A worker on Ray ended: {str(error)[-300:]}", "The same command goes on.") from None
     finally:
         for ref in refs:
             ray.cancel(ref)

@@ -288,7 +288,7 @@ def test_a_requeued_slurm_job_goes_on(corpus: Path, here: Path, monkeypatch: pyt
     scontrol.write_text(f'#!/bin/sh\necho "$@" > {here}/asked\n')
     scontrol.chmod(0o755)
     (here / "place.yaml").write_text(f"trainer: {{default_root_dir: {here / 'runs'}}}\n")
-    where = ["--config", "place.yaml"]
+    where = ["--config", "place.yaml", "--model.features.mode", "mfcc"]  # a word that the parser is given as another
     slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
     process = start(corpus, here, here / "runs", where, **slurm)
     process.send_signal(signal.SIGUSR1)
