@@ -134,7 +134,7 @@ def load_encoder(path: str, revision: str | None) -> Loaded:
         digest.update(key.encode() + value.contiguous().numpy().tobytes())
     card = ""
     with suppress(OSError):  # there is none, or no way to it
-        card = Path(cached_file(place, "README.md", revision=revision)).read_text(encoding="utf-8", errors="replace")
+        card = Path(cached_file(place, "README.md", revision=revision) or "").read_text("utf-8", "replace")
     licence = re.search(r"^license:\s*(\S+)", card[:4000], re.M)
     found = {
         "revision": getattr(config, "_commit_hash", None) or revision,

@@ -125,7 +125,7 @@ class Embedder(Network):
 class ForeignNetwork(Network):
     """A plain ``nn.Module`` in the place of a network; ``make`` is its class, or ``functools.partial`` of it.
 
-    EmolightError where it is another function: a checkpoint could not make the same again.
+    EmolightError where it is a function: a checkpoint could not make the same again.
     """
 
     hidden = True

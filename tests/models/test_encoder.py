@@ -1,5 +1,6 @@
 """Speech encoders: their inputs, masks, heads, checkpoints; on two-layer encoders made here."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_whisper_gets_what_its_own_extractor_makes(whisper: Path, seconds: float
     theirs = extractor(wave, sampling_rate=RATE, padding=False, return_tensors="np").input_features[0]
     assert frames.item() == theirs.shape[1]
     assert np.abs(ours[0, :, : theirs.shape[1]].numpy() - theirs).max() < 1e-4
+
+
+def test_the_licence_is_that_of_the_card(whisper: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whisper, tmp_path / "copy"))
+    assert load_encoder(str(folder), None)[2]["licence"].startswith("unknown")
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n")
+    assert load_encoder(str(folder), None)[2]["licence"] == "apache-2.0"
 
 
 def test_wav2vec_gets_what_its_own_extractor_makes(tmp_path: Path) -> None:
