@@ -133,8 +133,8 @@ def cross_validate(
         about = f"{data.corpus_name}, task {data.task_name}: {len(data.clips)} clips, {speakers} speakers"
         runs_there = f"{counted(len(tasks), 'run')} in {folder}, {len(tasks) - len(missing)} of them finished"
         print(f"{about}; {runs_there}", flush=True)
-        devices = config["trainer"]["devices"]
-        run_all(missing, workers, devices if isinstance(devices, int) and devices > 1 else 1)
+        devices = str(config["trainer"]["devices"])  # typed, they are a text
+        run_all(missing, workers, int(devices) if devices.isdecimal() else 1)
         runs = {key: run for key, task in tasks.items() if (run := finished_run(task.log.parent, tested))}
         _write(folder, data, runs, every, config["data"]["root"], WITHIN if chosen else "")
     return read_result(folder)

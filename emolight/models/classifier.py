@@ -309,8 +309,10 @@ class EmotionClassifier(pl.LightningModule):
         return {"index": batch["index"], "probabilities": logits.softmax(dim=1)}
 
     def on_validation_epoch_start(self) -> None:
-        """Forget an evaluation that broke off."""
+        """Forget an evaluation that broke off; all processes score with the buffers that a checkpoint would have."""
         self.val_scores.reset()
+        for buffer in filter(torch.is_floating_point, self.network.buffers()) if self.trainer.world_size > 1 else ():
+            torch.distributed.broadcast(buffer, 0)  # between two steps of accumulated gradients DDP does not
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, gather the predictions, and in a fit the temperature; refuse a loss that is not finite."""

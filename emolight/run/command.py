@@ -21,7 +21,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError, nearest
@@ -181,6 +181,9 @@ class EmolightCLI(LightningCLI):
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > 2 * (cores := os.cpu_count() or 1):
             problem = f"trainer.devices is {trainer.num_devices}, each a process, but there are {cores} cores."
             raise EmolightError(problem, "Leave it out: one process uses them all.")
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            problem = f"trainer.strategy is {config.trainer.strategy}: what its processes find would end with them."
+            raise EmolightError(problem, "Take --trainer.strategy ddp, or one device.")
         scripted = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.num_devices > 1
         if scripted and (own_class := re.search(r"__main__\.\w+", str(config))):
             problem = f"{own_class[0]} is a class of your script, which the other processes do not run."

@@ -118,6 +118,10 @@ def _check_resumable(path: Path) -> None:
     if missing := [name for name in STATE if name not in checkpoint]:
         problem = f"{path} holds no training to go on with: no {', '.join(missing)}."
         raise EmolightError(problem, "Give the run folder, or its checkpoints/last.ckpt.")
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    if epochs["ready"] != epochs["processed"]:  # of a callback: the epoch's other batches would not come again
+        problem = f"{path} is of the middle of an epoch."
+        raise EmolightError(problem, "Give the run folder, or its checkpoints/last.ckpt.")
     classifier_of(checkpoint, path)
 
 

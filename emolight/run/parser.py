@@ -11,8 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -40,6 +42,7 @@ EXPECTED = {
 PRECISION = {"fp16": "16-mixed", "float16": "16-mixed", "half": "16-mixed", "fp32": "32-true", "float32": "32-true"}
 TRUSTED = ["emolight", "lightning", "torch.nn"]
 _ALLOWED: set[str] = set()
+register_type(torch.device)  # an argument of callbacks, for config.yaml
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, one: dumper.represent_data(one.value))  # in config.yaml
 TYPED = re.compile(r"--(?:model\.(?:features|network|augment\+?)|data\.corpus|trainer\.(?:logger|callbacks)\+?)")
 """Options that name a class: on the command line it is the user's own word."""

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging, Timer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.plugins import MixedPrecision
 
 from emolight.data.datamodule import EmotionDataModule
@@ -81,10 +82,7 @@ class Recorder(pl.Callback):
             print(f"note:   {note}", flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a training that would not be validated, or stop before that, or go on with another schedule."""
-        if not sum(map(int, trainer.num_val_batches)):
-            problem = "There are no val batches: there would be no result."
-            raise EmolightError(problem, "Raise trainer.limit_val_batches.")
+        """Refuse a training that would stop before its first validation, or go on with another schedule."""
         for config in trainer.lr_scheduler_configs:  # as a checkpoint left it
             begun = getattr(config.scheduler, "total_steps", None)
             now = max(int(getattr(pl_module, "steps", begun or 1)), 1)  # before a callback that adds epochs
@@ -92,11 +90,17 @@ class Recorder(pl.Callback):
                 problem = f"The run was begun for {begun} steps, and with these options it would have {now}."
                 fix = "Resume it with the clips, the data.batch_size and as many trainer.devices as it had."
                 raise EmolightError(problem, fix)
+        swa, callbacks = StochasticWeightAveraging, trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(one, swa) for one in callbacks) and not swa.pl_module_contains_batch_norm(pl_module):
+            problem = "StochasticWeightAveraging averages a network without batch norm after the last validation."
+            raise EmolightError(problem, "It would be in no result; take EMAWeightAveraging, which is validated.")
         first = int(min(trainer.val_check_batch or np.inf, trainer.num_training_batches))
         first = -(-first // trainer.accumulate_grad_batches) * (trainer.check_val_every_n_epoch or 1)
         if 0 <= trainer.max_steps < first:
             problem = f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps."
             raise EmolightError(problem, "Raise it, or lower trainer.val_check_interval.")
+        # A run that was stopped early stays so: each resume would train another epoch, which then counts.
+        trainer.should_stop |= any(one.stopped_epoch for one in trainer.early_stopping_callbacks)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide whether this validation is the one that counts."""
@@ -124,6 +128,16 @@ class Recorder(pl.Callback):
             if self.checkpoints and self.best.table is not None:
                 with contextlib.suppress(EmolightError):  # of a network that has no embedding
                     self._add_ood(trainer, pl_module)
+            callbacks, loop = trainer.callbacks, trainer.fit_loop  # type: ignore[attr-defined]
+            timers = [one.time_remaining() for one in callbacks if isinstance(one, Timer)]
+            timed = any(left is not None and left <= 0 for left in timers)
+            if timed or any(one.stopped_epoch for one in trainer.early_stopping_callbacks):
+                why = "the time of trainer.max_time or Timer is over" if timed else "EarlyStopping has ended it"
+                progress: Any = loop.epoch_progress.current
+                whole = loop.epoch_loop.batch_progress.is_last_batch
+                cut = "" if whole else ", in the middle of the last one, whose rest a resumed run leaves out"
+                epochs = f"{progress.processed} of {trainer.max_epochs} epochs"
+                print(f"note:   trained for {epochs}: {why}{cut}", flush=True)
             found = {"best_epoch": self.best.epoch + 1, "best_metrics": self.best.metrics}
             self.run.note(seconds=round(self._seconds, 1), finished=self.best.table is not None, **found)
 
@@ -206,6 +220,12 @@ class LastCheckpoint(Checkpoint):
         """Make sure that a run can be resumed which is stopped in its first epoch."""
         if trainer.global_step == 0:
             trainer.save_checkpoint(self.run.last)
+        # Under max_steps Lightning would pass through the epoch before once more, without a batch.
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        if progress.ready == progress.processed:
+            progress.completed = progress.processed
+            _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
+            trainer.fit_loop.reset_restart_stage()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save."""

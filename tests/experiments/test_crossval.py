@@ -281,6 +281,18 @@ def test_a_class_that_is_typed_is_trusted_by_every_fold(
     assert os.environ["EMOLIGHT_IMPORTS"] == "own_mel"
 
 
+def test_each_worker_has_as_many_devices_as_are_typed(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_: object, workers: int, devices: int) -> None:
+        raise EmolightError(f"{workers} workers with {devices} devices")
+
+    monkeypatch.setattr("emolight.experiments.crossval.run_all", look)
+    words = ["--workers", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    with pytest.raises(EmolightError, match="2 workers with 2 devices"):
+        run(["crossval", *command(corpus, *words)])
+
+
 def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
     """The other corpus is a table of some of the clips under other speakers' names; two processes train each fold."""
     paths = sorted(corpus.rglob("*-1[0-4].wav"))

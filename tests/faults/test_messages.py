@@ -231,6 +231,11 @@ TRAINER: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} DATA --trainer.accelerator gpus", ["'gpus'", "--trainer.accelerator auto"]),
     (f"fit {MFCC} DATA --trainer.accelerator tpu", ["--trainer.accelerator auto"]),
     (f"fit {MFCC} DATA --trainer.strategy dpp", ["dpp"]),
+    (f"fit {MFCC} DATA --trainer.strategy ddp_spawn --trainer.devices 2", ["is ddp_spawn", "--trainer.strategy ddp"]),
+    (
+        "fit --config classical DATA --trainer.callbacks StochasticWeightAveraging --trainer.callbacks.swa_lrs 0.1",
+        ["a network without batch norm after the last validation", "EMAWeightAveraging"],
+    ),
     (f"fit {MFCC} DATA --trainer.devices 999", ["trainer.devices is 999", "Leave it out"]),
     (f"fit {MFCC} --trainer.precision 12", ["trainer.precision is '12'", "bf16-mixed"]),
     (f"fit {MFCC} --trainer.precision fp16", ["trainer.precision is 'fp16'", "Did you mean '16-mixed'?"]),

@@ -29,6 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "trainer.callbacks": json.dumps([SWA]),
         "trainer.max_epochs": 3,
     },
+    "every second epoch": {"trainer.check_val_every_n_epoch": 2},
     "half of the validation batches": {"trainer.limit_val_batches": 0.5},
 }
 

@@ -224,6 +224,18 @@ def test_two_processes_give_the_metrics_of_one(fitted: Path, here: Path) -> None
     assert len(one_process) == 7
 
 
+def test_two_processes_that_accumulate_gradients_score_the_model_that_they_save(corpus: Path, here: Path) -> None:
+    """Also between two steps, when each has batch statistics of its own."""
+    words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **{"trainer.limit_train_batches": 10})]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32-true"]
+    words += ["--trainer.accumulate_grad_batches=7", "--trainer.val_check_interval=3"]
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = Run.open("lightning_logs/mfcc/version_0")
+    assert run(["validate", "--ckpt_path", str(made.folder)]) == 0
+    pd.testing.assert_frame_equal(made.predictions(suffix="_best"), made.predictions(), rtol=0, atol=2e-6)
+
+
 LOGGERS = {
     "of one's own": ["lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=mylogs"],
     "none": ["false"],

@@ -134,6 +134,8 @@ def changed(damage: str, content: dict[str, Any]) -> dict[str, Any]:
             trained["dropout"] = 0.5
         case "weights only":
             del content["loops"], content["optimizer_states"]
+        case "mid-epoch":
+            content["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] += 1
     return content
 
 
@@ -143,6 +145,7 @@ OTHERS = {
     "an older version": "is not a checkpoint of emolight",
     "a newer version": "does not fit this version of emolight",
     "weights only": "holds no training to go on with: no loops, optimizer_states",
+    "mid-epoch": "is of the middle of an epoch",
 }
 
 
@@ -210,13 +213,38 @@ def test_flags_that_change_the_run_are_refused(words: list[str], message: str, s
     assert message in str(caught.value)
 
 
-def test_a_resumed_run_has_the_options_of_the_first(corpus: Path, here: Path) -> None:
+SWA = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 2}}
+
+
+@pytest.mark.parametrize("own", ["--trainer.max_steps=8", f"--trainer.callbacks={json.dumps([SWA])}"], ids=str)
+def test_so_does_one_of_so_many_steps_or_of_averaged_weights(own: str, corpus: Path, here: Path) -> None:
+    run(["fit", *fit_options(corpus), own])
+    with stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        run(["fit", *fit_options(corpus), own])
+    assert run(["fit", "--resume", str(version(here, 1))]) == 0
+    same_run(version(here), version(here, 1))
+
+
+def test_a_time_that_is_over_is_told(stopped: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(stopped, here / "copy")
+    over = ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:00:00"]
+    assert run(["fit", "--resume", "copy", *over]) == 0
+    assert "note:   trained for 2 of 4 epochs: the time of trainer.max_time or Timer is over" in capsys.readouterr().out
+
+
+def test_a_resumed_run_has_the_options_of_the_first(
+    corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = ["--trainer.min_epochs=3", "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
     own += ["--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100"]
     with stopped_at(1, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         run(["fit", *fit_options(corpus), *own])
     assert run(["fit", "--resume", str(version(here))]) == 0
+    shutil.copytree(version(here), version(here, 1))
+    assert run(["fit", "--resume", str(version(here))]) == 0
+    same_run(version(here, 1), version(here))
     assert pd.read_csv(version(here) / "metrics.csv")["epoch"].max() == 2  # the third of four
+    assert capsys.readouterr().out.count("trained for 3 of 4 epochs: EarlyStopping has ended it") == 2
 
 
 def test_what_was_set_to_null_stays_null(stopped: Path, here: Path) -> None:
