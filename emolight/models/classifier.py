@@ -196,9 +196,7 @@ class EmotionClassifier(pl.LightningModule):
     def logits(self, batch: Batch, offset: Tensor | float | None = None) -> Tensor:
         """Logits ``[B, C]`` of a batch of waveforms, or of the embeddings that stand for them.
 
-        Args:
-            batch: of the data module.
-            offset: the speakers', as of :meth:`SpeakerNorm.offset`; None takes what :meth:`enrol` set.
+        ``offset`` is the speakers', as of :meth:`SpeakerNorm.offset`; None takes what :meth:`enrol` set.
         """
         if offset is None:
             offset = self.offset(batch)
