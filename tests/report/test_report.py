@@ -244,7 +244,7 @@ def test_names_are_escaped(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick", "no_figures")
 def test_mistakes_leave_no_page(run: Path) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(EmolightError, match="NonNegativeInt"):
         report.main([str(run), "--clips", "-1"])
     with pytest.raises(OSError, match="/proc"):  # which the command line tells in two lines
         report.main([str(run), "--output", "/proc/a.html"])
