@@ -23,8 +23,8 @@ LOOK: dict[str, Any] = {"x_axis": "s", "cmap": "magma", "rasterized": True}
 def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int, axis: Any, **colours: Any) -> Any:
     """Draw features ``[F, N]`` with the units of their rows, and seconds; frame k is centred on k hops.
 
-    ``axis`` tells what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``low``, ``high``, and ``scale``,
-    ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be ``vmin`` and
+    ``axis`` tells what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``unit``, ``low``, ``high``, and
+    ``scale``, ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be ``vmin`` and
     ``vmax``. Returns what a colour bar takes.
     """
     import librosa
@@ -42,8 +42,8 @@ def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int
         axis_mpl.yaxis.set(major_locator=MaxNLocator(integer=True), major_formatter=ScalarFormatter())
     elif axis.high > axis.low:
         axis_mpl.set_ylim(axis.low, axis.high)
-    unit = {"linear": " (Hz)", "mel": " (Hz, mel scale)"}.get(axis.scale or "", "")
-    axis_mpl.set(xlabel="time (s)", ylabel=axis.name + unit)
+    unit = axis.unit + ", mel scale" * (axis.scale == "mel")
+    axis_mpl.set(xlabel="time (s)", ylabel=axis.name + f" ({unit})" * bool(unit))
     return drawn
 
 
