@@ -24,8 +24,8 @@ def draw_features(axis_mpl: Any, image: Image, sample_rate: int, hop_length: int
     """Draw features ``[F, N]`` with the units of their rows, and seconds; frame k is centred on k hops.
 
     ``axis`` tells what the F rows are, as ``models.features.FeatureAxis``: ``name``, ``unit``, ``low``, ``high``, and
-    ``scale``, ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be ``vmin`` and
-    ``vmax``. Returns what a colour bar takes.
+    ``scale``, ``linear`` or ``mel`` with ends in hertz, or None for rows that only have numbers. ``colours`` may be
+    ``vmin`` and ``vmax``. Returns what a colour bar takes.
     """
     import librosa
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
