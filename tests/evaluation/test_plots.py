@@ -36,12 +36,13 @@ EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surp
 
 class Axis(NamedTuple):
     name: str
+    unit: str
     scale: str | None
     low: float
     high: float
 
 
-MEL = Axis("frequency", "mel", 20, 8000)
+MEL = Axis("frequency", "Hz", "mel", 20, 8000)
 
 
 def random_table(classes: tuple[str, ...], speakers: int, clips_each: int, seed: int = 1) -> pd.DataFrame:
@@ -284,9 +285,9 @@ def grid_of(figure: Figure) -> list[tuple[str, QuadMesh]]:
 @pytest.mark.parametrize(
     ("axis", "label", "low", "high"),
     [
-        (Axis("frequency", "linear", 0, 8000), "frequency (Hz)", 0, 8000),
+        (Axis("frequency", "Hz", "linear", 0, 8000), "frequency (Hz)", 0, 8000),
         (MEL, "frequency (Hz, mel scale)", 20, 8000),
-        (Axis("coefficient", None, 0, 39), "coefficient", -0.5, 39.5),
+        (Axis("coefficient", "", None, 0, 39), "coefficient", -0.5, 39.5),
     ],
 )
 def test_features_have_the_units_of_their_rows_and_seconds(axis: Axis, label: str, low: float, high: float) -> None:
