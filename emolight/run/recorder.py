@@ -279,14 +279,18 @@ class StopOnSignal(pl.Callback):
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows handlers there alone
 
+        numbers = (signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else []))
+
         def stop(number: int, *_: Any) -> NoReturn:
+            for one in numbers:
+                signal.signal(one, signal.SIG_IGN)  # a second one, of a parent that ends too, must not cut off the end
             if number == signal.SIGUSR1 and trainer.is_global_zero:
                 subprocess.run(["scontrol", "requeue", str(slurm_job())], check=False)
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.SIGTERM)
             raise SystemExit(128 + signal.SIGTERM)
 
-        for number in (signal.SIGTERM, *([signal.SIGUSR1] if slurm_job() else [])):
+        for number in numbers:
             signal.signal(number, stop)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

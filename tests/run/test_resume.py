@@ -27,6 +27,7 @@ from emolight.models.checkpoint import read_checkpoint, save_checkpoint
 from emolight.models.classifier import EmotionClassifier
 from emolight.run.folder import Run
 from emolight.run.options import insert_run
+from emolight.run.recorder import StopOnSignal
 from tests.small import CONFIGS, options
 
 EPOCHS = 4
@@ -286,6 +287,24 @@ def test_signals_stop_with_their_code_and_the_run_goes_on(
     assert process.returncode == code, text
     assert f"fit --resume {version(Path())}" in text
     assert read_checkpoint(Run.open(version(here)).last)["epoch"] >= 0
+
+
+def test_a_second_signal_does_not_cut_off_the_end(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, before = StopOnSignal.on_exception, signal.getsignal(signal.SIGTERM)
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return told(*arguments)
+
+    monkeypatch.setattr(EmotionClassifier, "training_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(StopOnSignal, "on_exception", signalled)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *fit_options(corpus)])
+    assert ended.value.code == 143
+    assert "stopped in epoch 1; what came before it is kept" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def start(corpus: Path, here: Path, root: Path, words: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
