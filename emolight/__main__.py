@@ -42,7 +42,7 @@ COMMANDS = {
     "data": {
         "audit": ("data.audit", "check a folder of recordings against what was published"),
         "download": ("data.download", "fetch the recordings of a published corpus (RAVDESS: 434 MB)"),
-        "cache": ("data.cache", "show and prune decoded waveforms"),
+        "cache": ("data.cache_command", "show and prune kept waveforms and embeddings"),
     },
 }
 """Group to command, some with commands of their own, to the module whose ``main(argv)`` runs it, and what it does."""

@@ -5,7 +5,6 @@ There is a folder (:mod:`emolight.data.shards`) for each sample rate and way of 
 
 import hashlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, Waveform, content_hash, load_waveform, read_bytes
 from emolight.data.shards import Maps, Shards, Span, Values, Writer, lock, read
-from emolight.errors import CommandParser, EmolightError, refusals
+from emolight.errors import EmolightError, refusals
 
 VERSION = 6
 """Of layout and decoding: a change of either must change it, so that old caches are not taken."""
@@ -250,60 +249,18 @@ class _Opening:
         cache._spans = dict(zip(there, self.shards.spans(rows), strict=True))
         cache.durations = {clip_id: span[2] / cache.sample_rate for clip_id, span in cache._spans.items()}
         for shard in {span[0] for span in cache._spans.values()}:
-            path = cache.folder / f"{shard:04}.bin"
-            with suppress(OSError):  # who may not write may still read
-                if time.time() - path.stat().st_mtime > USED_SECONDS:
-                    os.utime(path)
+            note_use(cache.folder / f"{shard:04}.bin")
         return cache
+
+
+def note_use(path: Path) -> None:
+    """Note in the time of a file that it was used now, which pruning asks for."""
+    with suppress(OSError):  # who may not write may still read
+        if time.time() - path.stat().st_mtime > USED_SECONDS:
+            os.utime(path)
 
 
 def writing(folder: Path) -> AbstractContextManager[None]:
     """For what writes to a cache: what the system refuses is an :class:`EmolightError`."""
     fix = "Free space there, or choose another folder: --data.cache_dir DIR."
     return refusals(f"The waveform cache cannot be written in '{folder}'", fix)
-
-
-def _prune(folder: Path, days: float) -> None:
-    """Remove the files of a folder that were not used for so long; all of it when another version made it."""
-    with lock(folder):
-        for path in folder.glob("*.bin"):
-            if time.time() - path.stat().st_mtime >= days * 86_400:
-                path.unlink()
-        if not list(folder.glob("*.bin")) or not folder.name.startswith(f"waveforms-v{VERSION}-"):
-            shutil.rmtree(folder)
-        else:
-            Writer(Shards(folder)).commit()
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*"))
-
-
-def main(argv: list[str]) -> int:
-    """``python -m emolight cache``: list the folders of decoded waveforms, and remove what nobody uses."""
-    about = "List the folders of decoded waveforms, or remove what was not used for long."
-    parser = CommandParser("cache", f"{about} What is removed is decoded again when it is needed.")
-    parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="default: the user's cache folder")
-    how = "remove what was not used for so long; default: 30; 0 removes everything"
-    parser.add_argument("--prune", type=float, nargs="?", const=30.0, metavar="DAYS", help=how)
-    options = parser.parse_args(argv)
-    if options.prune is not None and not options.prune >= 0:
-        problem = f"--prune is {options.prune:g}; it must be at least 0."
-        raise EmolightError(problem, "It is a number of days, such as 30.")
-    cache_dir = (options.cache_dir or default_folder()).expanduser()
-    found = sorted(path for path in cache_dir.glob("waveforms-v*") if path.is_dir())
-    if options.prune is not None:
-        before = sum(map(_size, found))
-        with writing(cache_dir):
-            for folder in found:
-                _prune(folder, options.prune)
-        found = [folder for folder in found if folder.exists()]
-        print(f"{(before - sum(map(_size, found))) / 1e9:.2f} GB freed.")
-    print(f"Decoded waveforms in '{cache_dir}':" if found else f"There is no cache in '{cache_dir}'.")
-    for folder in found:
-        ours = folder.name.startswith(f"waveforms-v{VERSION}-")
-        clips = f"{len(set(Shards(folder).rows['key'].tolist())):,} clips" if ours else "of another version"
-        days = (time.time() - max((path.stat().st_mtime for path in folder.glob("*")), default=0.0)) / 86_400
-        used = "today" if days < 1 else f"{days:.0f} days ago"
-        print(f"  {folder.name}  {clips:>18}  {_size(folder) / 1e9:>7.2f} GB  used {used}")
-    return 0

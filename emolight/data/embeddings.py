@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -15,9 +16,11 @@ from rich.console import Console
 from rich.progress import track
 
 from emolight.data.audio import Waveform, fix_length
-from emolight.data.cache import WaveformCache, writing
+from emolight.data.cache import WaveformCache, note_use, writing
 from emolight.data.shards import lock
 
+NAME = "embeddings-v2-"
+"""Begins the names of the files; another layout, or other embeddings of the same clips, must change it."""
 BATCH = 16
 STEP = 256
 """So many are lost, at most, when the process is killed."""
@@ -45,7 +48,7 @@ def embeddings(
     parts = clips.reindex(columns=["start", "end"]).to_numpy()
     keys = [_digest(f"{cache.hashes[name]} {part}") for name, part in zip(ids, parts.tolist(), strict=True)]
     about = f"{network} {length} {cache.folder.name}"
-    path = cache.folder.parent / f"embeddings-v2-{_digest(about).hex()[:16]}.sqlite"
+    path = cache.folder.parent / f"{NAME}{_digest(about).hex()[:16]}.sqlite"
 
     def kept(mode: str) -> dict[bytes, NDArray[np.float32]]:
         """What is there of the clips and undamaged, and what is computed now."""
@@ -91,7 +94,17 @@ def embeddings(
             for one in (path, path.with_name(f"{path.name}-journal")):
                 one.unlink(missing_ok=True)
             values = kept(mode)
+        note_use(path)
     return np.stack([values[key] for key in keys])
+
+
+def count(path: Path) -> int:
+    """How many clips a file has the embeddings of; 0 if it is damaged."""
+    try:
+        with closing(sqlite3.connect(path)) as store:
+            return int(store.execute("SELECT COUNT(*) FROM clips").fetchone()[0])
+    except sqlite3.DatabaseError:
+        return 0
 
 
 def _packed(value: NDArray[np.float32]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import soundfile
 
 from emolight.data import shards
 from emolight.data.audio import load_waveform
-from emolight.data.cache import WaveformCache, main, open_cache
+from emolight.data.cache import WaveformCache, open_cache
+from emolight.data.cache_command import main
+from emolight.data.embeddings import NAME, embeddings
 from emolight.errors import EmolightError
 
 LONG_AGO = (1e9, 1e9)
@@ -69,6 +73,35 @@ def test_it_removes_what_was_not_used_and_the_rest_is_decoded_again(
     assert cache.folder.exists()
     assert main([*words, "0"]) == 0
     assert not cache.folder.exists()
+
+
+def test_embeddings_are_listed_and_removed_too(
+    cache: WaveformCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, words = pd.DataFrame({"clip_id": [*cache.durations]}), ["--cache_dir", str(cache.folder.parent)]
+
+    def kept() -> Path:
+        embeddings(clips, cache, 4000, "first samples", lambda samples: samples[:, :10])
+        (path,) = cache.folder.parent.glob(f"{NAME}*.sqlite")
+        return path
+
+    path, old = kept(), cache.folder.with_name("embeddings-v1-0.sqlite")
+    old.write_bytes(b"of an older version")
+    for days, used in ((20, "20 days ago"), (0, "today")):
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+        capsys.readouterr()
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert re.search(rf"{path.name} +4 clips +0.00 GB  used {used}", out)
+        assert re.search(rf"{old.name} +of another version", out)
+    os.utime(path, LONG_AGO)
+    kept()  # is a use
+    assert main([*words, "--prune"]) == 0
+    assert path.exists()
+    assert not old.exists()
+    os.utime(path, LONG_AGO)
+    assert main([*words, "--prune"]) == 0
+    assert not path.exists()
 
 
 def test_mistakes_and_no_cache_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
