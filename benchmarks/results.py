@@ -23,10 +23,14 @@ from pathlib import Path
 
 from common import REPOSITORY, machine, markdown
 
+from emolight.data.datamodule import EmotionDataModule
+from emolight.data.splits import Split
+from emolight.evaluation.statistics import summarise
 from emolight.experiments.results import CROSSVAL, Result, read_result
 from emolight.experiments.summary import SUMMARY
 
 LOGS = Path("lightning_logs/results")
+SIX = ("neutral", "happy", "sad", "angry", "fearful", "surprised")
 INPUTS = ("mfcc", "mel", "spectrogram")
 SIZES = ("tiny.en", "base")
 SPEEDS = "[0.93,1.07]"
@@ -34,12 +38,17 @@ SPEEDS = "[0.93,1.07]"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: what makes it, and the folder in which it lies then."""
+    """A line of a table: what makes it, and the folder in which it lies then.
+
+    ``fit`` trains the run that the command scores. Of the clips in the folder those count whose column has a value.
+    """
 
     table: str
     label: str
     folder: str
     command: tuple[str, ...]
+    fit: tuple[str, ...] = ()
+    clips: tuple[str, str] | None = None
 
     @property
     def result(self) -> Result | None:
@@ -70,13 +79,18 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             card = ("--robustness",) if (one, protocol) == ("mfcc", "emobox6") else ()
             words = ("--config", f"configs/{one}.yaml", *seeds, *card)
             yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
-        yield Row(table, "mean of the three inputs", *ensemble("inputs", protocol, *INPUTS))
+        folder, command = ensemble("inputs", protocol, *INPUTS)
+        yield Row(table, "mean of the three inputs", f"{folder}{'_seed_0' * (protocol == 'random')}", command)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
     yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
     for task in ("article", "full"):
         classical = ("--config", "configs/classical.yaml", "--data.task", task)
         label = "mfcc statistics, logistic regression"
         yield Row(f"{task} emobox6", label, *crossval(f"classical_{task}", "emobox6", *classical))
+        head, shown = ("svm", "SVM") if task == "full" else ("logistic", "logistic regression")
+        for name in ("eGeMAPSv02", "ComParE_2016"):  # they need the extra opensmile
+            words = (*classical, "--model.network.statistics", name, "--model.network.head", head)
+            yield Row(f"{task} emobox6", f"{name}, {shown}", *crossval(f"{name}_{task}", "emobox6", *words))
     for protocol in ("emobox6", "luna5"):
         words = ("--config", "configs/mfcc.yaml", *full)
         yield Row(f"full {protocol}", "mfcc, ResNet18", *crossval("mfcc_full", protocol, *words))
@@ -121,6 +135,12 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
     yield Row("nemo speakers5", "mfcc, ResNet18", *mfcc)
     base = crossval("nemo_base", "speakers5", *_encoder(encoders / "base", *words))
     yield Row("nemo speakers5", "Whisper base, pretrained, frozen", *base)
+    yield from _across(encoders, nemo)
+    words = ("crossval", "transfer", "--config", "configs/mfcc.yaml", "--by", "channel", "--name", "results/mfcc")
+    for trained in ("speech", "song"):
+        for tested in ("speech", "song"):
+            label, folder = f"trained on {trained}, tested on {tested}", f"mfcc/transfer_emobox6_{trained}"
+            yield Row("transfer", label, folder, (*words, "--workers", "2"), clips=("channel", tested))
 
 
 def _encoder(path: Path, *words: str) -> tuple[str, ...]:
@@ -168,11 +188,52 @@ def _enrolled(encoders: Path) -> Iterator[Row]:
             )
 
 
+def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
+    """Trained on all speakers of one corpus but its validation speakers, tested on the other, whose speakers enrol."""
+    places = {"ravdess": ("--data.corpus", "RAVDESS", "--data.task", "full")}
+    places["nemo"] = ("--data.corpus", "NEMO", "--data.root", str(nemo))
+    ways = ("0", "20_mixed", "all_mixed")
+    for trained, tested, suffix in (("ravdess", "nemo", "nEMO"), ("nemo", "ravdess", "RAVDESS")):
+        for speeds, shown in (((), ""), (("--model.network.speeds", SPEEDS), ", three speeds")):
+            tail, table = "_speeds" if speeds else "", f"{trained} to {tested}"
+            names = [f"from_{trained}_{size}{tail}" for size in SIZES]
+            for size, name in zip(SIZES, names, strict=True):
+                six = ("--data.emotions", f"[{', '.join(SIX)}]", "--data.split_csv", str(LOGS / f"{trained}.csv"))
+                words = _encoder(encoders / size, *places[trained], *six, *speeds, "--model.speaker_norm", "true")
+                fit = ("fit", *words, "--name", f"results/{name}")
+                test = ("test", "--ckpt_path", str(LOGS / name / "version_0"), *places[tested])
+                test = (*test, "--enrol", "0", "20", "all", "--enrol-as", "mixed")
+                for way in ways:
+                    label = f"Whisper {size}{shown}, {way.replace('_', ' ').replace('0', 'none', way == '0')} enrolled"
+                    yield Row(table, label, f"{name}/version_0_{suffix}_enrol_{way}", test, fit)
+            for way in ways:
+                own = f"version_0_{suffix}_enrol_{way}"
+                command = ("ensemble", *(str(LOGS / name / own) for name in names))
+                command = (*command, "--name", f"results/from_{trained}_mean{tail}")
+                label = f"mean of both{shown}, {way.replace('_', ' ').replace('0', 'none', way == '0')} enrolled"
+                yield Row(table, label, f"from_{trained}_mean{tail}/{own}", command)
+
+
+def write_splits(root: Path | None, nemo: Path) -> None:
+    """The split of fold 1 of both corpora, with the test speakers in training."""
+    for name, place in {"ravdess": {"root": root, "task": "full"}, "nemo": {"root": nemo, "corpus": "NEMO"}}.items():
+        if place["root"] is None or Path(place["root"]).is_dir():
+            protocol = "emobox6" if name == "ravdess" else "speakers5"
+            data = EmotionDataModule(emotions=list(SIX), protocol=protocol, fold=1, **place)
+            data.setup()
+            table = data.split.table.replace({"subset": {"test": "train"}})
+            Split(table, f"{name}, all but validation speakers").write(LOGS / f"{name}.csv")
+
+
 def line(row: Row) -> list[str]:
     """The cells of a row that was run."""
     result = row.result
     assert result
-    pooled = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))["pooled"]
+    if row.clips:
+        column, value = row.clips
+        pooled = summarise(result.table[result.table[column] == value])["pooled"]
+    else:
+        pooled = json.loads((result.folder / SUMMARY).read_text(encoding="utf-8"))["pooled"]
     uar, *others = (f"{100 * pooled[name]['value']:.1f}" for name in ("uar", "accuracy", "macro_f1"))
     ends = [" to ".join(f"{100 * end:.1f}" for end in pooled["uar"][unit]) for unit in ("by_speaker", "by_clip")]
     seconds, commit = result.facts.get("seconds"), str(result.facts.get("commit") or "")
@@ -250,16 +311,19 @@ def main() -> None:
     os.chdir(REPOSITORY)
     rows = list(rows_of(encoders, nemo))
     print(machine(), flush=True)
+    write_splits(root, nemo)
     for row in rows:
         if row.result is not None or not re.search(options.only, f"{row.table} {row.label}"):
             continue
-        needed = [word for word in row.command if word.startswith((str(encoders), str(nemo), f"{LOGS}/"))]
+        needed = [word for word in row.fit or row.command if word.startswith((str(encoders), str(nemo), f"{LOGS}/"))]
         absent = next((word for word in needed if not Path(word).exists()), "")
         print(f"{row.table}: {row.label}" + f"; it needs {absent}" * bool(absent), flush=True)
-        places = ["--data.root", str(root)] if root and "nemo" not in row.table else []
-        if not (options.list or absent):
-            words = [*row.command, *(places if row.command[0] == "crossval" else [])]
-            subprocess.run([sys.executable, "-m", "emolight", *words], check=False)
+        for words in (row.fit, row.command) if not (options.list or absent) else ():
+            if not words or (words is row.fit and Path(row.command[2]).is_dir()):
+                continue
+            own = root and words[0] != "ensemble" and str(nemo) not in " ".join(words)
+            place = ["--data.root", str(root)] if own else []
+            subprocess.run([sys.executable, "-m", "emolight", *words, *place], check=False)
     if not options.list:
         write(page, tables(rows, page.read_text(encoding="utf-8")))
 

@@ -110,7 +110,8 @@ def main(argv: list[str]) -> int:
     add, scoring = parser.add_argument, "default: %(default)s; test counts as a scoring of the test set"
     add("run", type=Path, metavar="RUN", help="a run folder (its best checkpoint), or a checkpoint")
     add("--subset", choices=tuple(SCORED), default="val", help=scoring)
-    add("--root", "--data.root", dest="root", metavar="DIR", help="the recordings; default: the run's data.root")
+    where = "the recordings, of several corpora one folder each; default: the run's data.root"
+    add("--root", "--data.root", dest="root", nargs="+", metavar="DIR", help=where)
     add("--output", type=Path, metavar="DIR", help="default: RUN/robustness")
     add("--limit", type=int, metavar="N", help="only N of the clips, for a quick look")
     add("--device", default="cpu", help="cpu, cuda, mps; default: %(default)s")

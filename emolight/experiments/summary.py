@@ -54,7 +54,7 @@ def write_found(path: Path, rows: Sequence[dict[Any, Any]], figure: Figure, **ab
     print(f"{path}.csv\n{path}.json\n{path}.png")
 
 
-def summary_of(result: Result, root: str | None = None) -> dict[str, Any]:
+def summary_of(result: Result, root: str | list[str] | None = None) -> dict[str, Any]:
     """:func:`~emolight.evaluation.statistics.summarise` of a result, with ``controls``.
 
     It is read where it was written. Without its recordings, maybe at another ``root`` now, a run has no controls.

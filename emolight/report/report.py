@@ -26,6 +26,7 @@ from emolight.report import clips
 from emolight.report.pages import environment, picture
 from emolight.run.folder import Run
 
+Roots = str | list[str] | None
 SHOWN = 12
 """Of more names than these a sentence or a cell gives the first ones."""
 
@@ -53,7 +54,7 @@ def runs_at_hand(result: Result) -> list[Run]:
     return list(runs_of(result).values())
 
 
-def recordings(runs: Sequence[Run], root: str | None, chosen: set[str]) -> tuple[list[Corpus], clips.Sounds, str]:
+def recordings(runs: Sequence[Run], root: Roots, chosen: set[str]) -> tuple[list[Corpus], clips.Sounds, str]:
     """What the corpora are, the chosen recordings, and why some or all are lacking, which is an error in ``root``."""
     if not runs:
         return [], {}, "The run folders are not at hand."
@@ -68,7 +69,7 @@ def recordings(runs: Sequence[Run], root: str | None, chosen: set[str]) -> tuple
         return corpora, {}, reason
 
 
-def page(result: Result, root: str | None = None, most: int = 12, each: int = 2, command: str = "") -> str:
+def page(result: Result, root: Roots = None, most: int = 12, each: int = 2, command: str = "") -> str:
     """The report as one HTML page that needs nothing else; where recordings are missing it says why.
 
     It holds ``most`` of the surest wrong predictions, and of each emotion ``each`` right and wrong ones.
@@ -131,12 +132,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clips", type=NonNegativeInt, default=12, metavar="N", help=about)
     about = "right and wrong ones of each; default: %(default)s"
     parser.add_argument("--per-emotion", type=NonNegativeInt, default=2, metavar="N", help=about)
-    parser.add_argument("--root", type=Path, metavar="DIR", help="the recordings; default: where the run had them")
+    about = "the recordings, of several corpora one folder each; default: where the run had them"
+    parser.add_argument("--root", nargs="+", metavar="DIR", help=about)
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in that folder")
     options = parser.parse_args(argv)
-    result, root = read_result(options.folder), options.root and str(options.root.expanduser())
+    result = read_result(options.folder)
     command = shlex.join(["python", "-m", "emolight", "report", *argv])
     output = options.output.expanduser() if options.output else result.folder / "report.html"
-    write_text(output, page(result, root, options.clips, options.per_emotion, command))
+    write_text(output, page(result, options.root, options.clips, options.per_emotion, command))
     print(output)
     return 0

@@ -155,12 +155,16 @@ class Run:
     def data(self, **changes: Any) -> EmotionDataModule:
         """The data module of this run, on its own split, before ``setup``.
 
-        ``changes`` are arguments that differ, such as ``root``, where the recordings are now.
+        ``changes`` are arguments that differ, such as ``root``, where the recordings are now, or a list of places.
         """
         changes = {name: value for name, value in changes.items() if name != "root" or value is not None}
-        own, root = self.config["data"].get("corpus"), changes.get("root")
-        if str(own).endswith(".csv") and not expand(own).is_file() and isinstance(root, str):  # they moved together
-            changes = {**changes, "corpus": str(expand(root) / Path(own).name)}
+        given = (self.config["data"].get("corpus"), changes.get("root"))
+        corpora, roots = (list(map(str, one)) if isinstance(one, list) else [str(one)] for one in given)
+        if "root" in changes and len(corpora) == len(roots):  # a table moves together with its recordings
+            places = [str(expand(root) / Path(one).name) for one, root in zip(corpora, roots, strict=True)]
+            gone = [one.endswith(".csv") and not expand(one).is_file() for one in corpora]
+            found = [place if lost else one for one, place, lost in zip(corpora, places, gone, strict=True)]
+            changes |= {"corpus": found, "root": roots} if len(found) > 1 else {"corpus": found[0], "root": roots[0]}
         own = {"split_csv": str(self.folder / SPLIT), "seed": self.config["seed_everything"]}
         settings = {**self.data_settings(moved="root" in changes), **own, **changes}
         try:

@@ -362,6 +362,28 @@ def test_variables_are_expanded_in_the_paths_of_a_configuration(
     assert {path.name for path in (here / "place").iterdir()} == {"runs", "cache", "splits"}
 
 
+def test_tables_that_have_moved_are_found_by_their_roots(corpus: Path, here: Path) -> None:
+    clips = corpus_of("Synthetic").table(corpus).groupby(["speaker", "emotion"]).head(1)
+    clips = clips[clips["emotion"].isin(["happy", "sad"])]
+    for name, own in (("a", clips[:24]), ("b", clips[24:])):
+        Path("old", name).mkdir(parents=True)
+        for path in own["path"]:
+            shutil.copy(corpus / path, Path("old", name, Path(path).name))
+        table = own[["emotion", "speaker"]].assign(path=[Path(path).name for path in own["path"]])
+        table.to_csv(f"old/{name}/{name}.csv", index=False)
+    both = {"data.corpus": "[old/a/a.csv, old/b/b.csv]", "data.root": "[old/a, old/b]", "data.task": "all"}
+    fit = options(corpus, **LIGHT, **both, **{"data.protocol": "speakers5", "data.splits_dir": "."})
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *fit]) == 0
+    Path("old").rename("new")
+    made = "lightning_logs/mfcc/version_0"
+    assert run(["robustness", made, "--root", "new/a", "new/b", "--limit", "5"]) == 0
+    assert run(["report", made, "--root", "new/a", "new/b"]) == 0
+    page = Path(made, "report.html").read_text(encoding="utf-8")
+    assert "data:audio" in page
+    with pytest.raises(EmolightError, match=r"data.root is \['new/a'\] for 2 corpora|data.root is 'new/a' for 2"):
+        run(["robustness", made, "--root", "new/a"])
+
+
 def test_a_table_that_has_moved_is_the_same_corpus(
     corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
