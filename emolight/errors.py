@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ def needing(extra: str, problem: str) -> Iterator[None]:
         yield
     except ImportError:
         raise EmolightError(problem, f'Type: pip install "emolight[{extra}]"') from None
+
+
+def end_once(number: int, _: object) -> NoReturn:
+    """For ``signal.signal``: end with 128 and the signal's number. Another one must not cut off what this one ends."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, end_once
 
 PRELOAD = [
     f"emolight.{name}" for name in ("experiments.forked", "experiments.jobs", "run.controls", "evaluation.plots")
@@ -71,7 +71,7 @@ def run_processes(
     waiting, places = deque(tasks), deque(range(workers))
     running: dict[BaseProcess, tuple[Task, int, float]] = {}
     of_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)) if of_main else None
+    before = signal.signal(signal.SIGTERM, end_once) if of_main else None
     try:
         while waiting or running:
             while waiting and places:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import soundfile
 from matplotlib.figure import Figure
 
-from emolight.errors import CommandParser, EmolightError
+from emolight.errors import CommandParser, EmolightError, end_once
 from emolight.inference.prediction import Clip, Prediction
 from emolight.inference.recognizer import Recognizer, load
 from emolight.inference.timeline import timeline
@@ -84,7 +83,7 @@ def main(argv: list[str]) -> int:
         socket.create_server((options.host, options.port)).close()
     except (OSError, OverflowError) as error:
         raise EmolightError(f"Cannot listen at {place}: {error}.", "Choose another --port or --host.") from None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the recordings go then, too
+    signal.signal(signal.SIGTERM, end_once)  # so that the recordings go then, too
     # Uploads live here and nowhere else; everything goes when the command ends.
     with tempfile.TemporaryDirectory(prefix="emolight-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, end_once
 from emolight.experiments.processes import MISTAKE, Task, run_processes
 from emolight.sweep.storage import open_storage
 from emolight.sweep.study import SlotStudy, check_definition, finished, work
@@ -27,7 +26,7 @@ PATIENCE = 60.0  # seconds for workers on Ray to give their slots back
 def run_worker(plan: Plan, url: str) -> None:
     """Join a study that exists, and run trials until its budget is spent: one worker, whoever starts it."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, end_once)
         if multiprocessing.parent_process():  # Ctrl-C reaches both; this one is ended by its parent, once
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     sweep, storage = plan.sweep, open_storage(url)

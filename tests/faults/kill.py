@@ -130,7 +130,7 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
     while process.poll() is None and stamp(run) == before:
         time.sleep(0.05)
     process.terminate()
-    if process.wait(60) != 143:
+    if process.wait(180) != 143:
         raise EmolightError(f"SIGTERM gave exit code {process.returncode}.", log.read_text()[-2000:])
     if left := [path for path in run.rglob("*") if path.name.endswith(".part")]:
         raise EmolightError(f"{len(left)} temporary files are left, such as {left[0]}.")

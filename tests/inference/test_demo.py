@@ -99,7 +99,7 @@ def serving(model: Path, folder: Path) -> Iterator[str]:
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(180) == 143
         assert not list(folder.glob("emolight-demo-*"))
     finally:
         process.kill()
@@ -164,7 +164,7 @@ def test_upload_a_clip_and_upload_garbage_in_a_browser(
         tab.wait_for_selector("#answer >> text=cannot be used: not readable as audio", timeout=60000)
         assert "Traceback" not in tab.content()
         tab.close()
-        for _ in range(50):
+        for _ in range(300):
             if not kept():
                 break
             time.sleep(0.2)

@@ -85,7 +85,7 @@ def spend(url: str, trials: int = 40, workers: int = 4) -> optuna.Study:
     lost = [trial.params for trial in study.trials if trial.params]
     victims[0].kill()
     victims[1].terminate()
-    assert victims[1].wait(60) == 143
+    assert victims[1].wait(180) == 143
     processes = [start(url) for _ in range(workers)]
     assert [process.wait(timeout=180) for process in processes] == [0] * workers
     found = states(study)
