@@ -96,6 +96,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
         yield Row(f"full {protocol}", "mfcc, ResNet18", *crossval("mfcc_full", protocol, *words))
         waveform = crossval("waveform", protocol, "--config", "configs/waveform.yaml")
         yield Row(f"full {protocol}", "waveform, 1-D convolutions", *waveform)
+    waveform = crossval("waveform", "random", "--config", "configs/waveform.yaml", "--seeds", "0", "1", "2")
+    yield Row("full random", "waveform, 1-D convolutions", *waveform)
     for task, protocol in (("article", "emobox6"), ("full", "emobox6"), ("full", "luna5")):
         names, table = [f"{size}_{task}" for size in SIZES], f"{task} {protocol}"
         for size, name in zip(SIZES, names, strict=True):
