@@ -119,7 +119,7 @@ def test_every_table_of_the_results_has_its_marks_and_its_rows_in_order(here: Pa
             members = row.command[1 : row.command.index("--name")]
             assert {Path(one).relative_to(results.LOGS).as_posix() for one in members} <= made, row
         made.add(row.folder)
-    assert len(made) == len(rows)
+    assert len({(row.folder, row.clips) for row in rows}) == len({(row.table, row.label) for row in rows}) == len(rows)
     page = (BENCHMARKS.parent / "docs" / "results.md").read_text(encoding="utf-8")
     for name in {row.table for row in rows} | {"robustness", "time"}:
         assert f"<!-- {name} -->\n" in page
