@@ -194,7 +194,7 @@ def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
     """Trained on all speakers of one corpus but its validation speakers, tested on the other, whose speakers enrol."""
     places = {"ravdess": ("--data.corpus", "RAVDESS", "--data.task", "full")}
     places["nemo"] = ("--data.corpus", "NEMO", "--data.root", str(nemo))
-    ways = ("0", "20_mixed", "all_mixed")
+    ways = {"0": "none enrolled", "20_mixed": "20 mixed enrolled", "all_mixed": "all mixed enrolled"}
     for trained, tested, suffix in (("ravdess", "nemo", "nEMO"), ("nemo", "ravdess", "RAVDESS")):
         for speeds, shown in (((), ""), (("--model.network.speeds", SPEEDS), ", three speeds")):
             tail, table = "_speeds" if speeds else "", f"{trained} to {tested}"
@@ -205,26 +205,24 @@ def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
                 fit = ("fit", *words, "--name", f"results/{name}")
                 test = ("test", "--ckpt_path", str(LOGS / name / "version_0"), *places[tested])
                 test = (*test, "--enrol", "0", "20", "all", "--enrol-as", "mixed")
-                for way in ways:
-                    label = f"Whisper {size}{shown}, {way.replace('_', ' ').replace('0', 'none', way == '0')} enrolled"
+                for way, enrolled in ways.items():
+                    label = f"Whisper {size}{shown}, {enrolled}"
                     yield Row(table, label, f"{name}/version_0_{suffix}_enrol_{way}", test, fit)
-            for way in ways:
+            for way, enrolled in ways.items():
                 own = f"version_0_{suffix}_enrol_{way}"
                 command = ("ensemble", *(str(LOGS / name / own) for name in names))
                 command = (*command, "--name", f"results/from_{trained}_mean{tail}")
-                label = f"mean of both{shown}, {way.replace('_', ' ').replace('0', 'none', way == '0')} enrolled"
-                yield Row(table, label, f"from_{trained}_mean{tail}/{own}", command)
+                yield Row(table, f"mean of both{shown}, {enrolled}", f"from_{trained}_mean{tail}/{own}", command)
 
 
-def write_splits(root: Path | None, nemo: Path) -> None:
-    """The split of fold 1 of both corpora, with the test speakers in training."""
-    for name, place in {"ravdess": {"root": root, "task": "full"}, "nemo": {"root": nemo, "corpus": "NEMO"}}.items():
-        if place["root"] is None or Path(place["root"]).is_dir():
-            protocol = "emobox6" if name == "ravdess" else "speakers5"
-            data = EmotionDataModule(emotions=list(SIX), protocol=protocol, fold=1, **place)
-            data.setup()
-            table = data.split.table.replace({"subset": {"test": "train"}})
-            Split(table, f"{name}, all but validation speakers").write(LOGS / f"{name}.csv")
+def write_split(path: Path, root: Path | None, nemo: Path) -> None:
+    """Write the split of a corpus's fold 1 with the test speakers in training."""
+    ravdess = {"root": root, "task": "full", "protocol": "emobox6"}
+    place = ravdess if path.stem == "ravdess" else {"root": nemo, "corpus": "NEMO", "protocol": "speakers5"}
+    data = EmotionDataModule(emotions=list(SIX), fold=1, **place)
+    data.setup()
+    table = data.split.table.replace({"subset": {"test": "train"}})
+    Split(table, f"{path.stem}, all but validation speakers").write(path)
 
 
 def line(row: Row) -> list[str]:
@@ -313,16 +311,18 @@ def main() -> None:
     os.chdir(REPOSITORY)
     rows = list(rows_of(encoders, nemo))
     print(machine(), flush=True)
-    write_splits(root, nemo)
     for row in rows:
         if row.result is not None or not re.search(options.only, f"{row.table} {row.label}"):
             continue
-        needed = [word for word in row.fit or row.command if word.startswith((str(encoders), str(nemo), f"{LOGS}/"))]
+        made = () if row.fit else (f"{LOGS}/",)  # what a fit needs of it is written on the way
+        needed = [word for word in row.fit or row.command if word.startswith((str(encoders), str(nemo), *made))]
         absent = next((word for word in needed if not Path(word).exists()), "")
         print(f"{row.table}: {row.label}" + f"; it needs {absent}" * bool(absent), flush=True)
         for words in (row.fit, row.command) if not (options.list or absent) else ():
             if not words or (words is row.fit and Path(row.command[2]).is_dir()):
                 continue
+            if words is row.fit:
+                write_split(Path(words[words.index("--data.split_csv") + 1]), root, nemo)
             own = root and words[0] != "ensemble" and str(nemo) not in " ".join(words)
             place = ["--data.root", str(root)] if own else []
             subprocess.run([sys.executable, "-m", "emolight", *words, *place], check=False)

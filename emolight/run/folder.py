@@ -159,12 +159,10 @@ class Run:
         """
         changes = {name: value for name, value in changes.items() if name != "root" or value is not None}
         given = (self.config["data"].get("corpus"), changes.get("root"))
-        corpora, roots = (list(map(str, one)) if isinstance(one, list) else [str(one)] for one in given)
+        corpora, roots = (one if isinstance(one, list) else [one] for one in given)
         if "root" in changes and len(corpora) == len(roots):  # a table moves together with its recordings
-            places = [str(expand(root) / Path(one).name) for one, root in zip(corpora, roots, strict=True)]
-            gone = [one.endswith(".csv") and not expand(one).is_file() for one in corpora]
-            found = [place if lost else one for one, place, lost in zip(corpora, places, gone, strict=True)]
-            changes |= {"corpus": found, "root": roots} if len(found) > 1 else {"corpus": found[0], "root": roots[0]}
+            moved = [_moved(one, str(root)) for one, root in zip(corpora, roots, strict=True)]
+            changes |= {"corpus": moved, "root": roots} if len(moved) > 1 else {"corpus": moved[0], "root": roots[0]}
         own = {"split_csv": str(self.folder / SPLIT), "seed": self.config["seed_everything"]}
         settings = {**self.data_settings(moved="root" in changes), **own, **changes}
         try:
@@ -222,6 +220,12 @@ def run_name(folder: Path) -> str:
     """The ``--name`` of runs that lie in ``folder``, somewhere below a ``lightning_logs``."""
     logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
     return folder.relative_to(logs).as_posix()
+
+
+def _moved(corpus: Any, root: str) -> Any:
+    """The corpus; in the place of a table that is gone, the one of its name in ``root``."""
+    gone = isinstance(corpus, str) and corpus.endswith(".csv") and not expand(corpus).is_file()
+    return str(expand(root) / Path(corpus).name) if gone else corpus
 
 
 def read_json(path: Path, fix: str = "Restore it, or make it again.") -> dict[str, Any]:

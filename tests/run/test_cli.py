@@ -362,6 +362,12 @@ def test_variables_are_expanded_in_the_paths_of_a_configuration(
     assert {path.name for path in (here / "place").iterdir()} == {"runs", "cache", "splits"}
 
 
+def test_a_corpus_that_is_a_class_takes_another_root(corpus: Path, here: Path) -> None:
+    own = options(corpus, **LIGHT, **{"data.corpus": '{"class_path": "emolight.data.corpora.Synthetic"}'})
+    assert run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *own]) == 0
+    assert run(["robustness", "lightning_logs/mfcc/version_0", "--root", str(corpus), "--limit", "5"]) == 0
+
+
 def test_tables_that_have_moved_are_found_by_their_roots(corpus: Path, here: Path) -> None:
     clips = corpus_of("Synthetic").table(corpus).groupby(["speaker", "emotion"]).head(1)
     clips = clips[clips["emotion"].isin(["happy", "sad"])]
