@@ -23,6 +23,8 @@ from emolight.models.features import Waveform
 from emolight.models.networks import WaveCNN
 from emolight.run.words import shipped
 
+pytestmark = pytest.mark.drawn
+
 SMALL = ["--data.duration=0.6", "--data.batch_size=8", "--data.cache_dir=cache", "--trainer.max_epochs=1"]
 SMALL += ["--trainer.limit_train_batches=1", "--trainer.accelerator=cpu"]
 MINE = ["fit", "--config", "mfcc", "--data.corpus", "mine.csv", *SMALL]

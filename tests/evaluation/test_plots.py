@@ -31,6 +31,8 @@ from emolight.evaluation.style import new_figure
 
 from .test_predictions import CLASSES, table_of
 
+pytestmark = pytest.mark.drawn
+
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 

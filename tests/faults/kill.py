@@ -28,7 +28,7 @@ from emolight.data.corpora.synthetic import make_corpus
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions
 from emolight.models.checkpoint import read_checkpoint
-from tests.small import CONFIGS, options
+from tests.small import CONFIGS, LIGHT, options
 
 EPOCHS = 2000
 
@@ -100,7 +100,7 @@ def kills(count: int, folder: Path, seed: int) -> dict[str, int]:
     corpus = folder / "corpus"
     make_corpus(corpus, repetitions=1, duration=0.6)
     run = folder / "lightning_logs" / "mfcc" / "version_0"
-    small = options(corpus, **{"trainer.max_epochs": EPOCHS})
+    small = options(corpus, **LIGHT, **{"trainer.max_epochs": EPOCHS})
     words = ["--config", str(CONFIGS / "mfcc.yaml"), *small]
     log = folder / "log.txt"
     found = {"kills": 0, "while writing": 0, "while starting": 0, "most epochs lost": 0}

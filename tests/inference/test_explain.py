@@ -20,6 +20,8 @@ from emolight.models.vision import ResNet18
 
 from .conftest import CLASSES, settle, voice
 
+pytestmark = pytest.mark.drawn
+
 FEATURES = {"spectrogram": Spectrogram, "mel": MelSpectrogram, "mfcc": MFCC, "waveform": Waveform}
 
 

@@ -30,6 +30,8 @@ from emolight.run.folder import Run
 
 from .made import CONTROL, Page, make_crossval, make_run
 
+pytestmark = pytest.mark.drawn
+
 SECTIONS = (
     *("protocol", "result", "controls", "confusion", "recall", "curves"),
     *("speakers", "groups", "calibration", "wrong", "clips"),

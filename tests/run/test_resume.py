@@ -28,17 +28,17 @@ from emolight.models.classifier import EmotionClassifier
 from emolight.run.folder import Run
 from emolight.run.options import insert_run
 from emolight.run.recorder import StopOnSignal
-from tests.small import CONFIGS, options
+from tests.small import CONFIGS, LIGHT, options
 
 EPOCHS = 4
 
 
-def fit_options(corpus: Path, workers: int = 0) -> list[str]:
+def fit_options(corpus: Path, workers: int = 0, **changed: Any) -> list[str]:
     """Augmentation and mixup are on, as shipped, and weights are averaged by a callback of Lightning."""
     average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
     callbacks = f"--trainer.callbacks={json.dumps([average])}"
     words = ["--config", str(CONFIGS / "mfcc.yaml"), f"--data.num_workers={workers}", callbacks]
-    return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3})]
+    return [*words, *options(corpus, **{"trainer.max_epochs": EPOCHS, "trainer.limit_train_batches": 3, **changed})]
 
 
 @contextmanager
@@ -219,9 +219,10 @@ SWA = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01,
 
 @pytest.mark.parametrize("own", ["--trainer.max_steps=8", f"--trainer.callbacks={json.dumps([SWA])}"], ids=str)
 def test_so_does_one_of_so_many_steps_or_of_averaged_weights(own: str, corpus: Path, here: Path) -> None:
-    run(["fit", *fit_options(corpus), own])
+    words = ["fit", *fit_options(corpus, **LIGHT), own]
+    run(words)
     with stopped_at(2, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        run(["fit", *fit_options(corpus), own])
+        run(words)
     assert run(["fit", "--resume", str(version(here, 1))]) == 0
     same_run(version(here), version(here, 1))
 
@@ -239,7 +240,7 @@ def test_a_resumed_run_has_the_options_of_the_first(
     own = ["--trainer.min_epochs=3", "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
     own += ["--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=100"]
     with stopped_at(1, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        run(["fit", *fit_options(corpus), *own])
+        run(["fit", *fit_options(corpus, **LIGHT), *own])
     assert run(["fit", "--resume", str(version(here))]) == 0
     shutil.copytree(version(here), version(here, 1))
     assert run(["fit", "--resume", str(version(here))]) == 0
@@ -301,7 +302,7 @@ def test_a_second_signal_does_not_cut_off_the_end(
     monkeypatch.setattr(EmotionClassifier, "training_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(StopOnSignal, "on_exception", signalled)
     with pytest.raises(SystemExit) as ended:
-        main(["fit", *fit_options(corpus)])
+        main(["fit", *fit_options(corpus, **LIGHT)])
     assert ended.value.code == 143
     assert "stopped in epoch 1; what came before it is kept" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before
@@ -309,7 +310,15 @@ def test_a_second_signal_does_not_cut_off_the_end(
 
 def start(corpus: Path, here: Path, root: Path, words: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
     """A fit of many epochs in a process of its own, after its first epoch."""
-    command = [sys.executable, "-m", "emolight", "fit", *fit_options(corpus), *words, "--trainer.max_epochs=500"]
+    command = [
+        sys.executable,
+        "-m",
+        "emolight",
+        "fit",
+        *fit_options(corpus, **LIGHT),
+        *words,
+        "--trainer.max_epochs=500",
+    ]
     environment = {**os.environ, **variables}
     process = subprocess.Popen(
         command,
@@ -346,7 +355,7 @@ def test_a_requeued_slurm_job_goes_on(corpus: Path, here: Path, monkeypatch: pyt
     for name, value in {**slurm, "SLURM_RESTART_COUNT": "1"}.items():
         monkeypatch.setenv(name, value)
     with stopped_at(checkpoint["epoch"] + 1, 0, KeyboardInterrupt()), pytest.raises(SystemExit) as ended:
-        main(["fit", *fit_options(corpus), *where, "--trainer.max_epochs=500"])
+        main(["fit", *fit_options(corpus, **LIGHT), *where, "--trainer.max_epochs=500"])
     assert ended.value.code == 130
     assert not version(here / "runs", 1).exists()
     assert Run.open(version(here / "runs")).environment["resumed"] == 1

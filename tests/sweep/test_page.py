@@ -19,6 +19,8 @@ from emolight.sweep.space import Sweep, read_sweep
 from emolight.sweep.study import ERROR
 from emolight.sweep.trial import FOLDERS, Plan
 
+pytestmark = pytest.mark.drawn
+
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 URL = "postgresql://me:geheim@host/db"
 BASE = {"trainer": {"devices": "auto", "strategy": "auto", "max_epochs": 5, "default_root_dir": None}}
