@@ -230,6 +230,7 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         part = getattr(sys.modules.get(module), kind, None)
         own = [one for one in parameters(part) if one not in GIVEN] if isinstance(part, type) else []
         fix = f"{nearest(name, own)}Valid: {', '.join(own)}." if own else f"Its options: --{option}.help NAME"
+        fix = f"In a file it is class_path: {', '.join(MODES.values())}." if name == "mode" else fix
         return EmolightError(f"{option}: {kind or 'the class'} has no argument '{name}'.", fix)
     if name := said(r"Expected a dot import path string: (\S+)"):
         known = SHORT.get(option, LIGHTNINGS.get(option, []))
