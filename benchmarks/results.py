@@ -32,6 +32,7 @@ from emolight.experiments.summary import SUMMARY
 LOGS = Path("lightning_logs/results")
 SIX = ("neutral", "happy", "sad", "angry", "fearful", "surprised")
 INPUTS = ("mfcc", "mel", "spectrogram")
+STATISTICS = ("classical", "eGeMAPSv02", "ComParE_2016")
 SIZES = ("tiny.en", "base")
 SPEEDS = "[0.93,1.07]"
 
@@ -88,14 +89,18 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
         label = "mfcc statistics, logistic regression"
         yield Row(f"{task} emobox6", label, *crossval(f"classical_{task}", "emobox6", *classical))
         head, shown = ("svm", "SVM") if task == "full" else ("logistic", "logistic regression")
-        for name in ("eGeMAPSv02", "ComParE_2016"):  # they need the extra opensmile
+        for name in STATISTICS[1:]:  # they need the extra opensmile
             words = (*classical, "--model.network.statistics", name, "--model.network.head", head)
             yield Row(f"{task} emobox6", f"{name}, {shown}", *crossval(f"{name}_{task}", "emobox6", *words))
+    scratch = ensemble("scratch_article", "emobox6", *INPUTS, *(f"{kind}_article" for kind in STATISTICS))
+    yield Row("article emobox6", "mean of: the three inputs; three kinds of statistics; nothing pretrained", *scratch)
     for protocol in ("emobox6", "luna5"):
         words = ("--config", "configs/mfcc.yaml", *full)
         yield Row(f"full {protocol}", "mfcc, ResNet18", *crossval("mfcc_full", protocol, *words))
         waveform = crossval("waveform", protocol, "--config", "configs/waveform.yaml")
         yield Row(f"full {protocol}", "waveform, 1-D convolutions", *waveform)
+    scratch = ensemble("scratch_full", "emobox6", "mfcc_full", *(f"{kind}_full" for kind in STATISTICS[1:]))
+    yield Row("full emobox6", "mean of: mfcc, ResNet18; eGeMAPSv02; ComParE_2016; nothing pretrained", *scratch)
     waveform = crossval("waveform", "random", "--config", "configs/waveform.yaml", "--seeds", "0", "1", "2")
     yield Row("full random", "waveform, 1-D convolutions", *waveform)
     for task, protocol in (("article", "emobox6"), ("full", "emobox6"), ("full", "luna5")):
