@@ -23,6 +23,7 @@ NEEDED = ("clip_id", "speaker", "label", "prediction")
 PREFIX = "prob_"
 METRICS = ("uar", "accuracy", "macro_f1")
 SUM_TOLERANCE = 1e-3
+write_predictions = write_table
 
 Counts = NDArray[np.float64]
 """Confusion counts ``[..., S, C, C]``: seed, true class, predicted class."""
@@ -58,11 +59,6 @@ def class_names(table: pd.DataFrame) -> list[str]:
 def group_columns(table: pd.DataFrame) -> list[str]:
     """The columns that the corpus knows besides, such as ``sex``, in the table's order."""
     return [name for name in table.columns if name not in (*NEEDED, *OF_MANY) and not name.startswith(PREFIX)]
-
-
-def write_predictions(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table as CSV, atomically: UTF-8, ``\\n`` line ends, probabilities with 6 decimals."""
-    write_table(path, table)
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
