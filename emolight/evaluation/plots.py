@@ -47,8 +47,8 @@ def matrix_figure(
     slanted: dict[str, Any] = (
         {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, columns)) > 40 else {}
     )
-    axis.set_xticks(range(len(columns)), columns, fontsize=10, **slanted)
-    axis.set_yticks(range(len(rows)), rows, fontsize=10)
+    axis.set_xticks(range(len(columns)), columns, fontsize=10, parse_math=False, **slanted)
+    axis.set_yticks(range(len(rows)), rows, fontsize=10, parse_math=False)
     axis.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axis.grid(which="minor", color=style.GRID, linewidth=1)
@@ -101,7 +101,7 @@ def recall_figure(table: pd.DataFrame, title: str) -> Figure:
     ]
     clean_axis(axis)
     axis.set(ylim=(0, 112), yticks=range(0, 101, 20))
-    axis.set_xticks(range(len(shown)), [f"{name}\nn = {totals[name]}" for name in shown])
+    axis.set_xticks(range(len(shown)), [f"{name}\nn = {totals[name]}" for name in shown], parse_math=False)
     axis.tick_params(axis="x", length=0, labelsize=10 if len(shown) <= 6 else 9)
     axis.set_ylabel(f"recall (%), 95 % interval by {'speaker' if by_speaker else 'clip'}")
     legend_below(figure, lines)
@@ -136,8 +136,8 @@ def speaker_figure(table: pd.DataFrame, title: str) -> Figure:
     line = axis.axvline(mean, color=INK, linewidth=1.5, linestyle="--", label=f"mean of speakers {mean:.1f} %")
     clean_axis(axis, "x")
     axis.set(xlim=(0, 110), xticks=range(0, 101, 20), ylim=(len(values) - 0.4, -0.6))
-    axis.set_yticks(places, [str(who) if same else f"{who} ({n})" for who, n in rows["n"].items()], fontsize=9)
-    axis.tick_params(axis="y", length=0)
+    axis.set_yticks(places, [str(who) if same else f"{who} ({n})" for who, n in rows["n"].items()], parse_math=False)
+    axis.tick_params(axis="y", length=0, labelsize=9)
     axis.set_title(label, loc="left", fontsize=10)
     axis.set_xlabel("UAR (%)")
     legend_below(figure, [line, *handles])

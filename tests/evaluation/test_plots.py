@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,6 +133,12 @@ def test_confusion_of_a_class_that_does_not_occur_has_no_percentages() -> None:
     figure = confusion_figure(table_of(["calm", "sad"], ["calm", "calm"], ("calm", "happy", "sad")), "")
     found = [text.get_text() for text in figure.axes[0].texts]
     assert found == ["100.0\n(1)", "0.0\n(0)", "0.0\n(0)", "–", "–", "–", "100.0\n(1)", "0.0\n(0)", "0.0\n(0)"]
+
+
+@pytest.mark.parametrize("draw", [confusion_figure, recall_figure, speaker_figure])
+def test_a_name_with_dollar_signs_is_no_formula(draw: Callable[..., Figure]) -> None:
+    name = "$a_$"  # which cannot be read as one
+    draw(table_of([name, "b"], ["b", "b"], (name, "b")).assign(speaker=name), "").draw_without_rendering()
 
 
 def test_of_several_seeds_every_figure_shows_the_mean_over_them(seeds: pd.DataFrame) -> None:
