@@ -133,13 +133,13 @@ def _retrain(options: argparse.Namespace, words: list[str]) -> None:
     from emolight.run import cli
     from emolight.run.folder import LOGS
 
-    folder = Path(options.config[0]).expanduser()
+    folder, called = Path(options.config[0]).expanduser(), options.name
     if folder.is_file():
-        folder = LOGS / (options.name or read_sweep(folder).name)
+        folder, called = LOGS / (called or read_sweep(folder).name), None
     best = folder / "best.yaml"
     if not best.is_file():
-        raise EmolightError(f"There is no {best}.", "Finish the sweep first: python -m emolight sweep ...")
-    words = ["--config", str(best), "--name", f"{folder.name}/retrained", *words]
+        raise EmolightError(f"There is no {best}.", "Finish the sweep first, or give its folder as --config.")
+    words = ["--config", str(best), "--name", called or f"{folder.name}/retrained", *words]
     for name in ("folds", "seeds", "workers"):
         given = getattr(options, name)
         if given and not options.protocol:

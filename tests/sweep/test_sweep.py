@@ -93,6 +93,16 @@ def test_retrain_before_the_sweep(words: list[str]) -> None:
         main(["retrain", *words[:2]])
 
 
+def test_a_name_beside_the_folder_of_a_sweep_is_of_the_new_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr("emolight.run.cli.main", told.append)
+    (here / "lightning_logs" / "small").mkdir(parents=True)
+    (here / "lightning_logs" / "small" / "best.yaml").touch()
+    for more in ([], ["--name", "longer"]):
+        main(["retrain", "--config", "lightning_logs/small", *more])
+    assert [words[4] for words in told] == ["small/retrained", "longer"]
+
+
 def die(*_: Any) -> None:
     print("so it goes", flush=True)
     os._exit(1)
