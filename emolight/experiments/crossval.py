@@ -144,7 +144,7 @@ def _write(
     folder: Path, data: EmotionDataModule, runs: Runs, every: Sequence[int], root: str | list[str] | None, note: str
 ) -> None:
     """Put the runs, by fold and seed, together; of ``every`` fold some may be missing."""
-    first, seconds = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
+    first, total = next(iter(runs.values())), sum(run.environment["seconds"] for run in runs.values())
     subset = "test" if data.split.clips("test") else "val"
     folds, seeds = (sorted(set(numbers)) for numbers in zip(*runs, strict=True))
     hashes = list(dict.fromkeys(run.split.hash for run in runs.values()))
@@ -163,7 +163,7 @@ def _write(
             {"fold": fold, "seed": seed, "folder": run.folder.relative_to(folder).as_posix(), "openings": run.openings}
             for (fold, seed), run in runs.items()
         ],
-        "facts": {**facts_of(first), "seconds": seconds, "speakers": data.selection.clips["speaker"].nunique()},
+        "facts": {**facts_of(*runs.values()), "seconds": total, "speakers": data.selection.clips["speaker"].nunique()},
     }
     tables = [run.predictions(subset).assign(fold=fold, seed=seed) for (fold, seed), run in runs.items()]
     table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)

@@ -13,6 +13,7 @@ CROSSVAL = "crossval.json"
 """Stands in the folder of a cross-validation or an ensemble: :data:`MARKS`, ``runs``, ``facts``, ``members``."""
 Runs = dict[tuple[int, int], Run]
 """Fold and seed to a run."""
+MODEL = ("features", "network", "parameters")
 MARKS = ("name", "kind", "subset", "corpus", "task", "protocol", "selection", "split", "speaker_independent")
 
 
@@ -83,11 +84,12 @@ def runs_of(result: Result) -> Runs:
     return {key: Run.open(folder) for key, folder in folders.items() if folder.is_dir()}
 
 
-def facts_of(run: Run) -> dict[str, Any]:
-    """What a result tells of a run's making beside its scores; ``meaning`` is that of its split, in a sentence."""
+def facts_of(run: Run, *others: Run) -> dict[str, Any]:
+    """What a result tells beside its scores, of its first run; of the model what all share: folds may choose it."""
+    own, *told = [{**one.environment, **one.config["model"]} for one in (run, *others)]
     return {
-        **{name: run.environment.get(name) for name in ("seconds", "commit", "precision", "parameters")},
-        **{name: run.config["model"][name] for name in ("features", "network")},
+        **{name: run.environment.get(name) for name in ("seconds", "commit", "precision")},
+        **{name: own.get(name) for name in MODEL if all(one.get(name) == own.get(name) for one in told)},
         "root": run.config["data"].get("root"),
         "speakers": int(run.split.table["speaker"].nunique()),
         "meaning": run.split.meaning,

@@ -25,8 +25,9 @@ from emolight.evaluation.predictions import read_predictions, scores
 from emolight.experiments import jobs
 from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
-from emolight.experiments.results import read_result
+from emolight.experiments.results import facts_of, read_result
 from emolight.run.controls import CONTROLS
+from emolight.run.folder import Run
 from tests.small import CONFIGS, LIGHT, options
 
 FOLDS_RUN = ["--folds", "1", "2"]
@@ -50,6 +51,23 @@ def crossval(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(crossval: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(crossval.parents[2])
     return crossval
+
+
+def test_of_the_model_a_result_tells_what_all_its_runs_share(tmp_path: Path) -> None:
+    runs = []
+    for fold, hidden in enumerate((64, 128)):
+        folder = tmp_path / str(fold)
+        folder.mkdir()
+        model = {"features": "emolight.MFCC", "network": {"class_path": "Net", "init_args": {"hidden": hidden}}}
+        (folder / "config.yaml").write_text(json.dumps({"data": {}, "model": model, "trainer": {}}))
+        (folder / "environment.json").write_text(json.dumps({"parameters": hidden, "seconds": 9}))
+        (folder / "split.csv").write_text("clip_id,emotion,speaker,subset\na,sad,1,train\n")
+        runs.append(Run.open(folder))
+    told, alone = facts_of(*runs), facts_of(runs[1])
+    assert told["features"] == "emolight.MFCC"
+    assert not {"network", "parameters"} & told.keys()
+    assert (alone["network"], alone["parameters"]) == (model["network"], 128)
+    assert told["seconds"] == 9
 
 
 def test_every_test_speaker_is_predicted_once_and_the_summary_agrees(crossval: Path) -> None:
