@@ -53,8 +53,8 @@ def write_sweep(study: optuna.Study, plan: Plan, url: str) -> None:
         write_text(plan.folder / "best.yaml", head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         commands["fit"] = f"python -m emolight fit --config {folder}/best.yaml"
         if not plan.folder.parent.name.endswith("_nested"):  # other folds would see what this one has chosen
-            retrain = f"python -m emolight sweep retrain --config {folder}"
-            commands["retrain"] = f"{retrain} --protocol {run.split.protocol}"
+            protocol = "speakers5" if config["data"].get("split_csv") else run.split.protocol
+            commands["retrain"] = f"python -m emolight sweep retrain --config {folder} --protocol {protocol}"
     columns = ["trial", *plan.sweep.objectives, "state", *(key.rpartition(".")[2] for key in plan.sweep.space)]
     rows = [_row(trial, plan) for trial in best + [one for one in begun if one.number not in front]]
     template = environment("emolight.sweep").get_template("sweep.html.j2")

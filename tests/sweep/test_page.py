@@ -125,6 +125,15 @@ def test_best_yaml_and_trials_csv(page: str, here: Path) -> None:
     assert "params_model.learning_rate" in trials
 
 
+def test_after_a_split_of_ones_own_every_speaker_is_held_out_by_speakers5(here: Path) -> None:
+    study, plan = made({"val/uar": "maximize"}, 1)
+    path = Path(study.best_trial.user_attrs[FOLDERS][0]) / "config.yaml"
+    path.write_text(path.read_text().replace("data: {}", "data: {split_csv: own.csv}"))
+    write_sweep(study, plan, URL)
+    text = (plan.folder / "sweep.html").read_text(encoding="utf-8")
+    assert "sweep retrain --config lightning_logs/features --protocol speakers5" in text
+
+
 def test_several_objectives_and_no_complete_trial(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, plan = made({"val/uar": "maximize", "parameters": "minimize"}, 12)
     write_sweep(study, plan, URL)
