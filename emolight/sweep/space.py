@@ -138,12 +138,12 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
         raise EmolightError(f"There is no sweep {path}.", nearest(path.name, map(str, path.parent.glob("*.yaml"))))
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-        if isinstance(given, dict) and {"data", "model", "trainer"} & given.keys():
-            fix = (
-                "A sweep names it: `config: FILE`, and the options to vary: `space: ...`; sweeps/features.yaml is one."
-            )
-            raise EmolightError("this is a recipe of `fit`, and not a sweep.", fix)
-        told = _typed(Sweep, "the sweep", {**given, "config": _list(given.get("config"))} if given else given)
+        if isinstance(given, dict):
+            if {"data", "model", "trainer"} & given.keys():
+                fix = "A sweep names it: `config: FILE`, and what to vary: `space: ...`; sweeps/features.yaml is one."
+                raise EmolightError("this is a recipe of `fit`, and not a sweep.", fix)
+            given["config"] = _list(given.get("config"))
+        told = _typed(Sweep, "the sweep", given)
         told["config"] = [str((path.parent / expand(name)).resolve()) for name in told["config"]]
         sweep = Sweep(**{**told, "space": _space(given.get("space")), **changed})
         if len({*sweep.folds}) < len(sweep.folds) or len({*sweep.seeds}) < max(1, len(sweep.seeds)):
@@ -172,7 +172,7 @@ def _space(given: Any) -> dict[str, Parameter]:
             if both := set(options) & set(given):
                 raise EmolightError(f"{where}.with sets {both.pop()}, which is a parameter itself.", "Take one out.")
         check_free([name])
-        if parameter.choices is None and None in parameter.ends:
+        if not parameter.choices and None in parameter.ends:
             raise EmolightError(f"{where} needs choices, or low and high.", "Write {low: 13, high: 40}.")
         try:
             with warnings.catch_warnings(action="error"):  # such as an end that no step meets
@@ -194,7 +194,7 @@ def _typed(kind: type[Sweep | Parameter], where: str, given: Any) -> dict[str, A
     """The fields of a dataclass by a mapping of the YAML; a mistake names the key and what it takes."""
     types = {one.name.rstrip("_"): str(one.type) for one in fields(kind)}
     if not isinstance(given, dict):
-        raise EmolightError(f"{where} is {given!r}.", f"Expected keys, of {', '.join(types)}; see docs/sweeps.md.")
+        raise EmolightError(f"{where} is {given!r:.80}.", f"Expected keys, of {', '.join(types)}; see docs/sweeps.md.")
     for key in given:
         check_choice(f"key in {where}", str(key), types)
     parser, renamed = ArgumentParser(exit_on_error=False), {"with": "with_"}

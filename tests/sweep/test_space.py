@@ -81,6 +81,8 @@ def test_a_trials_options(here: Path) -> None:
         (YAML, "config: a.yaml\nspace: {}", "space is empty"),
         (YAML, "[x", "expected ',' or ']'"),
         (YAML, "", "the sweep is None.\nExpected keys"),
+        (YAML, "path,emotion,speaker", "the sweep is 'path,emotion,speaker'.\nExpected keys"),
+        ("choices: [512, 1024]", "choices: []", "needs choices, or low and high"),
     ],
 )
 def test_mistakes(old: str, new: str, message: str, here: Path) -> None:
