@@ -44,12 +44,13 @@ def choose(path: Path, folder: Path, workers: int, fold: int) -> list[str]:
         study = search(sweep, [], workers)
         if study is None:
             raise EmolightError(f"The sweep's time of {sweep.timeout:g} s is over.", "The same command goes on.")
-        best, (metric,) = study.best_trial, sweep.objectives  # three trials that fail have stopped it
+        if not study.best_trials:  # three that fail have stopped it, but one that fails late may prune all others
+            raise EmolightError(f"No trial of {place} came to its end.", f"Give more `trials` in {path}.")
+        best, (metric,) = study.best_trial, sweep.objectives
         made = {"sweep": definition, "fold": fold, "trial": best.number, metric: best.value}
         made["settings"] = sweep.settings(best.params)
         write_json(place / CHOSEN, made)
     rows = [read_json(path) for path in folder.glob(f"search_fold_*/{CHOSEN}")]
     table = pd.DataFrame([{**row, **row["settings"]} for row in rows]).drop(columns=["sweep", "settings"])
-    text = table.sort_values("fold").to_csv(index=False, lineterminator="\n")
-    write_text(folder / "tables" / "chosen.csv", text)
+    write_text(folder / "tables" / "chosen.csv", table.sort_values("fold").to_csv(index=False, lineterminator="\n"))
     return words_of(made["settings"])

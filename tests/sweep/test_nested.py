@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -12,7 +13,9 @@ from emolight.data.corpora import RAVDESS
 from emolight.errors import EmolightError
 from emolight.experiments.results import read_result
 from emolight.run.folder import Run
+from emolight.sweep.nested import choose
 from tests.small import CONFIGS, options
+from tests.sweep.conftest import YAML
 
 FOLDER = Path("lightning_logs/mfcc/crossval_emobox6_nested")
 
@@ -51,6 +54,13 @@ def test_each_fold_takes_the_best_trial_on_its_own_validation_speakers(words: li
     sweep.write_text(sweep.read_text().replace("trials: 2", "trials: 3"))
     with pytest.raises(EmolightError, match="search_fold_1 was searched by another sweep"):
         run(command)
+
+
+def test_a_search_whose_trials_were_all_pruned(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "small.yaml").write_text(YAML)
+    monkeypatch.setattr("emolight.sweep.sweep.search", lambda *_: optuna.create_study())
+    with pytest.raises(EmolightError, match=r"No trial of .*search_fold_1 came to its end"):
+        choose(Path("small.yaml"), FOLDER, 1, 1)
 
 
 def test_it_needs_test_speakers(words: list[str], corpus: Path) -> None:
