@@ -21,6 +21,7 @@ from emolight.report.pages import data_uri
 
 RATE, TOP_DB = 16_000, 80.0
 Sounds = dict[str, Waveform]
+ADDED = ("probability", "right", "seeds_right", "image", "sound", "seconds")  # to a row; no card has a column so called
 LONGEST = 8
 """Seconds of a sound, at most, so that the page stays small; of a longer clip these are its first ones."""
 
@@ -31,7 +32,7 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     It gains ``right`` (bool), ``probability`` (of the prediction) and ``seeds_right`` (how many predict the label).
     """
     hits = (table["label"] == table["prediction"]).groupby(table["clip_id"]).sum()
-    clips = mean_over_seeds(table)
+    clips = mean_over_seeds(table).drop(columns=[*ADDED], errors="ignore")
     clips["probability"] = clips[[PREFIX + name for name in class_names(table)]].max(axis=1)
     clips["right"] = clips["label"] == clips["prediction"]
     clips["seeds_right"] = clips["clip_id"].map(hits)

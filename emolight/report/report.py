@@ -111,7 +111,7 @@ def page(result: Result, root: Roots = None, most: int = 12, each: int = 2, comm
             one: table.groupby(one)[other].unique().map(listed).to_dict() if {one, other} <= set(table) else {}
             for one, other in {**dict.fromkeys(summary["groups"], ""), "speaker": "sex", "fold": "speaker"}.items()
         },
-        groups=group_columns(table),
+        groups=[name for name in group_columns(table) if name not in clips.ADDED],
         wrong=clips.make_cards(wrong, sounds),
         examples=clips.make_cards(examples, sounds),
         silence=silence,

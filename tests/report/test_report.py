@@ -245,6 +245,18 @@ def test_names_are_escaped(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick", "no_figures")
+def test_columns_of_a_corpus_may_be_called_as_what_a_card_shows(run: Path) -> None:
+    path = run / "predictions_test.csv"
+    table = pd.read_csv(path, dtype=str)
+    for name in ("seconds", "sound", "right"):
+        table.insert(2, name, np.resize(["a", "b"], len(table)))
+    table.to_csv(path, index=False)
+    page = make_page(run)
+    assert "By seconds" in page.text
+    assert all(uri.startswith("data:audio/flac;base64,") for uri in page.of("audio", "src"))
+
+
+@pytest.mark.usefixtures("quick", "no_figures")
 def test_mistakes_leave_no_page(run: Path) -> None:
     with pytest.raises(EmolightError, match="NonNegativeInt"):
         report.main([str(run), "--clips", "-1"])
