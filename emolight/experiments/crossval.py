@@ -235,8 +235,8 @@ def main(argv: list[str], choose: Callable[[Path, Path, int, int], list[str]] | 
     folder = logs_of(config) / options.name / f"crossval_{data.split.protocol}"
     chosen = None
     if choose and options.nested:
-        if not data.split.clips("test"):
-            problem = f"--nested needs test speakers; protocol '{data.split.protocol}' has none."
+        if not (all_folds(data) and data.split.clips("test")):
+            problem = f"--nested needs folds with test speakers; protocol '{data.split.protocol}' has none."
             raise EmolightError(problem, "Give a protocol that holds speakers out: --protocol speakers5.")
         folder = folder.with_name(f"{folder.name}_nested")
         chosen = partial(choose, options.nested, folder, options.workers)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 
 from emolight.__main__ import run
-from emolight.data.corpora import RAVDESS
+from emolight.data.corpora import RAVDESS, Synthetic
 from emolight.errors import EmolightError
 from emolight.experiments.results import read_result
 from emolight.run.folder import Run
@@ -63,7 +64,10 @@ def test_a_search_whose_trials_were_all_pruned(here: Path, monkeypatch: pytest.M
         choose(Path("small.yaml"), FOLDER, 1, 1)
 
 
-def test_it_needs_test_speakers(words: list[str], corpus: Path) -> None:
+def test_it_needs_folds_with_test_speakers(words: list[str], corpus: Path) -> None:
+    clips = Synthetic().find(corpus).table[["path", "emotion", "speaker"]]
+    clips.assign(subset=np.resize(["train", "val", "test"], len(clips))).to_csv("mine.csv", index=False)
     command = ["crossval", "--config", str(CONFIGS / "mfcc.yaml"), "--nested", words[1], *options(corpus)]
-    with pytest.raises(EmolightError, match="needs test speakers"):
-        run([*command, "--protocol", "random"])
+    for more in (["--protocol", "random"], ["--data.corpus", "mine.csv", "--data.task", "null"]):
+        with pytest.raises(EmolightError, match="needs folds with test speakers"):
+            run([*command, *more])
