@@ -90,7 +90,7 @@ def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
     folds = [] if data.split_csv else all_folds(data)
     if bool(folds) != bool(sweep.folds) or not set(sweep.folds) <= set(folds):
         raise EmolightError(f"folds is {sweep.folds}; those of '{data.split.label}' are {folds}.", "Change `folds`.")
-    metrics = [*METRICS, *(f"val/recall_{name}" for name in data.classes), SIZE]
+    metrics = [*METRICS, *(f"val/recall_{name}" for name in data.classes), *[SIZE] * (len(sweep.objectives) > 1)]
     for name in sweep.objectives:
         check_choice("objective (test clips choose nothing)", name, metrics)
     return plan

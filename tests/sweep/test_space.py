@@ -169,6 +169,7 @@ def test_mistakes_before_the_first_trial(extra: Sequence[str], message: str, wor
     [
         ("objectives: {test/uar: maximize}", "test clips choose nothing"),
         ("objectives: {val/recall_angy: maximize}", "Did you mean 'val/recall_angry'?"),
+        ("objectives: {parameters: minimize}", "'parameters'"),
         ("folds: [1, 9]", "folds is [1, 9]"),
     ],
 )
