@@ -97,7 +97,8 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
     figure.colorbar(drawn, cax=bars[-1], ticks=[0, 0.5, 1], label="relative to the highest" if front_end.image else "")
     what = f"{'what' if cells.any() else 'nothing'} speaks for {emotion}"
     size = " × ".join(map(str, cells.shape))
-    panels[-1].set_title(f"{what}: class activation map, {size} cells", loc="left", fontsize=11)
+    as_it_is: dict[str, Any] = {"loc": "left", "fontsize": 11, "parse_math": False}
+    panels[-1].set_title(f"{what}: class activation map, {size} cells", **as_it_is)
     title = "waveform" + (f" of the window that speaks most for {emotion}" if prediction.windows else "")
     sound = len(clip.trimmed) / rate
     padded = not prediction.windows and sound < contract.duration
@@ -109,7 +110,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
     panels[0].plot(np.arange(len(wave)) / rate, wave, color=BLUE, linewidth=0.5)
     reach = 1.1 * float(np.abs(wave).max())
     panels[0].set(xlim=(0, seconds), ylim=(-reach, reach), ylabel="amplitude")
-    panels[0].set_title(f"{title}, zeros after the dashed line" if padded else title, loc="left", fontsize=11)
+    panels[0].set_title(f"{title}, zeros after the dashed line" if padded else title, **as_it_is)
     clean_axis(panels[0], "both")
     panels[-1].set_xlabel(f"time (s), from {start:.2f} s of {len(clip.waveform) / rate:.2f} s on")
     _draw_bars(figure.add_subplot(grid[-1, 0]), prediction)
@@ -122,7 +123,8 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
 def _draw_bars(axis: Any, prediction: Prediction) -> None:
     names, values = list(prediction.probabilities), [100 * value for value in prediction.probabilities.values()]
     colours = [BLUE if name == prediction.likeliest else GREY for name in names]
-    drawn = axis.barh(names, values, height=0.66, color=colours)
+    drawn = axis.barh(range(len(names)), values, height=0.66, color=colours)
+    axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.bar_label(drawn, fmt="%.1f", padding=3, fontsize=10, color=INK)
     axis.invert_yaxis()
     axis.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="probability (%)")

@@ -24,7 +24,7 @@ def timeline(prediction: Prediction, name: str) -> Any:
     drawn.set_edgecolor("face")
     axis.hlines(rows[1:-1], edges[0], edges[-1], color="white", linewidth=2)
     axis.set_facecolor(SILENCE)
-    axis.set_yticks(rows[:-1] + 0.5, classes)
+    axis.set_yticks(rows[:-1] + 0.5, classes, parse_math=False)
     silent = "; grey: no sound" if any(one.silent for one in prediction.windows) else ""
     axis.set(xlim=(edges[0], edges[-1]), ylim=(len(classes), 0), xlabel=f"time (s){silent}")
     axis.tick_params(axis="y", length=0)

@@ -13,12 +13,13 @@ from emolight.errors import EmolightError
 from emolight.inference.explain import Explainer, class_activation, explain, spread
 from emolight.inference.prediction import Clip, Prediction
 from emolight.inference.recognizer import load
+from emolight.inference.timeline import timeline
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform
 from emolight.models.networks import WaveCNN
 from emolight.models.vision import ResNet18
 
-from .conftest import CLASSES, settle, voice
+from .conftest import CLASSES, save, settle, voice
 
 pytestmark = pytest.mark.drawn
 
@@ -115,6 +116,15 @@ def test_nothing_overlaps_under_a_long_title_and_warnings() -> None:
         assert upper.y0 >= lower.y1 - 1
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
     assert any("from 0.25 s of 1.50 s on" in axis.get_xlabel() for axis in figure.axes)
+
+
+def test_an_emotion_with_dollar_signs_is_no_formula(tmp_path: Path) -> None:
+    names = ["$a_$", "$b_$", "$c_$"]
+    torch.manual_seed(0)
+    model = settle(EmotionClassifier(partial(MFCC, n_mfcc=20), augment=[], classes=names, duration=1.0))
+    said = load(save(model, tmp_path / "best.ckpt")).predict(voice(3.0), 16000, window=1.0)
+    timeline(said, "a clip").draw_without_rendering()
+    explain(model, clip_of(voice(3.0)), said, "a clip").draw_without_rendering()
 
 
 def test_a_picture_a_recording_and_none_overwritten(
