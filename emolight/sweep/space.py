@@ -146,6 +146,8 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
         told = _typed(Sweep, "the sweep", given)
         told["config"] = [str((path.parent / expand(name)).resolve()) for name in told["config"]]
         sweep = Sweep(**{**told, "space": _space(given.get("space")), **changed})
+        if not sweep.objectives:
+            raise EmolightError("objectives is empty.", "Write {val/uar: maximize}, or leave it out.")
         if len({*sweep.folds}) < len(sweep.folds) or len({*sweep.seeds}) < max(1, len(sweep.seeds)):
             raise EmolightError(f"folds {sweep.folds}, seeds {sweep.seeds}.", "Write different numbers: [1, 2]")
         sweep.make_pruner(1)
@@ -185,7 +187,7 @@ def _space(given: Any) -> dict[str, Parameter]:
 
 def check_free(options: Iterable[str]) -> None:
     """Raise :class:`EmolightError` for an option that no space varies."""
-    for option in filter(FIXED.fullmatch, options):
+    for option in filter(FIXED.fullmatch, map(str, options)):
         fix = "Set it in the configuration, or by `folds`, `seeds`, `epochs` and `name` of the sweep."
         raise EmolightError(f"{option} is the same in all trials, so that they can be compared.", fix)
 

@@ -73,6 +73,7 @@ def test_a_trials_options(here: Path) -> None:
         ("config", "trails: 3\nconfig", "Unknown key in the sweep: 'trails'.\nDid you mean 'trials'?"),
         ("config", "trials: 0\nconfig", "trials cannot be 0.\nIt takes PositiveInt"),
         ("config", "objectives: {val/uar: max}\nconfig", "objectives cannot be {'val/uar': 'max'}"),
+        ("config", "objectives: {}\nconfig", "objectives is empty"),
         ("config", "seeds: []\nconfig", "Write different numbers"),
         ("config", "folds: [1, 1]\nconfig", "Write different numbers"),
         ("name: halving", "name: halvin", "Did you mean 'halving'?"),
@@ -91,6 +92,12 @@ def test_mistakes(old: str, new: str, message: str, here: Path) -> None:
     assert message in str(caught.value)
     assert "x.yaml" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_number_for_an_option_is_left_to_fit(here: Path) -> None:
+    sweep = read_sweep(write(here, YAML.replace("model.learning_rate:", "3:")))
+    assert words_of({3: 1})[0] == "--3=1"
+    assert 3 in sweep.space
 
 
 def test_a_sweep_that_is_not_there(here: Path) -> None:
