@@ -248,12 +248,12 @@ def line(row: Row) -> list[str]:
 def tables(rows: list[Row], page: str = "") -> dict[str, str]:
     """Mark to text: a table for each task and protocol of which a row was run, the robustness card, the time of all."""
     head = ["system", "UAR %", "95 % by speaker", "95 % by clip", "accuracy %", "macro-F1 %", "wall s", "commit"]
-    texts, seconds, count = {}, dict[tuple[str, ...], float](), 0
+    texts, seconds, count = {}, set[tuple[tuple[str, ...], str]](), 0
     for name in dict.fromkeys(row.table for row in rows):
         own, kept = [row for row in rows if row.table == name], standing(page, name)
         lines = {row: line(row) if row.result else kept.get(row.label, []) for row in own}
         there = {row: cells for row, cells in lines.items() if cells}
-        seconds |= {row.command: float(cells[6] or 0) for row, cells in there.items() if row.command[0] == "crossval"}
+        seconds |= {(row.command, cells[6]) for row, cells in there.items() if row.command[0] == "crossval"}
         count += len(there)
         if any(row.result for row in own):
             missing = len(own) - len(there)
@@ -272,7 +272,7 @@ def tables(rows: list[Row], page: str = "") -> dict[str, str]:
             table.append([change, *({**old, **new}.get(column, "") for column in columns)])
         texts["robustness"] = markdown(["UAR %, and its change", *columns], table)
     if texts:
-        hours = sum(seconds.values()) / 3600
+        hours = sum(float(one or 0) for _, one in seconds) / 3600
         texts["time"] = f"{count} of {len(rows)} rows; {hours:.1f} hours of trainings, two at a time.\n"
     return texts
 
@@ -324,9 +324,11 @@ def main() -> None:
         absent = next((word for word in needed if not Path(word).exists()), "")
         print(f"{row.table}: {row.label}" + f"; it needs {absent}" * bool(absent), flush=True)
         for words in (row.fit, row.command) if not (options.list or absent) else ():
-            if not words or (words is row.fit and Path(row.command[2]).is_dir()):
+            if not words:
                 continue
-            if words is row.fit:
+            if words is row.fit and Path(row.command[2]).is_dir():
+                words = ("fit", "--resume", row.command[2])  # a finished one stays as it is
+            elif words is row.fit:
                 write_split(Path(words[words.index("--data.split_csv") + 1]), root, nemo)
             own = root and words[0] != "ensemble" and str(nemo) not in " ".join(words)
             place = ["--data.root", str(root)] if own else []
