@@ -220,13 +220,11 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
 
 
 def _meant(table: pd.DataFrame, task: Task, choice: Choice) -> pd.DataFrame:
-    """The rows of a clip table that are meant, their labels renamed: the task's, unless emotions are named."""
+    """The rows of a clip table that are meant: the task's, unless emotions are named; filtered, then renamed."""
     meant = table if choice.emotions is not None else table[table["emotion"].isin(task.emotions)]
-    if choice.label_map:
-        meant = meant.assign(emotion=choice.renamed(meant["emotion"]))
-    if choice.emotions is not None:
-        meant = meant[meant["emotion"].isin(choice.emotions)]
     for name, values in task.filter.items():
         if name in meant:
             meant = meant[meant[name].astype(str).isin(values)]
-    return meant
+    if choice.label_map:
+        meant = meant.assign(emotion=choice.renamed(meant["emotion"]))
+    return meant if choice.emotions is None else meant[meant["emotion"].isin(choice.emotions)]

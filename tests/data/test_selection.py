@@ -90,6 +90,11 @@ def test_labels_are_renamed_within_the_task() -> None:
     assert swapped.clips["emotion"].ne(of(Published()).clips["emotion"]).sum() == 2 * 376
 
 
+def test_rows_are_filtered_by_their_own_labels_and_renamed_then() -> None:
+    some = of(Published(), label_map={"calm": "neutral"}, filter={"emotion": ["calm", "sad"]})
+    assert (some.classes, len(some.clips)) == (["neutral", "sad"], 2 * 376)
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
