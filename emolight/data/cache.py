@@ -80,7 +80,7 @@ class WaveformCache:
     def content(self, clip_id: str) -> str:
         """The hash of a clip's recording, and of a part of one its times; empty where it cannot be used."""
         digest, (_, start, end) = self.hashes[clip_id], self._parts[clip_id]
-        return digest if not digest or (start, end) == (None, None) else f"{digest} from {start} to {end}"
+        return f"{digest} from {start} to {end}" if digest and (start or end) else digest
 
     def _mend(self, clip_id: str) -> Values:
         """Decode a damaged clip again; once."""

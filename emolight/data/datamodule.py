@@ -198,16 +198,15 @@ class EmotionDataModule(pl.LightningDataModule):
 
     def _oddities(self) -> list[str]:
         """What makes figures other than they seem: emotions that a subset lacks, and sound that is there twice."""
-        found, keys = [], ["sound", *(name for name in ("start", "end") if name in self.clips)]
+        found, ids = [], self.clips["clip_id"]
         for name, word in SUBSETS.items():
             there = set(self.clips.loc[self.clips["subset"] == name, "emotion"])
             if there and not self.choice.scored and (absent := [one for one in self.classes if one not in there]):
                 found.append(f"no {word} clip is labelled {', '.join(absent)}")
-        sounds = self.clips.assign(sound=self.clips["clip_id"].map(self.cache.hashes))
-        if (twice := sounds.duplicated(keys)).any():
-            first = sounds["clip_id"][twice].iloc[0]
-            several = (sounds.groupby(keys, dropna=False)["subset"].nunique() > 1).sum()
-            note = f"clips whose sound is there already: {twice.sum()}, the first is {first}"
+        sounds = ids.map(self.cache.content)
+        if (twice := sounds.duplicated()).any():
+            several = (self.clips["subset"].groupby(sounds).nunique() > 1).sum()
+            note = f"clips whose sound is there already: {twice.sum()}, the first is {ids[twice].iloc[0]}"
             found.append(f"{note}; in two subsets: {several}, which flatters the figures" if several else note)
         return found
 

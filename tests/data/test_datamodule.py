@@ -233,6 +233,18 @@ def test_copies_and_emotions_that_a_subset_lacks_are_told(module: Any, table: Pa
     ]
 
 
+def test_a_part_from_start_to_end_is_the_whole_recording(module: Any, table: Path) -> None:
+    """As audformat writes whole files."""
+    clips = pd.read_csv(table, sep=";").query("speaker < 7")
+    clips.to_csv(table, index=False)
+    clips.assign(start="0 days", end="NaT").to_csv(table.with_name("parts.csv"), index=False)
+    data = module(corpus=[str(table), str(table.with_name("parts.csv"))], root=None)
+    data.setup("fit")
+    assert len({data.cache.content(clip_id) for clip_id in data.clips["clip_id"]}) == len(clips)
+    (note,) = data.selection.notes
+    assert note.startswith(f"clips whose sound is there already: {len(clips)}, the first is parts/03-")
+
+
 def test_a_split_of_ones_own_is_held_to_its_name(module: Any, tmp_path: Path) -> None:
     split = module().make_split()
     moved = split.table.assign(subset=split.table["subset"].where(split.table["speaker"] != "05", "test"))
