@@ -183,7 +183,8 @@ class Corpus:
             row, *others = sorted(lossless, key=lambda clip: str(clip["path"]))
             rows.append(row)
             for kept, other in ((str(row["path"]), str(clip["path"])) for clip in others):
-                same = (root / other).is_file() and filecmp.cmp(root / kept, root / other, shallow=False)
+                files = root / kept, root / other
+                same = all(map(Path.is_file, files)) and filecmp.cmp(*files, shallow=False)
                 (duplicates if same else conflicts).append((kept, other))
                 if strict and not same:
                     raise EmolightError(

@@ -174,6 +174,15 @@ def test_one_clip_with_two_contents_is_an_error_that_names_both(tmp_path: Path, 
     assert found.table["path"].tolist() == [f"a/{HAPPY}.wav"]
 
 
+def test_a_link_that_leads_nowhere_is_no_copy(tmp_path: Path) -> None:
+    record(tmp_path / "b" / f"{HAPPY}.wav")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"{HAPPY}.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(EmolightError, match=f"'a/{HAPPY}.wav' and 'b/{HAPPY}.wav'"):
+        RAV.find(tmp_path)
+    assert RAV.find(tmp_path, strict=False).conflicts == [(f"a/{HAPPY}.wav", f"b/{HAPPY}.wav")]
+
+
 def test_links_are_followed_once_and_a_loop_ends(tmp_path: Path) -> None:
     record(tmp_path / "disk" / "Actor_01" / f"{HAPPY}.wav")
     root = tmp_path / "root"
