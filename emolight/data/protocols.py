@@ -22,10 +22,11 @@ def protocols_of(corpus: Corpus) -> list[str]:
 
 
 def all_folds(corpus: Corpus, protocol: str, clips: pd.DataFrame, seed: int = 0) -> Mapping[int, Fold]:
-    """Fold number to its speakers; empty for protocols without folds."""
+    """Fold number to its speakers, where clips of its test speakers are there; empty for protocols without folds."""
     check_choice(f"protocol of {corpus.name}", protocol, protocols_of(corpus))
     if protocol in corpus.protocols:
-        return corpus.protocols[protocol]
+        published, there = corpus.protocols[protocol], set(clips["speaker"])
+        return {number: fold for number, fold in published.items() if there & set(fold.test)} or published
     if protocol in WITHOUT_FOLDS:
         return {}
     speakers, needed = sorted(clips["speaker"].unique()), BY_SPEAKER[protocol]
@@ -82,7 +83,7 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
     subset = np.full(len(clips), "train", dtype=object)
     if fold is not None and fold not in folds:
         fix = "Leave data.fold out; data.split_seed draws another split."
-        fix = f"Give data.fold from {min(folds)} to {max(folds)}." if folds else fix
+        fix = f"Give data.fold, one of {', '.join(map(str, folds))}." if folds else fix
         raise EmolightError(f"Protocol '{protocol}' has no {f'fold {fold}' if folds else 'folds'}.", fix)
     if folds:
         fold = min(folds) if fold is None else fold

@@ -57,6 +57,14 @@ def test_no_speaker_is_in_two_subsets_and_every_speaker_is_tested_once(protocol:
     assert sorted(tested) == [f"{actor:02d}" for actor in range(1, 25)]
 
 
+def test_published_folds_without_a_test_clip_are_left_out(article: pd.DataFrame) -> None:
+    songs, women = article[article["channel"] == "song"], article[article["sex"] == "female"]
+    assert folds_of(RAV, "loso", songs) == [*range(1, 18), *range(19, 25)]  # actor 18's songs are lost
+    with pytest.raises(EmolightError, match=r"has no fold 18\..*\n.* 17, 19, "):
+        make_split(songs, RAV, "loso", 18)
+    assert make_split(women, RAV, "loso").label == "loso fold 2"
+
+
 def test_emobox6_test_folds_have_the_published_sizes(article: pd.DataFrame) -> None:
     sizes = {fold: len(make_split(article, RAV, "emobox6", fold).clips("test")) for fold in range(1, 7)}
     assert sizes == {1: 320, 2: 320, 3: 320, 4: 320, 5: 280, 6: 320}
