@@ -54,6 +54,7 @@ def embeddings(
         """What is there of the clips and undamaged, and what is computed now."""
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as store:
             store.text_factory = bytes  # of a damaged row
+            store.execute("PRAGMA cache_spill = 0")  # else others could not read until what is computed is committed
             store.execute("CREATE TABLE IF NOT EXISTS clips (key BLOB PRIMARY KEY, value BLOB, crc INTEGER)")
             rows, wanted = store.execute("SELECT key, value, crc FROM clips"), set(keys)
             sound = (row for row in rows if row[0] in wanted and isinstance(row[1], bytes) and crc32(row[1]) == row[2])

@@ -6,6 +6,8 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,3 +95,17 @@ def test_who_may_not_write_reads_what_is_there(
     file_of(tmp_path).unlink()
     with pytest.raises(EmolightError, match=r"cannot be written.*\n.*--data\.cache_dir"):
         make()
+
+
+def test_what_is_kept_can_be_read_while_more_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, counts = list("abcd"), list[int]()
+    names = {"hashes": dict(zip(ids, ids, strict=True)), "durations": dict.fromkeys(ids, 1.0)}
+    cache: Any = SimpleNamespace(folder=tmp_path / "waves", waveform=lambda _: np.zeros(9, np.float32), **names)
+
+    def compute(samples: np.ndarray) -> np.ndarray:
+        counts.extend(map(module.count, tmp_path.glob("*.sqlite")))
+        return np.zeros((len(samples), 10**6), np.float32)  # more than SQLite keeps in memory
+
+    monkeypatch.setattr(module, "BATCH", 1)
+    module.embeddings(pd.DataFrame({"clip_id": ids}), cache, 9, "zeros", compute)
+    assert counts == [0, 1, 1, 1]
