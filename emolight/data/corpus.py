@@ -126,7 +126,7 @@ class Corpus:
 
     def parse_path(self, path: Path) -> dict[str, object] | None:
         """As :meth:`parse`; for grammars in which the folder says something, too."""
-        return None if self.foreign_folder in path.parts else self.parse(path.stem)
+        return None if self.foreign_folder in path.parts else self.parse(path.stem.strip())
 
     def label(self, path: Path) -> dict[str, object] | None:
         """What the name of any file of the corpus tells, also of those that are no clips of it."""
@@ -170,7 +170,7 @@ class Corpus:
             elif (parsed := self.parse_path(path)) is None:
                 passed_over[self.passed_over(path)] += 1
             else:
-                clip = {"clip_id": path.stem, "speaker": UNKNOWN, **parsed, "path": path.as_posix()}
+                clip = {"clip_id": path.stem.strip(), "speaker": UNKNOWN, **parsed, "path": path.as_posix()}
                 clips.setdefault(str(clip["clip_id"]), []).append(clip)
         if not clips:
             seen = ", ".join(f"{count} × {reason}" for reason, count in sorted(passed_over.items()))

@@ -151,7 +151,7 @@ def _clip_ids(table: pd.DataFrame) -> pd.Series[str]:
     paths = table["path"]
     stems = paths.str.replace(r"\.[^./]*$", "", regex=True)
     first = ~paths.duplicated()
-    choices = (stems.str.rpartition("/")[2], stems, paths)
+    choices = (stems.str.rpartition("/")[2].str.strip(), stems.str.strip(), paths)
     ids = next(one for one in choices if one is paths or not one[first].duplicated().any())
     if not first.all() and "start" in table:
         for name in [name for name in ("start", "end") if name in table]:

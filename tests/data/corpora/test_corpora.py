@@ -72,6 +72,11 @@ def test_a_class_of_the_working_folder_is_taken_when_it_is_vouched_for(
     ]
 
 
+def test_blanks_at_the_ends_of_a_file_name_are_no_part_of_a_clip_id(tmp_path: Path) -> None:
+    (tmp_path / "EB0_anger_1 .wav").touch()
+    assert list(corpus_of("NEMO").table(tmp_path)["clip_id"]) == ["EB0_anger_1"]
+
+
 def test_a_grammar_without_emotions_is_named(tmp_path: Path) -> None:
     class Mute(Corpus):
         def parse(self, stem: str) -> dict[str, object]:

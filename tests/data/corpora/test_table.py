@@ -156,6 +156,14 @@ def test_clip_ids_take_folders_and_suffixes_where_names_are_not_enough(tmp_path:
     assert ids("a.1.wav", "a.2.wav") == ["a.1", "a.2"]
 
 
+def test_clip_ids_have_no_blanks_at_their_ends_as_a_split_is_read_without(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for name in ("s/take 1 .wav", "s/ take 2.wav"):
+        (tmp_path / name).touch()
+    text = "path,emotion,speaker\ns/take 1 .wav,sad,x\ns/ take 2.wav,happy,y\n"
+    assert rows(corpus(tmp_path, text), "clip_id", "path") == [("take 1", "s/take 1 .wav"), ("take 2", "s/ take 2.wav")]
+
+
 def test_paths_may_be_absolute_or_begin_with_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     text = f"file,emotion,speaker\n~/a.wav,sad,x\n{tmp_path}/b.wav,happy,y\n./sub/../c.wav,sad,z\n"
