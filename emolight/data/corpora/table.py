@@ -153,7 +153,7 @@ def _clip_ids(table: pd.DataFrame) -> pd.Series[str]:
     first = ~paths.duplicated()
     choices = (stems.str.rpartition("/")[2].str.strip(), stems.str.strip(), paths)
     ids = next(one for one in choices if one is paths or not one[first].duplicated().any())
-    if not first.all() and "start" in table:
+    if not first.all():
         for name in [name for name in ("start", "end") if name in table]:
             ids = ids + table[name].map("_{:.3f}".format).where(table[name].notna(), "")
     return ids

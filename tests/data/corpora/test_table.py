@@ -143,6 +143,8 @@ def test_clips_of_one_file_by_times_as_audformat_writes_them(tmp_path: Path) -> 
     assert table.default_protocol == "loso"  # three speakers
     german = text.replace(",", ";").replace("2.25", "2,25")
     assert list(corpus(tmp_path, german).table(tmp_path)["start"]) == [0, 1.5, 2.25]
+    ends = "file,end,emotion,speaker\ns/a.wav,1,sad,x\ns/a.wav,2,happy,y\n"
+    assert rows(corpus(tmp_path, ends), "clip_id") == [("a_1.000",), ("a_2.000",)]
 
 
 def test_clip_ids_take_folders_and_suffixes_where_names_are_not_enough(tmp_path: Path) -> None:
