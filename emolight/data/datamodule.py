@@ -227,7 +227,7 @@ class EmotionDataModule(pl.LightningDataModule):
             if len(name.encode()) > LONGEST_NAME:
                 name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
             folder = self.splits_dir or (SPLITS if SPLITS.parent.is_dir() else Path("lightning_logs/splits"))
-            split = load_or_make(folder / f"{name}.csv", made, clips)
+            split = made if protocol == "subset" else load_or_make(folder / f"{name}.csv", made, clips)
         check_label(split, corpus)
         return split
 

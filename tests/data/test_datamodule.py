@@ -167,6 +167,14 @@ def test_without_speakers_the_clips_are_split_at_random(module: Any, table: Path
     assert module(corpus=str(table), root=None, speakers="unknown").make_split().protocol == "subset"
 
 
+def test_a_subset_column_that_was_changed_is_another_split(module: Any, table: Path) -> None:
+    clips, trained = pd.read_csv(table, sep=";"), set[str]()
+    for subsets in (["train", "val"], ["val", "train"]):
+        clips.assign(subset=subsets * (len(clips) // 2)).to_csv(table, index=False)
+        trained |= {*module(corpus=str(table), root=None).make_split().clips("train")}
+    assert len(trained) == len(clips)
+
+
 def test_clips_by_times_of_one_recording(module: Any, corpus: Path, tmp_path: Path) -> None:
     import soundfile
 
