@@ -35,7 +35,7 @@ class SpeechEncoder(Embedder):
             preprocessor_config.json and model.safetensors.
         revision: commit of the hub; null takes the newest. A checkpoint refuses other weights than its own.
         layers: which of the layers, 1 is the first; null takes all.
-        pooling: concatenate the layers, or weight them by what is learnt.
+        pooling: concatenate the layers, or weight them by what is learnt (not with head logistic).
         head: linear, mlp (one hidden layer), or logistic (fitted by scikit-learn in one step, not by gradients).
         hidden: units of the mlp.
         dropout: in front of the head.
@@ -84,6 +84,9 @@ class SpeechEncoder(Embedder):
         if bool(trainable_layers) + bool(lora) + (head == "logistic") > 1:
             problem = f"trainable_layers is {trainable_layers}, lora {lora}, head {head}: one way to train at a time."
             raise EmolightError(problem, "Set trainable_layers or lora to 0; both need head linear or mlp.")
+        if head == "logistic" and pooling == "weighted":
+            fix = "Set pooling concatenate, or head linear or mlp."
+            raise EmolightError("model.network.pooling weighted is learnt by batches; head logistic is fitted.", fix)
         self.speeds = speeds or []
         if wrong := [speed for speed in self.speeds if not 0.5 <= speed <= 2 or round(100 * speed) == 100]:
             problem = f"model.network.speeds has {wrong[0]:g}; take 0.5 to 2 in hundredths, and not 1."
@@ -92,6 +95,7 @@ class SpeechEncoder(Embedder):
             raise EmolightError(f"model.network.speeds is of head logistic; the head is {head}.", "Leave one out.")
         load = load_encoder if trainable_layers or lora else frozen_encoder
         self.encoder, self.front, found = load(path, revision)
+        self.sample_rate = self.front.sample_rate
         self.about = {"encoder": path, **found}
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(found["sha256"])), dtype=torch.uint8))
         count = self.encoder.config.num_hidden_layers
@@ -129,11 +133,6 @@ class SpeechEncoder(Embedder):
         if not self.trained:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
             self.register_load_state_dict_pre_hook(_with_encoder)  # type: ignore[no-untyped-call]
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz of the samples that it was trained on."""
-        return self.front.sample_rate
 
     def exportable(self) -> nn.Module:
         """The encoder as it is; a loop over clips is no graph."""

@@ -271,6 +271,11 @@ def test_ways_to_train_exclude_each_other(whisper: Path) -> None:
             SpeechEncoder(1, 3, path=str(whisper), **words)
 
 
+def test_weights_of_layers_are_learnt_by_batches_alone(whisper: Path) -> None:
+    with pytest.raises(EmolightError, match="weighted is learnt by batches; head logistic"):
+        SpeechEncoder(1, 3, path=str(whisper), head="logistic", pooling="weighted")
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="no usable speech encoder"):
         load_encoder(str(tmp_path), None)
