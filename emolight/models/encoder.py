@@ -41,7 +41,7 @@ class SpeechEncoder(Embedder):
         dropout: in front of the head.
         inverse_penalty: of head logistic; scikit-learn's C.
         speeds: of head logistic, which learns from the training clips at these speeds too; 1.07 is faster and higher.
-        trainable_layers: so many layers from the top are trained too; 0 freezes the encoder.
+        trainable_layers: so many, up to the highest of ``layers``, are trained too; 0 freezes the encoder.
         lora: rank of adapters beside the feed-forward layers, which are trained instead of the layers; 0 takes none.
         encoder_rate: learning rate of the top layer as a share of the head's; each layer below has 0.8 of the next.
         gradient_checkpointing: saves memory for time in the trained layers of Whisper.
@@ -106,10 +106,8 @@ class SpeechEncoder(Embedder):
         self.pooling, self.kind, self.inverse_penalty = pooling, head, inverse_penalty
         self.encoder_rate, self.gradient_checkpointing = encoder_rate, gradient_checkpointing
         self.encoder.requires_grad_(False)
-        self.trained: list[nn.Module] = []
-        if trainable_layers:
-            stack = self.encoder if hasattr(self.encoder, "layers") else self.encoder.encoder
-            self.trained = list(stack.layers)[-trainable_layers:]
+        stack = (self.encoder if hasattr(self.encoder, "layers") else self.encoder.encoder).layers
+        self.trained: list[nn.Module] = list(stack)[max(0, self.layers[-1] - trainable_layers) : self.layers[-1]]
         for block in self.trained:
             block.requires_grad_(True)
         self.lora = lora

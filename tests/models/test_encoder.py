@@ -223,6 +223,14 @@ def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["whisper", "layer"])
+def test_the_layers_that_are_trained_are_among_those_that_count(tmp_path: Path, kind: str) -> None:
+    folder = make_whisper(tmp_path) if kind == "whisper" else make_wav2vec(tmp_path, kind)
+    network = SpeechEncoder(1, 3, path=str(folder), layers=[1], trainable_layers=1)
+    network(batch_of(voice(0.7))[:, None]).logsumexp(1).sum().backward()
+    assert all(weights.grad is not None for weights in network.trained[0].parameters() if weights.requires_grad)
+
+
+@pytest.mark.parametrize("kind", ["whisper", "layer"])
 def test_adapters_alone_are_trained_kept_and_merged(corpus: Path, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("peft")
     folder = make_whisper(tmp_path / "encoder") if kind == "whisper" else make_wav2vec(tmp_path / "encoder")
