@@ -17,6 +17,7 @@ from emolight.errors import EmolightError, needing
 from emolight.models.encoder_inputs import WhisperFront, frozen_encoder, lengths_of, load_encoder, within
 from emolight.models.fitting import fit_linear, fit_scale
 from emolight.models.networks import Embedder
+from emolight.models.parts import Float32
 
 FEED_FORWARD = ["fc1", "fc2", "intermediate_dense", "output_dense"]
 """Of Whisper, and of wav2vec 2.0 and its relatives. WavLM's attention reads weights, and would pass adapters by."""
@@ -24,11 +25,11 @@ ADAPTER = ".lora_"
 """In the names of an adapter's parameters."""
 
 
-class SpeechEncoder(Embedder):
+class SpeechEncoder(Float32, Embedder):
     """A pretrained speech encoder, samples ``[B, 1, T]`` to logits ``[B, num_classes]``.
 
     Each clip's embedding is the mean and the deviation over time of chosen layers. Zeros behind a clip are padding:
-    they are masked, so that an embedding depends neither on the padding nor on the batch.
+    they are masked, so that an embedding depends neither on the padding nor on the batch. Weights stay float32.
 
     Args:
         path: hub name such as openai/whisper-base or microsoft/wavlm-base-plus, or a folder with config.json,

@@ -222,6 +222,14 @@ def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
     assert any(name.startswith("encoder.") for name in network.state_dict())
 
 
+def test_its_weights_stay_float32_whatever_the_precision_around_it(whisper: Path) -> None:
+    network, wave = partial(SpeechEncoder, path=str(whisper), trainable_layers=1), torch.from_numpy(voice(0.7))[None]
+    model = EmotionClassifier(Waveform, network, augment=[], classes=["calm", "happy", "sad"], duration=0.7)
+    with torch.no_grad():
+        expected = model(wave)
+        assert torch.equal(model.to(torch.bfloat16)(wave), expected)
+
+
 @pytest.mark.parametrize("kind", ["whisper", "layer"])
 def test_the_layers_that_are_trained_are_among_those_that_count(tmp_path: Path, kind: str) -> None:
     folder = make_whisper(tmp_path) if kind == "whisper" else make_wav2vec(tmp_path, kind)
