@@ -37,9 +37,10 @@ class Mean(Network):
         self.speakers = next((network.speakers for _, network, _ in members if network.speakers), None)
 
     def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
-        """As :meth:`Network.__call__`; ``offset`` holds one for each network."""
+        """As :meth:`Network.__call__`; ``offset`` holds one for each network. All hear all of a longer window."""
+        known = waveforms.shape[1] <= max(contract.length for contract, _, _ in self.members)
         found = [
-            [weight * values for values in network(pieces(waveforms, contract.length), own)]
+            [weight * values for values in network(pieces(waveforms, contract.length) if known else waveforms, own)]
             for (contract, network, weight), own in zip(self.members, offset or [None] * len(self.members), strict=True)
         ]
         probabilities, scores = (np.array(parts, np.float32).sum(axis=0) for parts in zip(*found, strict=True))
@@ -79,8 +80,6 @@ def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]
             if getattr(other, key) != (value := getattr(first, key)):
                 problem = f"The members have different {key}: {getattr(other, key)} and {value}."
                 raise EmolightError(problem, "Predict with each of them.")
-    facts = dict(first.training)
-    for key in JOINED:
-        facts[key] = sorted({value for one in contracts for value in one.training.get(key, ())})
+    joined = {key: sorted({value for one in contracts for value in one.training.get(key, ())}) for key in JOINED}
     about = f"mean of {len(members)} models of {folder.name}"
-    return replace(first, training=facts), Mean(members, about)
+    return replace(first, training={**first.training, **joined}), Mean(members, about)

@@ -77,6 +77,14 @@ def test_a_long_recording_is_judged_by_windows_too(ensemble: Path) -> None:
     assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-4)
 
 
+def test_windows_above_the_trained_length_are_heard_whole(ensemble: Path) -> None:
+    top, wave = ensemble.parent, np.concatenate([voice(0.7, pitch=pitch) for pitch in (100, 400)])
+    each = [load(top / name).predict(wave, RATE, window=1.2) for name in ("cv/fold_1", "cv/fold_2", "one")]
+    rows = np.array([list(one.probabilities.values()) for one in each])
+    said = load(ensemble).predict(wave, RATE, window=1.2)
+    np.testing.assert_allclose(list(said.probabilities.values()), np.array([0.375, 0.375, 0.25]) @ rows, atol=1e-5)
+
+
 def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="holds several models; this takes one"):
         run(["export", str(ensemble), "--output", str(tmp_path / "model.onnx")])
