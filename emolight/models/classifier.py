@@ -174,8 +174,9 @@ class EmotionClassifier(pl.LightningModule):
         # Augmented clips need embeddings of their own, where the head is trained by batches.
         changing = stage == "fit" and learns and any(change.level == "waveform" for change in self.augment)
         if isinstance(self.network, Embedder) and self.network.frozen and hasattr(data, "embed") and not changing:
-            network = self.network.to(self.trainer.strategy.root_device).eval()
+            training, network = self.network.training, self.network.to(self.trainer.strategy.root_device).eval()
             data.embed(network.key, network.embed_numpy, network.copies if stage == "fit" else {})
+            network.train(training)  # Lightning leaves it as it is: dropout would be off
 
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
@@ -198,8 +199,7 @@ class EmotionClassifier(pl.LightningModule):
 
         ``offset`` is the speakers', as of :meth:`SpeakerNorm.offset`; None takes what :meth:`enrol` set.
         """
-        if offset is None:
-            offset = self.offset(batch)
+        offset = self.offset(batch) if offset is None else offset
         if isinstance(self.network, Embedder):
             return self.network.classify(self.statistics(batch) - offset)
         logits: Tensor = self.network(self.features(batch["waveform"], offset))

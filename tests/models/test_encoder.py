@@ -110,6 +110,8 @@ def test_frozen_it_trains_on_kept_embeddings(whisper: Path, corpus: Path, tmp_pa
     trainer.fit(model, datamodule=data)
     assert data.embedded is not None
     assert data.embedded.shape == (len(data.clips), 2, 64)
+    assert model.network.top.training  # so that it has dropped out
+    assert not model.network.encoder.training
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     assert path.stat().st_size < 400_000  # frozen weights are named, not held
