@@ -130,6 +130,8 @@ class EmotionClassifier(pl.LightningModule):
         if not isinstance(network, Network):
             network = ForeignNetwork(make_network, self.front_end.channels, len(classes), self.front_end.image)
         self.network, self._pass = network, Replay(network)
+        if isinstance(network, Embedder) and (level := self.front_end.level) is not None:
+            network.level, network.key = level, f"{network.key} {level.kind}"
         if self.network.image != self.front_end.image:
             takes, fits = ("images", "WaveCNN") if self.network.image else ("samples", "ResNet18")
             problem = f"{type(self.network).__name__} takes {takes}; {type(self.front_end).__name__} gives none."
@@ -140,8 +142,7 @@ class EmotionClassifier(pl.LightningModule):
         parts = {"features": self.front_end.spec, "network": self.network.spec, **self._settings}  # plain values
         data = {"sample_rate": sample_rate, "duration": duration, "trim_db": trim_db}
         self.save_hyperparameters({**parts, "classes": self.classes, **data}, logger=False)
-        of_rows = (self.front_end.channels, self.front_end.rows)
-        shape = self.network.shape if isinstance(self.network, Embedder) else of_rows
+        shape = network.shape if isinstance(network, Embedder) else (self.front_end.channels, self.front_end.rows)
         self.speakers = SpeakerNorm(shape) if self.hparams["speaker_norm"] else None
         self.enrolled = (torch.zeros(1, *shape), torch.zeros(0, dtype=torch.int64))
         self.register_buffer("class_weight", torch.ones(len(classes)))
@@ -184,15 +185,12 @@ class EmotionClassifier(pl.LightningModule):
     def features(self, waveform: Tensor, offset: Tensor | float = 0.0) -> Tensor:
         """Normalised features ``[B, channels, rows, N]`` (or ``[B, 1, T]``) in the network's type."""
         image: Tensor = self.front_end(waveform)
-        if isinstance(self.network, Embedder):
-            return image
         image = self.normalise(image - (offset[..., None] if isinstance(offset, Tensor) else offset))
         return image.to(next(self.network.parameters(), image).dtype)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Logits ``[B, C]`` of waveforms ``[B, T]``."""
-        logits: Tensor = self.network(self.features(waveform))
-        return logits
+        return self.logits({"waveform": waveform}, 0.0)
 
     def logits(self, batch: Batch, offset: Tensor | float | None = None) -> Tensor:
         """Logits ``[B, C]`` of a batch of waveforms, or of the embeddings that stand for them.
@@ -216,11 +214,11 @@ class EmotionClassifier(pl.LightningModule):
         """Shift the clip of row ``i`` of a fit's table by ``offsets[numbers[i]]``; no shift behind the last row."""
         self.enrolled = (offsets, numbers)
 
-    def offset(self, batch: Batch) -> Tensor | float:
+    def offset(self, batch: Batch) -> Tensor:
         """The offsets of a batch's clips ``[B, ...]``; 0 without any."""
         offsets, numbers = self.enrolled
         if self.speakers is None or not len(numbers) or "index" not in batch:
-            return 0.0
+            return torch.zeros(1, 1, device=self.device)
         return offsets[numbers[batch["index"].cpu()]].to(self.device)
 
     @torch.no_grad()

@@ -51,13 +51,11 @@ def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
     def seen() -> Iterator[Tensor]:
         for batch in batches:
             batch = move_data_to_device(batch, model.device)
-            offset = model.offset(batch)
             labels.append(batch["label"])
             if isinstance(model.network, Embedder):
-                yield model.statistics(batch) - offset
+                yield model.statistics(batch) - model.offset(batch)
             else:
-                image = model.front_end(batch["waveform"])
-                yield image - (offset[..., None] if isinstance(offset, Tensor) else offset)
+                yield model.front_end(batch["waveform"]) - model.offset(batch)[..., None]
 
     if isinstance(model.network, Embedder):
         embeddings = torch.cat(list(seen()))

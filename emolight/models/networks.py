@@ -79,6 +79,7 @@ class Embedder(Network):
         shape: of a clip's embedding.
         frozen: whether only the second part is trained: then embeddings are computed once a clip.
         key: what an embedding depends on, beside the clip.
+        level: of a front-end, for :meth:`embed_numpy`, which nothing stands in front of.
     """
 
     hidden = True
@@ -86,6 +87,10 @@ class Embedder(Network):
     shape: tuple[int, ...]
     frozen: bool = True
     key: str = ""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes)
+        self.level: nn.Module | None = None
 
     @property
     def copies(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -111,8 +116,9 @@ class Embedder(Network):
 
     @torch.inference_mode()
     def embed_numpy(self, samples: np.ndarray) -> np.ndarray:
-        """As :meth:`embed`, for arrays."""
-        embeddings: np.ndarray = self.embed(torch.from_numpy(samples).to(next(self.parameters()).device)).cpu().numpy()
+        """As :meth:`embed`, for arrays as they were recorded."""
+        waves = torch.from_numpy(samples).to(next(self.parameters()).device)
+        embeddings: np.ndarray = self.embed(waves if self.level is None else self.level(waves)).cpu().numpy()
         return embeddings
 
     def forward(self, samples: Tensor) -> Tensor:

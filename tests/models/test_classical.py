@@ -3,6 +3,8 @@
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -148,6 +150,19 @@ def test_it_is_fitted_saved_loaded_and_exported(kind: str, corpus: Path, tmp_pat
         with pytest.raises(EmolightError, match="openSMILE"):
             export(path, tmp_path / "model.onnx")
         assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("level", ["keep", "rms"])
+def test_clips_are_embedded_at_the_level_of_the_front_end(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, Any] = {}
+    contract = {"classes": ["calm", "sad"], "sample_rate": RATE, "duration": 0.5, "trim_db": None}
+    model, wave = EmotionClassifier(partial(Waveform, level=level), Classical), voice(0.5)[None]
+    data = SimpleNamespace(contract=contract, embed=lambda key, compute, _: kept.update(key=key, compute=compute))
+    monkeypatch.setattr(model, "_data", lambda: data)
+    model.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    model.setup("fit")
+    assert np.allclose(kept["compute"](wave.numpy()), model.statistics({"waveform": wave}), atol=1e-3)
+    assert (kept["key"] == Classical(1, 2).key) == (level == "keep")
 
 
 def test_without_opensmile_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
