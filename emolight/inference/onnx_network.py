@@ -60,7 +60,6 @@ def load_onnx(path: Path, threads: int = 0) -> tuple[Contract, Network]:
         missing = "it is not a model of emolight, and lacks the property " if isinstance(error, KeyError) else ""
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise EmolightError(f"{path} cannot be loaded: {missing}{reason}", AGAIN) from None
-
     return contract, OnnxNetwork(session, Speakers.unpacked(json.loads(packed)) if packed else None)
 
 

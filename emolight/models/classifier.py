@@ -315,6 +315,8 @@ class EmotionClassifier(pl.LightningModule):
         self._finish(self.val_scores)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.temperature.fill_(fit_temperature(self.predictions["probabilities"], self.predictions["label"]))
+            if self.speakers is not None and not getattr(self.network, "frozen", True):  # its embeddings have moved
+                fit_speakers(self, self.speakers, self._data())
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and gather the predictions."""

@@ -17,7 +17,7 @@ from emolight.errors import EmolightError
 from emolight.models.encoder import SpeechEncoder
 from emolight.models.encoder_inputs import load_encoder
 from emolight.models.features import Waveform
-from emolight.models.fitting import fit_linear
+from emolight.models.fitting import fit_linear, fit_speakers
 from emolight.models.loading import load_classifier
 from tests.encoders import make_wav2vec, make_whisper
 
@@ -222,6 +222,21 @@ def test_fine_tuned_it_holds_its_weights_and_learns(whisper: Path) -> None:
     groups = list(network.rates())
     assert [share for _, share in groups] == [1.0, 0.1]
     assert any(name.startswith("encoder.") for name in network.state_dict())
+
+
+def test_speakers_are_told_apart_by_the_encoder_as_it_is_after_training(
+    whisper: Path, corpus: Path, tmp_path: Path
+) -> None:
+    data = data_of(corpus, tmp_path, 0.6)
+    network = partial(SpeechEncoder, path=str(whisper), trainable_layers=1, encoder_rate=1.0)
+    model = EmotionClassifier(Waveform, network, augment=[], speaker_norm=True, learning_rate=0.01)
+    trainer = pl.Trainer(max_epochs=1, limit_train_batches=3, limit_val_batches=1, accelerator="cpu", logger=False,
+                         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    assert model.speakers is not None
+    kept = model.speakers.centre.clone()
+    fit_speakers(model.eval(), model.speakers, data)
+    assert torch.allclose(model.speakers.centre, kept, atol=1e-5)
 
 
 def test_its_weights_stay_float32_whatever_the_precision_around_it(whisper: Path) -> None:
