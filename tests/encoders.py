@@ -21,6 +21,19 @@ def make_whisper(folder: Path) -> Path:
     return folder
 
 
+def make_data2vec(folder: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Data2VecAudioConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=(16, 16, 16),
+        conv_kernel=(10, 3, 3), conv_stride=(5, 4, 4), num_conv_pos_embeddings=3, num_conv_pos_embedding_groups=2,
+        conv_pos_kernel_size=9,
+    )  # fmt: skip
+    transformers.Data2VecAudioModel(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
 def make_wav2vec(folder: Path, norm: str = "layer") -> Path:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

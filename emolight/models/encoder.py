@@ -99,7 +99,7 @@ class SpeechEncoder(Float32, Embedder):
         self.sample_rate = self.front.sample_rate
         self.about = {"encoder": path, **found}
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(found["sha256"])), dtype=torch.uint8))
-        count = self.encoder.config.num_hidden_layers
+        config, count = self.encoder.config, self.encoder.config.num_hidden_layers
         self.layers = sorted(set(layers or range(1, count + 1)))
         if not 1 <= self.layers[0] <= self.layers[-1] <= count:
             problem = f"model.network.layers is {layers}; '{path}' has the layers 1 to {count}."
@@ -114,7 +114,7 @@ class SpeechEncoder(Float32, Embedder):
         self.lora = lora
         if lora:
             add_adapters(self.encoder, lora)
-        size = 2 * self.encoder.config.hidden_size
+        size = 2 * config.hidden_size
         self.shape = (len(self.layers), size)
         self.key = f"{found['sha256']} layers {self.layers} {self.front}"
         self.register_buffer("standard_mean", torch.zeros(self.shape))
@@ -126,8 +126,8 @@ class SpeechEncoder(Float32, Embedder):
         self.top = nn.Sequential(nn.Dropout(dropout), *before, last)
         if head == "logistic":
             self.requires_grad_(False)
-        # Group norm runs over time: each clip passes alone, in a loop that no graph holds.
-        self.alone = getattr(self.encoder.config, "feat_extract_norm", "layer") == "group"
+        # Group norm runs over time, and so do data2vec's positions, layer on layer: each clip passes alone, in a loop.
+        self.alone = config.model_type == "data2vec-audio" or getattr(config, "feat_extract_norm", "") == "group"
         self.frozen = not (self.trained or lora)
         if not self.trained:  # a checkpoint holds the digest of frozen weights, not the weights
             self.register_state_dict_post_hook(_without_encoder)  # type: ignore[no-untyped-call]
@@ -136,7 +136,7 @@ class SpeechEncoder(Float32, Embedder):
     def exportable(self) -> nn.Module:
         """The encoder as it is; a loop over clips is no graph."""
         if self.alone:
-            problem = "A speech encoder that normalises over time, where padding would leak, cannot be exported."
+            problem = "A speech encoder in which padding leaks, so that each clip passes alone, cannot be exported."
             raise EmolightError(problem, "Take float32 and another encoder, or predict with its run.")
         return with_merged_adapters(self) if self.lora else self
 

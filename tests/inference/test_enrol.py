@@ -171,7 +171,7 @@ def test_encoders_that_no_graph_holds_are_refused_by_what_they_are(tmp_path: Pat
     pytest.importorskip("transformers")
     from emolight.inference.export import write_onnx
 
-    for norm, half, what in (("group", False, "normalises over time"), ("layer", True, "in float16")):
+    for norm, half, what in (("group", False, "each clip passes alone"), ("layer", True, "in float16")):
         network = partial(SpeechEncoder, path=str(make_wav2vec(tmp_path / norm, norm)))
         model = EmotionClassifier(Waveform, network, augment=[], classes=CLASSES, duration=0.5)
         with pytest.raises(EmolightError, match=rf"[Ee]ncoder .*{what}.* cannot be exported.\nTake float32"):

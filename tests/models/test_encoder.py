@@ -19,7 +19,7 @@ from emolight.models.encoder_inputs import load_encoder
 from emolight.models.features import Waveform
 from emolight.models.fitting import fit_linear, fit_speakers
 from emolight.models.loading import load_classifier
-from tests.encoders import make_wav2vec, make_whisper
+from tests.encoders import make_data2vec, make_wav2vec, make_whisper
 
 transformers = pytest.importorskip("transformers")
 RATE = 16000
@@ -70,9 +70,10 @@ def test_wav2vec_gets_what_its_own_extractor_makes(tmp_path: Path) -> None:
     assert np.abs(ours[0, : len(wave)].numpy() - extractor(wave, sampling_rate=RATE).input_values[0]).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["whisper", "layer", "group"])
+@pytest.mark.parametrize("kind", ["whisper", "layer", "group", "data2vec"])
 def test_an_embedding_depends_neither_on_the_batch_nor_on_padding(tmp_path: Path, kind: str) -> None:
-    folder = make_whisper(tmp_path) if kind == "whisper" else make_wav2vec(tmp_path, kind)
+    make = {"whisper": make_whisper, "data2vec": make_data2vec}.get(kind, partial(make_wav2vec, norm=kind))
+    folder = make(tmp_path)
     network = SpeechEncoder(1, 3, path=str(folder)).eval()
     waves = [voice(0.7, 1), voice(1.5, 2), voice(1.11, 3)]
     with torch.no_grad():
