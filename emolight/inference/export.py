@@ -183,7 +183,7 @@ def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> 
     training = {name: value for name, value in made["training"].items() if not name.endswith("hashes")}
     made.pop(SPEAKERS, None)
     write_text(folder / "config.json", json.dumps({**made, "training": training}, indent=1) + "\n")
-    run = Run.around(source)
+    run = Run.around(source) if checkpoint_of(source).name == "best.ckpt" else None  # of which the figures are
     card = run.folder / CARD if run else None
     text = card.read_text(encoding="utf-8") if card and card.is_file() else "# A speech emotion classifier\n"
     more = "".join(f"\n- `{name}`: {made[name]}" for name in ("offset", "statistic", SCORE) if name in made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,15 @@ def test_a_bundle_is_a_model_with_a_card_and_an_example(small: Path, recording: 
     done = subprocess.run([sys.executable, folder / "example.py", recording], capture_output=True, text=True)
     assert f"{recording}\n  {expected}\n" in done.stdout, done.stderr
     assert run(["predict", str(folder), str(recording)]) == 0
+
+
+def test_a_bundle_has_the_figures_of_its_own_checkpoint_or_none(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("name: a\n")
+    (tmp_path / "run" / "MODEL_CARD.md").write_text("# UAR of the best epoch\n")
+    last = shutil.copy(small, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    export.write_bundle(last, tmp_path / "bundle")
+    assert "best epoch" not in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
 def test_half_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
