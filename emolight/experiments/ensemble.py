@@ -136,10 +136,9 @@ def main(argv: list[str]) -> int:
     for other in others:
         for key in ("corpus", "task", "protocol", "clips scored", "split"):
             if other.fingerprint[key] != (value := first.fingerprint[key]):
-                raise EmolightError(
-                    f"{other.name} has {key} '{other.fingerprint[key]}', {first.name} has '{value}'.",
-                    "An ensemble takes results of one corpus, task and protocol, with the same folds and clips.",
-                )
+                problem = f"{other.name} has {key} '{other.fingerprint[key]}', {first.name} has '{value}'."
+                fix = "An ensemble takes results of one corpus, task and protocol, with the same folds and clips."
+                raise EmolightError(problem, fix)
     weights = validation_weights(results) if options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
     way = re.search(r"_(nested|enrol_.+)$", first.folder.name)

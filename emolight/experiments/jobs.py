@@ -1,7 +1,6 @@
 """Many ``fit`` commands and the tests of what they trained, each in a process of its own."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -18,13 +17,8 @@ EPOCH = r"epoch \d+/"
 
 def fitted(folder: Path) -> list[Run]:
     """The runs in ``folder/version_N`` whose training is finished, the latest first."""
-    runs: list[Run] = []
-    paths = folder.glob("version_*/environment.json")
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(EmolightError):  # of a run that was killed while it began
-            run = Run.open(path.parent)
-            runs += [run] if run.finished else []
-    return runs
+    paths = sorted(folder.glob("version_*/environment.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [run for path in paths if (run := Run(path.parent)).finished]
 
 
 def finished_run(folder: Path, test: bool) -> Run | None:

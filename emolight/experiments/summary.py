@@ -81,8 +81,7 @@ def control_scores(folds: Iterable[EmotionDataModule], subset: str) -> list[dict
 
 def score_row(table: pd.DataFrame, **about: str) -> dict[str, Any]:
     """``about``, then ``clips``, ``emotions`` (how many occur), ``uar``, ``low`` and ``high`` (95 % by speaker)."""
-    low, high = bootstrap(table)["uar"]
-    values = scores(table)
+    (low, high), values = bootstrap(table)["uar"], scores(table)
     of_table = {"clips": values["n"], "emotions": len(values["recall"]), "uar": values["uar"]}
     return {**about, **of_table, "low": low, "high": high}
 

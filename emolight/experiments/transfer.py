@@ -48,10 +48,9 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
     tested = list(dict.fromkeys([*trained, *(value for _, value in pairs)]))
     folds = options.folds or all_folds(data)
     if not folds or len(tested) < 2:
-        raise EmolightError(
-            f"Of {column} there is {' and '.join(tested)}, and protocol '{protocol}' has {len(folds)} folds.",
-            "A transfer is between two values or more; take --protocol speakers5 to hold speakers out.",
-        )
+        problem = f"Of {column} there is {' and '.join(tested)}, and protocol '{protocol}' has {len(folds)} folds."
+        fix = "A transfer is between two values or more; take --protocol speakers5 to hold speakers out."
+        raise EmolightError(problem, fix)
     for value in trained:
         folder = logs_of(config) / options.name / f"transfer_{protocol}_{_slug(value)}"
         splits = {fold: folder / f"split_fold_{fold}.csv" for fold in folds}
