@@ -61,7 +61,10 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
             table = split.table[kept].reset_index(drop=True)
             for subset in {"train", "val"} - set(table["subset"]):
                 raise EmolightError(f"'{split.label}' has no {subset} clips of {value}.", "Choose other --folds.")
-            Split(table, f"{split.label} trained on {value}").write(path)
+            split = Split(table, f"{split.label} trained on {value}")
+            if path.is_file() and path.read_text(encoding="utf-8") != split.to_csv():  # a value of another column
+                raise EmolightError(f"{folder} is of other clips than {column} {value}.", "Pass another --name.")
+            split.write(path)
         table = cross_validate(config, data, folder, options.seeds, folds, options.workers, splits).table
         for other in tested:
             cells[value, other] = table[table["clip_id"].map(columns[column]) == other]
@@ -142,7 +145,7 @@ def _has_scored(run: Run, suffix: str, data: EmotionDataModule) -> bool:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)
+    return re.sub(r"[^\w.-]", lambda sign: "_" if sign[0].isspace() else f"{ord(sign[0]):x}", text)  # <30 is not >30
 
 
 def main(argv: list[str]) -> int:

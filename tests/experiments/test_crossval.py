@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -11,21 +12,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from emolight.__main__ import run
-from emolight.data.corpora import RAVDESS
+from emolight.data.corpora import RAVDESS, corpus_of
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import read_predictions, scores
-from emolight.experiments import jobs
+from emolight.evaluation.predictions import predictions_table, read_predictions, scores
+from emolight.experiments import jobs, transfer
 from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
 from emolight.experiments.results import facts_of, read_result
+from emolight.run.cli import full_config
 from emolight.run.controls import CONTROLS
 from emolight.run.folder import Run
 from tests.small import CONFIGS, LIGHT, options
@@ -366,3 +370,34 @@ def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Pa
     shutil.copy("two.csv", here / "other" / "one.csv")
     with pytest.raises(EmolightError, match="Two corpora have the name 'one'"):
         run([*words, f"other/one.csv={corpus}"])
+
+
+def transfer_options(**given: Any) -> argparse.Namespace:
+    usual = {"name": "mine", "protocol": None, "by": None, "train_on": [], "test_on": [], "folds": [1]}
+    return argparse.Namespace(**{**usual, "seeds": [0], "workers": 1, **given})
+
+
+def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that differ in a sign, and columns that have the same values."""
+    asked: list[tuple[str, dict[int, Path]]] = []
+
+    def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any) -> SimpleNamespace:
+        asked.append((folder.name, rest[-1]))
+        clips = data.clips.iloc[data.subset("test")]
+        right = np.eye(len(data.classes))[clips["emotion"].map(data.classes.index)]
+        return SimpleNamespace(table=predictions_table(clips, data.classes, right))
+
+    monkeypatch.setattr(transfer, "cross_validate", pretend)
+    clips = corpus_of("Synthetic").table(corpus)[["path", "emotion", "speaker", "intensity"]]
+    clips["age"] = np.where(clips["intensity"] == "strong", "<30", ">30")
+    clips["native"] = np.where(clips["intensity"] == "strong", "yes", "no")
+    clips["noisy"] = np.where(np.arange(len(clips)) % 2, "yes", "no")
+    clips.to_csv("voices.csv", index=False)
+    config = full_config(command(corpus, **{"data.corpus": "voices.csv", "data.task": "all"}))
+    transfer.between_values(config, transfer_options(by="age"))
+    assert len({name for name, _ in asked}) == 2
+    transfer.between_values(config, transfer_options(by="noisy"))
+    with pytest.raises(EmolightError, match="transfer_speakers5_no is of other clips than native no"):
+        transfer.between_values(config, transfer_options(by="native"))
