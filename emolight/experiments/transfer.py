@@ -46,22 +46,23 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
         check_choice(f"value of {column}", value, sorted(columns[column].unique()))
     trained = [value for _, value in pairs[: len(options.train_on)]] or sorted(columns[column].unique())
     tested = list(dict.fromkeys([*trained, *(value for _, value in pairs)]))
-    folds = options.folds or all_folds(data)
+    every = all_folds(data, options.folds)
+    folds = options.folds or every
     if not folds or len(tested) < 2:
         problem = f"Of {column} there is {' and '.join(tested)}, and protocol '{protocol}' has {len(folds)} folds."
         fix = "A transfer is between two values or more; take --protocol speakers5 to hold speakers out."
         raise EmolightError(problem, fix)
     for value in trained:
         folder = logs_of(config) / options.name / f"transfer_{protocol}_{_slug(value)}"
-        splits = {fold: folder / f"split_fold_{fold}.csv" for fold in folds}
-        for fold, path in splits.items():
+        splits = {fold: folder / f"split_fold_{fold}.csv" for fold in every}  # of earlier commands, too
+        for fold in folds:
             split = make_split(selection.clips, selection.corpus, protocol, fold, data.split_seed)
             # All of its test clips, but only training and validation clips of that value.
             kept = (split.table["subset"] == "test") | (split.table["clip_id"].map(columns[column]) == value)
             table = split.table[kept].reset_index(drop=True)
             for subset in {"train", "val"} - set(table["subset"]):
                 raise EmolightError(f"'{split.label}' has no {subset} clips of {value}.", "Choose other --folds.")
-            split = Split(table, f"{split.label} trained on {value}")
+            path, split = splits[fold], Split(table, f"{split.label} trained on {value}")
             if path.is_file() and path.read_text(encoding="utf-8") != split.to_csv():  # a value of another column
                 raise EmolightError(f"{folder} is of other clips than {column} {value}.", "Pass another --name.")
             split.write(path)

@@ -380,7 +380,7 @@ def transfer_options(**given: Any) -> argparse.Namespace:
 def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
     corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values that differ in a sign, and columns that have the same values."""
+    """Values that differ in a sign, columns that have the same values, and a fold of an earlier command."""
     asked: list[tuple[str, dict[int, Path]]] = []
 
     def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any) -> SimpleNamespace:
@@ -401,3 +401,5 @@ def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
     transfer.between_values(config, transfer_options(by="noisy"))
     with pytest.raises(EmolightError, match="transfer_speakers5_no is of other clips than native no"):
         transfer.between_values(config, transfer_options(by="native"))
+    transfer.between_values(config, transfer_options(by="noisy", folds=[2], seeds=[1]))
+    assert all(asked[-1][1][fold].is_file() for fold in (1, 2))
