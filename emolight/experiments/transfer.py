@@ -110,8 +110,8 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             tested, recipe = corpus_of(spec).name, data[spec, root][0]
             recipe = {**recipe, "data": {**recipe["data"], "emotions": data[place][1].classes}}
             suffix, tasks, scored = f"_{tested.replace(' ', '_')}", [], data_of(recipe, EVERY_CLIP)
-            given = {name: recipe["data"][name] for name in ("root", "task", "speakers", "label_map", "filter")}
-            words = [word_of(f"data.{name}", value) for name, value in given.items() if value]
+            taken = ("root", "task", "speakers", "label_map", "filter", "on_bad_clip")
+            words = [word_of(f"data.{name}", value) for name in taken if (value := recipe["data"][name])]
             for run in runs:
                 if not _has_scored(run, suffix, scored):
                     label, log = f"{run.folder.parent.name} on {tested}", run.folder / f"log{suffix}.txt"

@@ -403,3 +403,21 @@ def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
         transfer.between_values(config, transfer_options(by="native"))
     transfer.between_values(config, transfer_options(by="noisy", folds=[2], seeds=[1]))
     assert all(asked[-1][1][fold].is_file() for fold in (1, 2))
+
+
+def test_a_transfer_skips_bad_clips_of_the_other_corpus_too(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Task] = []
+    monkeypatch.setattr(transfer, "cross_validate", lambda *_: SimpleNamespace(table=pd.DataFrame()))
+    monkeypatch.setattr(transfer, "runs_of", lambda _: {(1, 0): Run(here / "fold_1_seed_0" / "version_0")})
+    monkeypatch.setattr(transfer, "run_all", lambda tasks, _: asked.extend(tasks))
+    monkeypatch.setattr(Run, "predictions", lambda *_: pd.DataFrame())
+    clips = corpus_of("Synthetic").table(corpus)[["path", "emotion", "speaker"]].head(100)
+    (here / "bad.wav").write_bytes(b"")
+    bad = {"path": [here / "bad.wav"], "emotion": ["sad"], "speaker": ["01"]}
+    pd.concat([clips, pd.DataFrame(bad)]).to_csv("other.csv", index=False)
+    config = full_config(command(corpus, **{"data.on_bad_clip": "skip"}))
+    named = {"train_on": ["Synthetic"], "test_on": [f"other.csv={corpus}"]}
+    transfer.between_corpora(config, transfer_options(**named))
+    assert "--data.on_bad_clip=skip" in asked[0].arguments[0]
