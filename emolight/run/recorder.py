@@ -182,6 +182,8 @@ class Recorder(pl.Callback):
         write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
             write_json(self.run.folder / f"metrics_{subset}{self.suffix}.json", scores(self.best.table))
+        for path in self.run.folder.glob("[pmc]*s_test*") if fitting else ():
+            path.unlink()  # predictions, metrics and controls of the model before
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""

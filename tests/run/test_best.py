@@ -15,6 +15,7 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
 from emolight.run.folder import Run
+from emolight.run.recorder import Best, Recorder
 from tests.small import CONFIGS, options
 
 EMA = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
@@ -166,3 +167,15 @@ def test_an_epoch_that_is_cut_short_does_not_show_the_metrics_of_another(
     ]
     assert ["val/uar" in line for line in lines] == [True, False]
     assert made.environment["best_epoch"] == 1
+
+
+def test_what_was_tested_goes_when_another_model_is_the_best(here: Path) -> None:
+    """As of a run that was tested before it was resumed."""
+    for name in ("predictions_test.csv", "predictions_test_other.csv", "metrics_test.json", "controls_test.csv"):
+        (here / name).touch()
+    (here / "test_scorings.csv").touch()
+    recorder = Recorder(Run(here))
+    recorder.best = Best(0, {}, pd.DataFrame({"clip_id": ["one"]}))
+    recorder._write("val", fitting=True)
+    assert {path.name for path in here.iterdir()} == {"predictions_val.csv", "test_scorings.csv"}
+    assert recorder.run.subset == "val"
