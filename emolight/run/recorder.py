@@ -100,7 +100,7 @@ class Recorder(pl.Callback):
             problem = f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {first} steps."
             raise EmolightError(problem, "Raise it, or lower trainer.val_check_interval.")
         # A run that was stopped early stays so: each resume would train another epoch, which then counts.
-        trainer.should_stop |= any(one.stopped_epoch for one in trainer.early_stopping_callbacks)
+        trainer.should_stop |= any(one.stopping_reason_message for one in trainer.early_stopping_callbacks)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Decide whether this validation is the one that counts."""
@@ -131,7 +131,7 @@ class Recorder(pl.Callback):
             callbacks, loop = trainer.callbacks, trainer.fit_loop  # type: ignore[attr-defined]
             timers = [one.time_remaining() for one in callbacks if isinstance(one, Timer)]
             timed = any(left is not None and left <= 0 for left in timers)
-            if timed or any(one.stopped_epoch for one in trainer.early_stopping_callbacks):
+            if timed or any(one.stopping_reason_message for one in trainer.early_stopping_callbacks):
                 why = "the time of trainer.max_time or Timer is over" if timed else "EarlyStopping has ended it"
                 progress: Any = loop.epoch_progress.current
                 whole = loop.epoch_loop.batch_progress.is_last_batch

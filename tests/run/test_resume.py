@@ -249,6 +249,16 @@ def test_a_resumed_run_has_the_options_of_the_first(
     assert capsys.readouterr().out.count("trained for 3 of 4 epochs: EarlyStopping has ended it") == 2
 
 
+def test_a_run_that_was_stopped_after_its_first_epoch_stays_so(
+    corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/uar", "--trainer.callbacks.mode=max"]
+    assert run(["fit", *fit_options(corpus, **LIGHT), *own, "--trainer.callbacks.stopping_threshold=0"]) == 0
+    assert run(["fit", "--resume", str(version(here))]) == 0
+    assert pd.read_csv(version(here) / "metrics.csv")["epoch"].max() == 0
+    assert capsys.readouterr().out.count("trained for 1 of 4 epochs: EarlyStopping has ended it") == 2
+
+
 def test_what_was_set_to_null_stays_null(stopped: Path, here: Path) -> None:
     shutil.copytree(stopped, here / "copy")
     config = here / "copy" / "config.yaml"
