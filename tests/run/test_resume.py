@@ -259,11 +259,19 @@ def test_a_run_that_was_stopped_after_its_first_epoch_stays_so(
     assert capsys.readouterr().out.count("trained for 1 of 4 epochs: EarlyStopping has ended it") == 2
 
 
-def test_what_was_set_to_null_stays_null(stopped: Path, here: Path) -> None:
+@pytest.mark.parametrize(
+    ("usual", "own", "word"),
+    [
+        ("check_val_every_n_epoch: 1", "check_val_every_n_epoch: null", "--trainer.check_val_every_n_epoch=null"),
+        ("devices: auto", "devices: [0, 1]", "--trainer.devices=[0, 1]"),
+    ],
+)
+def test_null_and_lists_are_taken_over(usual: str, own: str, word: str, stopped: Path, here: Path) -> None:
     shutil.copytree(stopped, here / "copy")
     config = here / "copy" / "config.yaml"
-    config.write_text(config.read_text().replace("check_val_every_n_epoch: 1", "check_val_every_n_epoch: null"))
-    assert "--trainer.check_val_every_n_epoch=null" in insert_run(["fit", "--resume", "copy"])
+    assert usual in config.read_text()
+    config.write_text(config.read_text().replace(usual, own))
+    assert word in insert_run(["fit", "--resume", "copy"])
 
 
 def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
