@@ -76,6 +76,8 @@ def insert_run(argv: list[str]) -> list[str]:
     roots = take(options, "--data.root")[1]
     moved = bool(corpora) and _moved(run, corpora[-1], roots[-1] if roots else None)
     other = bool(corpora) and corpora[-1] != run.config["data"].get("corpus") and not moved
+    if other and command == "fit":
+        raise EmolightError(f"{run.folder} is not of data.corpus {corpora[-1]}.", "Leave it out; `test` takes another.")
     words = ["--data.protocol=test"] if other else [f"--data.split_csv={run.folder / SPLIT}"]
     if command == "fit":
         trainer = run.config["trainer"]

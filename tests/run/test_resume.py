@@ -202,6 +202,7 @@ def test_without_a_checkpoint_nothing_starts_over(stopped: Path, here: Path) -> 
         (["--model.learning_rate=0.5"], "model.learning_rate 0.001, received 0.5"),
         (["--trainer.max_epochs=9"], "trainer.max_epochs 4, received 9"),
         (["--data.fold=2"], "data.fold None, received 2"),
+        (["--data.corpus=other.csv"], "is not of data.corpus other.csv"),
         (["--data.batch_size=8"], "data.batch_size 16, received 8"),
         (["--trainer.limit_train_batches=2"], "begun for 12 steps, and with these options it would have 8"),
         (["--trainer.accumulate_grad_batches=3"], "begun for 12 steps, and with these options it would have 4"),
