@@ -63,6 +63,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     config = full_config([word for path in options.config for word in ("--config", path)] + rest)
     config["trainer"]["precision"] = config["trainer"]["precision"] or fast_precision(config["trainer"]["accelerator"])
     options.name = options.name or config["name"]
+    if Path(options.name).is_absolute() or ".." in Path(options.name).parts:
+        raise EmolightError(f"The name '{options.name}' leads out of {logs_of(config)}.", "Pass another --name.")
     options.protocol = options.protocol or config["data"]["protocol"]
     return options, config
 

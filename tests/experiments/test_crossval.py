@@ -177,6 +177,7 @@ def test_two_at_once_in_one_folder_are_refused(inside: Path, corpus: Path) -> No
         (["--model.learning_rat=0.1"], "learning_rat"),
         (["--worker", "2"], r"Unknown option '--worker'(.|\n)*--workers"),
         (["--workers", "0"], "--workers is 0"),
+        (["--name", "/out"], "The name '/out' leads out of"),
         (["--data.corpus=RAVDESS", "--data.root=nowhere"], "nowhere"),
     ],
 )
