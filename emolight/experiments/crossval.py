@@ -65,6 +65,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     options.name = options.name or config["name"]
     if Path(options.name).is_absolute() or ".." in Path(options.name).parts:
         raise EmolightError(f"The name '{options.name}' leads out of {logs_of(config)}.", "Pass another --name.")
+    if config["trainer"]["fast_dev_run"]:
+        raise EmolightError("trainer.fast_dev_run leaves no runs.", "Take --trainer.limit_train_batches 2.")
     options.protocol = options.protocol or config["data"]["protocol"]
     return options, config
 

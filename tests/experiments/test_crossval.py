@@ -178,6 +178,7 @@ def test_two_at_once_in_one_folder_are_refused(inside: Path, corpus: Path) -> No
         (["--worker", "2"], r"Unknown option '--worker'(.|\n)*--workers"),
         (["--workers", "0"], "--workers is 0"),
         (["--name", "/out"], "The name '/out' leads out of"),
+        (["--trainer.fast_dev_run=true"], "fast_dev_run leaves no runs"),
         (["--data.corpus=RAVDESS", "--data.root=nowhere"], "nowhere"),
     ],
 )
