@@ -92,10 +92,7 @@ def make_groups(results: Sequence[Result]) -> list[Group]:
         digest = hashlib.sha256(clips.to_csv(index=False).encode()).hexdigest()
         marks = {**result.fingerprint, "clips": f"{len(clips)} ({digest[:6]})"}
         groups.setdefault(tuple(marks.items()), []).append(result)
-    return [
-        {"fingerprint": dict(marks), "speaker_independent": ranked[-1].speaker_independent, **_ranked(ranked)}
-        for marks, ranked in sorted(groups.items())
-    ]
+    return [{"fingerprint": dict(marks), **_ranked(ranked)} for marks, ranked in sorted(groups.items())]
 
 
 def _ranked(results: list[Result]) -> Group:
@@ -127,7 +124,7 @@ def _ranked(results: list[Result]) -> Group:
         lead = leads.get(row["name"], {})
         row |= {"rank": rank, **{name: lead.get(name) for name in ("p", "p_holm", "differs")}}
         row |= {f"lead_{name}": lead.get(name) for name in ("difference", "low", "high")}
-    return {"results": rows, "pairs": pairs}
+    return {"speaker_independent": all(row["speaker_independent"] for row in rows), "results": rows, "pairs": pairs}
 
 
 def show(groups: Sequence[Group], pairs: bool = False) -> None:

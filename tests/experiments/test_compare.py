@@ -302,3 +302,10 @@ def test_tables_fit_100_columns_align_numbers_and_keep_markup_in_names(
     assert "[red]x" in "".join(lines)
     assert "…" not in "".join(lines)
     assert len(make_groups(find_results([logs])[0])[0]["pairs"]) == 10
+
+
+def test_a_table_is_speaker_independent_where_every_result_is(logs: Path) -> None:
+    one, *others = find_results([logs])[0]
+    other = one._replace(speaker_independent=False)
+    for results, independent in (([one, *others], True), ([other, *others], False), ([*others, other], False)):
+        assert [group["speaker_independent"] for group in make_groups(results)] == [independent]
