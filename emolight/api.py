@@ -46,7 +46,7 @@ def fit(config: str | Path | None = None, **options: Any) -> FittedRun:
     words = ["fit"] if config is None else ["fit", "--config", str(config)]
     for name, value in options.items():
         place = f"data.{name}" if name in ("root", "corpus", "protocol", "fold", "task") else name.replace("__", ".")
-        words.append(word_of(place, str(value) if isinstance(value, Path) else value))
+        words.append(word_of(place, value))
     made: list[Run] = []
     cli.main(words, on_done=lambda done: made.append(done.run))
     if not made:

@@ -17,6 +17,7 @@ from emolight import EmotionClassifier, EmotionDataModule
 from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.models.vision import ResNet18
+from emolight.run.words import word_of
 from tests.encoders import make_wav2vec
 from tests.small import CONFIGS, options
 
@@ -33,6 +34,11 @@ def test_every_public_name_is_there() -> None:
         assert getattr(emolight, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = emolight.nothing  # type: ignore[attr-defined]
+
+
+def test_options_may_be_paths() -> None:
+    assert word_of("data.root", Path("a")) == "--data.root=a"
+    assert word_of("data.root", [Path("a"), "b"]) == '--data.root=["a", "b"]'
 
 
 def test_a_checkpoint_of_a_plain_trainer_is_a_model_like_any_other(corpus: Path, here: Path) -> None:

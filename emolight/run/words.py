@@ -27,8 +27,8 @@ MEANT = {
 
 
 def word_of(name: str, value: Any) -> str:
-    """``--NAME=VALUE`` as the parser of ``fit`` reads it: a text as it is, any other plain value as JSON."""
-    return f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+    """``--NAME=VALUE`` as the parser of ``fit`` reads it: a text or path as it is, any other plain value as JSON."""
+    return f"--{name}={value if isinstance(value, str | Path) else json.dumps(value, default=str)}"
 
 
 def meant(option: str, valid: Iterable[str]) -> str:
