@@ -70,9 +70,9 @@ def score_test(done: EmolightCLI) -> None:
         print(both, flush=True)
     for way, draw, table in _ways(done.model.cpu().eval(), data, "test", done.own.enrol, done.own.enrol_as):
         parts.setdefault(way, []).append(table.assign(fold=0, seed=draw))
-    folder = run.folder.with_name(f"{run.folder.name}{suffix}")
+    folder = (whole := run.folder.resolve()).with_name(f"{whole.name}{suffix}")  # it may have been given as `.`
     about = {
-        "name": f"{run.folder.parent.name} {folder.name}",
+        "name": f"{folder.parent.name} {folder.name}",
         "kind": "test",
         "subset": "test",
         "corpus": data.corpus_name,

@@ -96,15 +96,20 @@ def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:
 
 
 def test_a_model_scores_enrolled_speakers_of_another_corpus(
-    crossval: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    crossval: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It knows no `bored`, and the other corpus has no `calm`."""
+    """It knows no `bored`, the other corpus has no `calm`, and the command is given where the run is."""
     paths, emotions = sorted(corpus.rglob("*-0[56].wav")), {"03": "happy", "04": "sad", "05": "angry", "06": "bored"}
     rows = [(path, emotions.get(path.stem.split("-")[2]), f"other {path.stem[-2:]}") for path in paths]
     table = pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).dropna()
     table.to_csv(tmp_path / "other.csv", index=False)
     made = crossval / "fold_1_seed_0" / "version_0"
-    words = ["test", "--ckpt_path", str(made), "--data.corpus", str(tmp_path / "other.csv"), "--data.root=/"]
+    monkeypatch.chdir(made)
+    words = ["test", "--ckpt_path", ".", "--data.corpus", str(tmp_path / "other.csv"), "--data.root=/"]
     words += [f"--data.cache_dir={corpus.parent / 'cache'}", "--enrol", "0", "2", "all", "--enrol-as", "mixed"]
     assert run(words) == 0
     assert "labels of both: happy, sad, angry" in capsys.readouterr().out
