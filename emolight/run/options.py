@@ -81,7 +81,7 @@ def insert_run(argv: list[str]) -> list[str]:
     words = ["--data.protocol=test"] if other else [f"--data.split_csv={run.folder / SPLIT}"]
     if command == "fit":
         trainer = run.config["trainer"]
-        plain = bool | int | float | str | list | None  # null for a default that is a number, a list of devices
+        plain = (bool, int, float, str, list, type(None))  # null for a default that is a number, a list of devices
         kept = {name: trainer[name] for name in TRAINER if name in trainer and isinstance(trainer[name], plain)}
         if not take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]:
             kept |= _callbacks(run)

@@ -182,8 +182,9 @@ class Recorder(pl.Callback):
         write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
             write_json(self.run.folder / f"metrics_{subset}{self.suffix}.json", scores(self.best.table))
-        for path in self.run.folder.glob("[pmc]*s_test*") if fitting else ():
-            path.unlink()  # predictions, metrics and controls of the model before
+        for kind in ("predictions", "metrics", "controls") if fitting else ():
+            for path in self.run.folder.glob(f"{kind}_test*"):  # of the model before
+                path.unlink()
 
     def draw(self, subset: str, note: str) -> None:
         """Draw the plots of the predictions that count, and the learning curves after a fit."""
