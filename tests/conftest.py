@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 from emolight.data.corpora.synthetic import make_corpus
 from emolight.run.precision import processor
@@ -22,6 +23,7 @@ from emolight.run.precision import processor
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
+DRAW = Figure.draw
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "ravdess"
 
 
@@ -51,12 +53,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are made and not painted, which takes a third of a small fit, but in modules that are marked `drawn`."""
+def undrawn() -> Iterator[None]:
+    """Figures are made and not painted, which takes a third of a small fit."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("drawn") is None:
-            patch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
+        patch.setattr(Figure, "draw", lambda *_: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are painted in tests and modules that are marked so."""
+    if request.node.get_closest_marker("drawn"):
+        monkeypatch.setattr(Figure, "draw", DRAW)
 
 
 @pytest.fixture

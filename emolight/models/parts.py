@@ -111,9 +111,18 @@ def build(spec: str | Spec, base: type) -> Callable[..., Any]:
 
 
 def maker(part: Any, base: type) -> Callable[..., Any]:
-    """What makes a part: of a name, a specification, a class, or the part itself."""
-    made: Callable[..., Any] = build(part, base) if isinstance(part, (str, dict)) else part
-    return (lambda: part) if isinstance(part, base) else made
+    """What makes a part: of a name, a specification, a class, or an augmentation itself, which is not made for data."""
+    if not isinstance(part, nn.Module):
+        return build(part, base) if isinstance(part, (str, dict)) else part
+
+    def kept(*given: Any) -> Any:
+        if given:
+            name = type(part).__name__
+            problem = f"{base.__name__.lower()} is one {name}; expected what makes it for the data."
+            raise EmolightError(problem, f"Give the class, or functools.partial({name}, ...).")
+        return part
+
+    return kept
 
 
 def _find(path: str, base: type) -> type:

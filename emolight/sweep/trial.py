@@ -147,7 +147,9 @@ def run_trial(plan: Plan, trial: optuna.Trial) -> list[float]:
     metric = next((name for name in sweep.objectives if name != SIZE), "val/uar")
     report, found, folders, started = Report(trial, metric), list[list[float]](), list[str](), time.monotonic()
     try:
-        for fold, seed in plan.units:
+        for place, (fold, seed) in enumerate(plan.units):
+            # Also after a fit that ended early: others are compared with it at the same step.
+            report.step = max(report.step, place * plan.steps // len(plan.units))
             part = own if len(plan.units) == 1 else f"{own}/fold_{fold}_seed_{seed}"
             unit = {"name": f"{sweep.name}/{part}", "seed_everything": seed}
             unit |= {} if fold is None else {"data.fold": fold}

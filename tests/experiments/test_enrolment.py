@@ -57,6 +57,7 @@ def test_the_curve_has_every_way_once(crossval: Path) -> None:
     assert (crossval / "enrolment_test.png").is_file()
 
 
+@pytest.mark.drawn
 def test_the_legend_covers_no_curve_and_bars_have_the_colour_of_their_line() -> None:
     kinds = ("mixed", "ordinary", "one emotion")
     rows = [

@@ -128,6 +128,7 @@ def test_test_clips_are_counted_when_they_were_scored(run: Path, monkeypatch: py
     assert (run / "robustness" / "robustness_test.csv").is_file()
 
 
+@pytest.mark.drawn
 def test_picture_has_a_labelled_dot_for_each_disturbance(model: Recognizer, clips: pd.DataFrame) -> None:
     rows = [(one.name, one.group, 0.5 - place / 50, 0.5) for place, one in enumerate(DISTURBANCES)]
     found = pd.DataFrame(rows, columns=["disturbance", "group", "uar", "accuracy"])

@@ -15,6 +15,7 @@ from torch import nn
 
 from emolight.errors import EmolightError
 from emolight.models.augment import Augmentation, Gain, TimeShift
+from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, Features, MelSpectrogram
 from emolight.models.networks import Network
 from emolight.models.parts import build
@@ -117,6 +118,18 @@ def test_what_cannot_be_built_is_named(spec: Any, base: type, words: tuple[str, 
         build(spec, base)
     assert all(word in str(caught.value) for word in words), caught.value
     assert "ForeignNetwork" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"features": MFCC(16000)}, "features is one MFCC; expected what makes it for the data.\nGive the class, or f"),
+        ({"network": nn.Linear(1, 2)}, "network is one Linear"),
+    ],
+)
+def test_what_is_made_already_is_refused(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(EmolightError, match=words):
+        EmotionClassifier(**parts, classes=["calm", "sad"])
 
 
 def test_a_module_is_imported_only_where_it_is_trusted(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,21 @@ def test_what_is_reported_is_what_the_trial_would_be_worth_now(tmp_path: Path) -
     assert not report.pruned
 
 
+def test_a_fold_begins_at_the_same_step_whether_or_not_the_one_before_ended_early(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def ended_early(*words: Any) -> Any:
+        steps.append(words[-1].step)
+        words[-1].step += 3
+        return SimpleNamespace(folder="here", environment={"best_metrics": {"val/uar": 0.5}, "parameters": 1})
+
+    monkeypatch.setattr("emolight.sweep.trial.fit", ended_early)
+    assert trial_of(plan(epochs=9, folds=[1, 2, 3])).values == [0.5]
+    assert steps == [0, 9, 18]
+
+
 def test_several_folds_and_objectives(plan: Callable[..., Plan]) -> None:
     trial = trial_of(
         plan("objectives: {parameters: minimize, val/loss: minimize, val/recall_happy: maximize}", folds=[1, 2])
