@@ -83,7 +83,10 @@ def make_split(clips: pd.DataFrame, corpus: Corpus, protocol: str, fold: int | N
     subset = np.full(len(clips), "train", dtype=object)
     if fold is not None and fold not in folds:
         fix = "Leave data.fold out; data.split_seed draws another split."
-        fix = f"Give data.fold, one of {', '.join(map(str, folds))}." if folds else fix
+        if folds:
+            whole = [*folds] == [*range(min(folds), max(folds) + 1)]
+            valid = f"from {min(folds)} to {max(folds)}" if whole else f"one of {', '.join(map(str, folds))}"
+            fix = f"Give data.fold {valid}."
         raise EmolightError(f"Protocol '{protocol}' has no {f'fold {fold}' if folds else 'folds'}.", fix)
     if folds:
         fold = min(folds) if fold is None else fold

@@ -86,7 +86,8 @@ def build(recognizer: Recognizer, model: Any) -> Any:
         try:
             if path:
                 visit.sentences.append(demo.read(recognizer, path))
-            return (None, visit.enrol(kind)) if visit.sentences else gr.skip()
+            # Without a recording this is the clearing of the last one, or another kind: a new one may be on its way.
+            return (None if path else gr.skip(), visit.enrol(kind)) if visit.sentences else gr.skip()
         except EmolightError as error:
             return None, warned(error)
         finally:
