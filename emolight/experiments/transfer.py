@@ -69,6 +69,8 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
         table = cross_validate(config, data, folder, options.seeds, folds, options.workers, splits).table
         for other in tested:
             cells[value, other] = table[table["clip_id"].map(columns[column]) == other]
+            if cells[value, other].empty:
+                raise EmolightError(f"No test clip of these folds is of {column} {other}.", "Take more --folds.")
     return cells
 
 

@@ -22,9 +22,7 @@ def main(argv: list[str]) -> int:
                 print(f"{name:<38}{text.partition(chr(10))[0].lstrip('# ')}")
                 continue
             copy = Path(folder).expanduser() / name
-            if copy.exists():
-                print(f"{copy} is there and stays as it is")
-                continue
-            write_text(copy, text)
-            print(copy)
+            if not (kept := copy.exists()):
+                write_text(copy, text)
+            print(f"{copy} is there and stays as it is" if kept else copy)
     return 0

@@ -379,19 +379,25 @@ def transfer_options(**given: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**usual, "seeds": [0], "workers": 1, **given})
 
 
-def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
-    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Values that differ in a sign, columns that have the same values, and a fold of an earlier command."""
-    asked: list[tuple[str, dict[int, Path]]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[int, Path]]]:
+    """Folder and splits of every cross-validation of a transfer, of which only the first fold's test clips are told."""
+    seen: list[tuple[str, dict[int, Path]]] = []
 
     def pretend(config: dict[str, Any], data: Any, folder: Path, *rest: Any) -> SimpleNamespace:
-        asked.append((folder.name, rest[-1]))
+        seen.append((folder.name, rest[-1]))
         clips = data.clips.iloc[data.subset("test")]
         right = np.eye(len(data.classes))[clips["emotion"].map(data.classes.index)]
         return SimpleNamespace(table=predictions_table(clips, data.classes, right))
 
     monkeypatch.setattr(transfer, "cross_validate", pretend)
+    return seen
+
+
+def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
+    corpus: Path, here: Path, asked: list[tuple[str, dict[int, Path]]]
+) -> None:
+    """Values that differ in a sign, columns that have the same values, and a fold of an earlier command."""
     clips = corpus_of("Synthetic").table(corpus)[["path", "emotion", "speaker", "intensity"]]
     clips["age"] = np.where(clips["intensity"] == "strong", "<30", ">30")
     clips["native"] = np.where(clips["intensity"] == "strong", "yes", "no")
@@ -405,6 +411,13 @@ def test_a_transfer_takes_no_training_on_other_clips_for_its_own(
         transfer.between_values(config, transfer_options(by="native"))
     transfer.between_values(config, transfer_options(by="noisy", folds=[2], seeds=[1]))
     assert all(asked[-1][1][fold].is_file() for fold in (1, 2))
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_transfer_to_a_value_that_no_test_clip_has_is_a_mistake(corpus: Path, here: Path) -> None:
+    config = full_config(command(corpus))
+    with pytest.raises(EmolightError, match="No test clip of these folds is of sex female"):
+        transfer.between_values(config, transfer_options(by="sex", protocol="loso"))
 
 
 def test_a_transfer_skips_bad_clips_of_the_other_corpus_too(
