@@ -215,6 +215,12 @@ def test_flags_that_change_the_run_are_refused(words: list[str], message: str, s
     assert message in str(caught.value)
 
 
+def test_a_run_is_tested_before_it_goes_on(stopped: Path, here: Path) -> None:
+    shutil.copytree(stopped, here / "copy")
+    assert run(["test", "--ckpt_path", "copy"]) == 0
+    assert "- Epoch: ?, best epoch by validation UAR." in (here / "copy" / "MODEL_CARD.md").read_text()
+
+
 SWA = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 2}}
 
 
