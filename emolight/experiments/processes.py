@@ -131,8 +131,7 @@ def _start(task: Task, variables: dict[str, str]) -> BaseProcess:
 
 def _in_process(task: Task, variables: dict[str, str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    mode = "w" if task.starts == 1 else "a"
-    stream = task.log.open(mode, encoding="utf-8", errors="backslashreplace", buffering=1)
+    stream = task.log.open("a" if task.starts > 1 else "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
     sys.stdout = sys.stderr = stream

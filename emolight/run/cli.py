@@ -118,6 +118,7 @@ def _process_of(argv: Sequence[str]) -> Iterator[None]:
         os.environ.update(variables)
 
 
+@pl.utilities.rank_zero_only  # of a group, in which each knows the folder
 def _remove_unused(claimed: str | None) -> None:
     """Remove a run folder whose run ended with a mistake before it trained."""
     if claimed and Path(claimed).is_dir():

@@ -13,6 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pandas as pd
 import pytest
 import torch
@@ -25,7 +26,7 @@ from emolight.__main__ import run
 from emolight.data.corpora import corpus_of
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import read_predictions, scores
-from emolight.run.folder import Run
+from emolight.run.folder import CLAIMED, Run
 from emolight.run.precision import fast_precision
 from tests.encoders import make_whisper
 from tests.small import CONFIGS, LIGHT, options
@@ -234,6 +235,19 @@ def test_two_processes_that_accumulate_gradients_score_the_model_that_they_save(
     made = Run.open("lightning_logs/mfcc/version_0")
     assert run(["validate", "--ckpt_path", str(made.folder)]) == 0
     pd.testing.assert_frame_equal(made.predictions(suffix="_best"), made.predictions(), rtol=0, atol=2e-6)
+
+
+def test_the_first_process_of_a_group_alone_removes_an_unused_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = here / "version_0"
+    claimed.mkdir()
+    monkeypatch.setenv(CLAIMED, str(claimed))
+    for rank, there in ((1, True), (0, False)):
+        monkeypatch.setattr(pl.utilities.rank_zero_only, "rank", rank)
+        with pytest.raises(EmolightError, match=r"nowhere\.csv"):
+            run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), "--data.corpus=nowhere.csv"])
+        assert claimed.exists() == there
 
 
 LOGGERS = {
