@@ -62,7 +62,7 @@ def find_results(folders: Sequence[Path]) -> tuple[list[Result], list[str]]:
             inner.clear()  # what lies inside of a result is not listed by itself
             try:
                 result = read_result(path)
-                reason = "its training did not come to the end: it was killed, pruned, or still runs."
+                reason = "its training did not come to the end: it was killed, or still runs."
             except EmolightError as error:
                 if Path(path) == folder:
                     raise

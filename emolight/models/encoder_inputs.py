@@ -122,7 +122,8 @@ def load_encoder(path: str, revision: str | None) -> Loaded:
         encoder: Any = AutoModel.from_pretrained(place, **known, use_safetensors=True, dtype=torch.float32)
     except Exception as error:  # of transformers, the hub's library and safetensors
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        fix = "Without internet give a folder with config.json, preprocessor_config.json and model.safetensors."
+        seen = "" if folder.is_dir() else f"It is no folder seen from {Path.cwd()}. "
+        fix = f"{seen}Without internet give a folder with config.json, preprocessor_config.json and model.safetensors."
         raise EmolightError(f"There is no usable speech encoder '{path}': {reason}", fix) from None
     encoder = getattr(encoder, "encoder", encoder) if config.model_type == "whisper" else encoder
     name = settings.get("feature_extractor_type")

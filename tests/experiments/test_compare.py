@@ -190,7 +190,7 @@ def test_killed_and_pruned_runs_are_skipped_with_the_reason(logs: Path, capsys: 
     main([str(logs), "--json", "-"])
     out, err = capsys.readouterr()
     assert err.splitlines() == [
-        f"skipped {killed}: its training did not come to the end: it was killed, pruned, or still runs.",
+        f"skipped {killed}: its training did not come to the end: it was killed, or still runs.",
         f"skipped {empty}: There is no predictions file {empty / 'predictions_val.csv'}.",
     ]
     assert json.loads(out)["skipped"] == err.splitlines()

@@ -310,6 +310,15 @@ def test_weights_of_layers_are_learnt_by_batches_alone(whisper: Path) -> None:
         SpeechEncoder(1, 3, path=str(whisper), head="logistic", pooling="weighted")
 
 
+def test_a_folder_that_is_not_seen_from_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
+    with pytest.raises(EmolightError, match="'enc': no connection\nIt is no folder seen from "):
+        load_encoder("enc", None)
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="no usable speech encoder"):
         load_encoder(str(tmp_path), None)
