@@ -15,7 +15,7 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.style import BLUE, GREEN, VERMILLION, WIDTH, clean_axis, legend_below, new_figure
-from emolight.experiments.results import CROSSVAL, Result, facts_of, runs_of
+from emolight.experiments.results import CROSSVAL, Result, facts_of, read_result, runs_of
 from emolight.experiments.summary import score_row, write_crossval, write_found
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import load_classifier
@@ -51,9 +51,8 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
             parts.setdefault(way, []).append(table.assign(fold=fold, seed=DRAWS * seed + draw))
         if result.subset == "test":
             run.count_test(run.best, len(data.subset("test")))
-    about = read_json(result.folder / CROSSVAL)
-    curve = result.folder / f"enrolment_{result.subset}"
-    _write(parts, {**about, "openings": result.openings}, result.folder, curve)
+    about = {**read_json(result.folder / CROSSVAL), "openings": read_result(result.folder).openings}  # this one, too
+    _write(parts, about, result.folder, result.folder / f"enrolment_{result.subset}")
 
 
 def score_test(done: EmolightCLI) -> None:
