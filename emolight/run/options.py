@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from emolight.data.corpora import Table
 from emolight.data.selection import corpora_of
 from emolight.errors import EmolightError
 from emolight.files import expand
@@ -105,13 +104,14 @@ def insert_run(argv: list[str]) -> list[str]:
 
 
 def _moved(run: Run, corpus: Any, root: str | None) -> bool:
-    """Whether a CSV is the run's own, which is gone from its place: the same name, and all clips of the run's split."""
-    own = run.config["data"].get("corpus")
-    named = isinstance(own, str) and isinstance(corpus, str) and own != corpus and Path(own).name == Path(corpus).name
-    if not named or expand(own).is_file():
+    """Whether CSVs are the run's own, which are gone from their places: the same names, and all clips of its split."""
+    own, given = (one if isinstance(one, list) else [one] for one in (run.config["data"].get("corpus"), corpus))
+    pairs = [(str(one), str(other)) for one, other in zip(own, given, strict=False) if one != other]
+    named = all(Path(one).name == Path(other).name and not expand(one).is_file() for one, other in pairs)
+    if not pairs or not named or len(own) != len(given):
         return False
-    ((table, folder),) = corpora_of(corpus, root)
-    return isinstance(table, Table) and {*run.split.table["clip_id"]} <= {*table.table(folder)["clip_id"]}
+    tables = [(f"{one.name}/" * (len(own) > 1), one.table(folder)) for one, folder in corpora_of(corpus, root)]
+    return {*run.split.table["clip_id"]} <= {before + clip for before, table in tables for clip in table["clip_id"]}
 
 
 def _check_resumable(path: Path) -> None:

@@ -400,6 +400,8 @@ def test_tables_that_have_moved_are_found_by_their_roots(corpus: Path, here: Pat
     assert run(["report", made, "--root", "new/a", "new/b"]) == 0
     page = Path(made, "report.html").read_text(encoding="utf-8")
     assert "data:audio" in page
+    assert run(["test", "--ckpt_path", made, "--data.corpus", "[new/a/a.csv, new/b/b.csv]"]) == 0
+    assert set(Run.open(made).predictions("test")["clip_id"]) == set(Run.open(made).split.clips("test"))
     with pytest.raises(EmolightError, match=r"data.root is \['new/a'\] for 2 corpora|data.root is 'new/a' for 2"):
         run(["robustness", made, "--root", "new/a"])
 
