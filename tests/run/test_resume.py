@@ -281,6 +281,16 @@ def test_null_and_lists_are_taken_over(usual: str, own: str, word: str, stopped:
     assert word in insert_run(["fit", "--resume", "copy"])
 
 
+def test_a_logger_that_is_not_taken_over_is_told(stopped: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(stopped, here / "copy")
+    config = here / "copy" / "config.yaml"
+    config.write_text(config.read_text().replace("  logger: null", "  logger: {class_path: CSVLogger}"))
+    insert_run(["fit", "--resume", "copy", "--trainer.logger=CSVLogger"])
+    assert "trainer.logger" not in capsys.readouterr().out
+    assert "CSVLogger" not in " ".join(insert_run(["fit", "--resume", "copy"]))
+    assert "note:   trainer.logger is not taken over" in capsys.readouterr().out
+
+
 def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
     with pytest.raises(EmolightError, match="Go on: fit --resume RUN"):
         run(["fit", "--ckpt_path", str(stopped / "checkpoints" / "last.ckpt")])
