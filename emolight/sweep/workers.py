@@ -115,10 +115,10 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     except ray.exceptions.RayError as error:
         raise EmolightError(f"A worker on Ray ended: {str(error)[-300:]}", "The same command goes on.") from None
     finally:
-        for ref in refs:
-            ray.cancel(ref)
-        if refs:
-            ray.wait(refs, num_returns=len(refs), timeout=PATIENCE)
+        for _ in range(4):
+            for ref in refs:  # again, since a busy node may lose a call
+                ray.cancel(ref)
+            _, refs = ray.wait(refs, num_returns=len(refs), timeout=PATIENCE / 4) if refs else ([], [])
         ray.shutdown()
 
 
