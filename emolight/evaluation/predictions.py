@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emolight.errors import EmolightError, nearest
-from emolight.files import write_table
 
 OF_MANY = ("fold", "seed")
 """Columns of whole numbers more where a table holds the clips of several folds and seeds."""
@@ -23,7 +22,6 @@ NEEDED = ("clip_id", "speaker", "label", "prediction")
 PREFIX = "prob_"
 METRICS = ("uar", "accuracy", "macro_f1")
 SUM_TOLERANCE = 1e-3
-write_predictions = write_table
 
 Counts = NDArray[np.float64]
 """Confusion counts ``[..., S, C, C]``: seed, true class, predicted class."""
@@ -62,7 +60,7 @@ def group_columns(table: pd.DataFrame) -> list[str]:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read what :func:`write_predictions` wrote, or a table of the same columns from another system.
+    """Read what a run wrote, or a table of the same columns from another system.
 
     Rows come back sorted by clip id. Speakers and groups are text: ``01`` stays ``01``. With a ``seed`` a clip may
     stand once for each. EmolightError, with the line number, for a file that is no such table.

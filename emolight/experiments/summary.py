@@ -14,7 +14,7 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import SCORED
 from emolight.errors import EmolightError
 from emolight.evaluation.plots import confusion_figure, recall_figure, save_figure, speaker_figure
-from emolight.evaluation.predictions import scores, write_predictions
+from emolight.evaluation.predictions import scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
 from emolight.experiments.results import CROSSVAL, Result, runs_of
 from emolight.files import write_json, write_table
@@ -29,7 +29,7 @@ WIDTH = 104
 def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, controls: list[dict[str, Any]]) -> None:
     """Write the folder of a cross-validation or an ensemble: predictions, summary, tables, plots; ``about`` last."""
     summary = {**summarise(table), "controls": controls}
-    write_predictions(folder / "predictions.csv", table)
+    write_table(folder / "predictions.csv", table)
     write_json(folder / SUMMARY, summary)
     pooled = [
         {"metric": name, "value": one["value"], "low": one["by_speaker"][0], "high": one["by_speaker"][1]}

@@ -23,9 +23,9 @@ from emolight.data.splits import ALL_TEST
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import calibrate
 from emolight.evaluation.plots import confusion_figure, curves_figure, recall_figure, speaker_figure
-from emolight.evaluation.predictions import predictions_table, scores, write_predictions
+from emolight.evaluation.predictions import predictions_table, scores
 from emolight.evaluation.style import save_figure
-from emolight.files import write_json
+from emolight.files import write_json, write_table
 from emolight.models.checkpoint import CheckpointFiles, read_checkpoint, save_checkpoint, weights_only_state
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.loading import classifier_of
@@ -179,7 +179,7 @@ class Recorder(pl.Callback):
 
     def _write(self, subset: str, fitting: bool) -> None:
         assert self.best.table is not None
-        write_predictions(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
+        write_table(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
             write_json(self.run.folder / f"metrics_{subset}{self.suffix}.json", scores(self.best.table))
         for kind in ("predictions", "metrics", "controls") if fitting else ():

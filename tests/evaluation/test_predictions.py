@@ -17,8 +17,8 @@ from emolight.evaluation.predictions import (
     scores,
     scores_by,
     wilson_interval,
-    write_predictions,
 )
+from emolight.files import write_table
 
 CLASSES = ("calm", "happy", "sad", "angry", "fearful")
 
@@ -80,7 +80,7 @@ def test_groups_are_text_and_what_a_corpus_does_not_know_is_empty(tmp_path: Path
     table = predictions_table(clips, ("calm", "sad"), np.full((2, 2), 0.5), ("sex", "age"))
     assert group_columns(table.assign(fold=1, seed=0)) == ["sex", "age"]
     assert table[["speaker", "sex", "age"]].to_numpy().tolist() == [["01", "", "30"], ["02", "male", "4"]]
-    write_predictions(tmp_path / "table.csv", table)
+    write_table(tmp_path / "table.csv", table)
     pd.testing.assert_frame_equal(read_predictions(tmp_path / "table.csv"), table, check_dtype=False)
 
 
@@ -192,7 +192,7 @@ def test_wilson_interval_stays_between_0_and_1() -> None:
 
 def test_written_table_comes_back(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "run" / "predictions_val.csv"
-    write_predictions(path, table)
+    write_table(path, table)
     pd.testing.assert_frame_equal(read_predictions(path), table, atol=1e-6, rtol=0, check_dtype=False)
     assert [found.name for found in path.parent.iterdir()] == ["predictions_val.csv"]
 
@@ -200,7 +200,7 @@ def test_written_table_comes_back(tmp_path: Path, table: pd.DataFrame) -> None:
 def test_written_bytes_are_utf8_with_six_decimals_and_plain_line_ends(tmp_path: Path) -> None:
     classes = ("fröhlich", "sad")
     path = tmp_path / "predictions.csv"
-    write_predictions(path, predictions_table(clip_table(["sad"]), classes, np.array([[1 / 3, 2 / 3]])))
+    write_table(path, predictions_table(clip_table(["sad"]), classes, np.array([[1 / 3, 2 / 3]])))
     assert path.read_bytes().decode("utf-8") == (
         "clip_id,speaker,label,prediction,prob_fröhlich,prob_sad\nclip-000,01,sad,sad,0.333333,0.666667\n"
     )
@@ -216,7 +216,7 @@ def test_reading_takes_windows_line_ends_another_order_and_blank_lines(tmp_path:
 
 def test_reading_keeps_seeds_and_folds_as_numbers(tmp_path: Path, table: pd.DataFrame) -> None:
     many = pd.concat([table.assign(fold=2, seed=seed) for seed in (10, 9)])
-    write_predictions(tmp_path / "predictions.csv", many)
+    write_table(tmp_path / "predictions.csv", many)
     found = read_predictions(tmp_path / "predictions.csv")
     assert found["seed"].tolist()[:4] == [9, 10, 9, 10]
     assert set(found["fold"]) == {2}

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from emolight.errors import EmolightError
-from emolight.evaluation.predictions import predictions_table, read_predictions, scores, write_predictions
+from emolight.evaluation.predictions import predictions_table, read_predictions, scores
 from emolight.evaluation.statistics import bootstrap, holm, paired_difference, sign_flip, speaker_shares
 from emolight.experiments.compare import find_results, main, make_groups
+from emolight.files import write_table
 
 EMOTIONS = ("calm", "happy", "sad")
 EXAMPLES = {"strong": 0.9, "middle": 0.75, "weak": 0.4}
@@ -62,7 +63,7 @@ def write_run(
     (folder / "environment.json").write_text(json.dumps(about))
     (folder / "test_scorings.csv").write_text("time,checkpoint,clips\n" + "today,best.ckpt,160\n" * scored)
     if table is not None:
-        write_predictions(folder / f"predictions_{subset}.csv", table)
+        write_table(folder / f"predictions_{subset}.csv", table)
     return folder
 
 
@@ -77,7 +78,7 @@ def write_crossval(folder: Path, right: float) -> Path:
         "runs": [{"folder": run.relative_to(folder).as_posix(), "openings": 1} for run in runs],
     }
     (folder / "crossval.json").write_text(json.dumps(about))
-    write_predictions(folder / "predictions.csv", pd.concat(tables))
+    write_table(folder / "predictions.csv", pd.concat(tables))
     return folder
 
 

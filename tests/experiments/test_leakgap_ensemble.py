@@ -19,7 +19,6 @@ from emolight.evaluation.predictions import (
     predictions_table,
     read_predictions,
     scores,
-    write_predictions,
 )
 from emolight.evaluation.statistics import Difference, Interval
 from emolight.experiments import leakgap
@@ -27,6 +26,7 @@ from emolight.experiments.ensemble import best_weights, mean_of
 from emolight.experiments.leakgap import sentence
 from emolight.experiments.results import Result, read_result
 from emolight.experiments.summary import write_crossval
+from emolight.files import write_table
 from emolight.run.folder import Run
 from tests.report.made import make_crossval
 from tests.small import CONFIGS, options
@@ -225,10 +225,10 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
             table = read_predictions(path)
             told = np.eye(5)[pd.Categorical(table["label"], class_names(table)).codes]
             table[[PREFIX + name for name in class_names(table)]] = 0.6 * told + 0.08 if good else 0.2
-            write_predictions(path, table.assign(prediction=table["label"] if good else class_names(table)[0]))
+            write_table(path, table.assign(prediction=table["label"] if good else class_names(table)[0]))
         keys = [(fold, seed) for fold in (1, 2) for seed in (0, 1)]
         parts = [Run.open(folder / f"fold_{f}_seed_{s}").predictions("test").assign(fold=f, seed=s) for f, s in keys]
-        write_predictions(folder / "predictions.csv", pd.concat(parts))
+        write_table(folder / "predictions.csv", pd.concat(parts))
     assert run(["ensemble", *map(str, folders), "--weights", "validation", "--name", "fused"]) == 0
     folder = here / "lightning_logs" / "fused" / "crossval_emobox6"
     result = read_result(folder)

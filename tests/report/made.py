@@ -12,9 +12,10 @@ import pandas as pd
 import yaml
 
 from emolight.data.datamodule import EmotionDataModule
-from emolight.evaluation.predictions import predictions_table, write_predictions
+from emolight.evaluation.predictions import predictions_table
 from emolight.experiments.results import facts_of
 from emolight.experiments.summary import write_crossval
+from emolight.files import write_table
 from emolight.run.folder import Run
 
 CONTROL = {"name": "duration only", "uar": 0.25, "uar_low": 0.2, "uar_high": 0.3, "accuracy": 0.25, "macro_f1": 0.2}
@@ -66,7 +67,7 @@ def make_run(folder: Path, corpus: Path, seed: int = 0, **data: Any) -> Run:
             values[np.arange(len(own)), own["emotion"].map(module.classes.index)] += 0.3
             values /= values.sum(axis=1, keepdims=True)
             table = predictions_table(own, module.classes, values, module.groups)
-            write_predictions(folder / f"predictions_{subset}.csv", table)
+            write_table(folder / f"predictions_{subset}.csv", table)
     run = Run.open(folder)
     if split.clips("test"):
         run.count_test("best.ckpt", 3)
