@@ -115,15 +115,17 @@ def run_on_ray(plan: Plan, url: str, address: str, workers: int, watch: Callable
     except ray.exceptions.RayError as error:
         raise EmolightError(f"A worker on Ray ended: {str(error)[-300:]}", "The same command goes on.") from None
     finally:
-        for _ in range(4):
-            for ref in refs:  # again, since a busy node may lose a call
-                ray.cancel(ref)
-            _, refs = ray.wait(refs, num_returns=len(refs), timeout=PATIENCE / 4) if refs else ([], [])
+        for ref in refs:
+            ray.cancel(ref)
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=PATIENCE)
         ray.shutdown()
 
 
 def _work(work: Callable[[Plan, str], None], plan: Plan, url: str, folder: str, log: str) -> str:
     """A worker on a node of the cluster; returns the user's mistake, or nothing."""
+    # By it Ray cancels; a worker ignores it whose node was started in the background, as in a script of SLURM.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with (

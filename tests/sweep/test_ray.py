@@ -32,8 +32,10 @@ def cluster() -> Iterator[Cluster]:
     """A head with one CPU, and a second node with one CPU."""
     soon = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3, "health_check_timeout_ms": 5000}
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": {"worker_niceness": 0, **soon}}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of nodes that a script starts in the background
     made = Cluster(initialize_head=True, head_node_args=head)
     made.add_node(num_cpus=1)
+    signal.signal(signal.SIGINT, before)
     yield made
     ray.shutdown()
     made.shutdown()
