@@ -1,4 +1,4 @@
-"""What a GPU does here: clips a second of `fit` and of bare steps, the notebook way, small maps, DDP, a sweep.
+"""What a GPU does here: clips a second of `fit` and of bare steps, the notebook way, encoders, DDP, a sweep.
 
 python benchmarks/gpu.py [--folder DIR] [--seconds 330]     or benchmarks/gpu.sh, which also keeps the log
 
@@ -107,7 +107,8 @@ class Bench:
             words = (*self.words, *own, *words)
             cli.main(["fit", "--config", str(CONFIGS / f"{mode}.yaml"), *words], callbacks=[clock], pictures=False)
         if GPU:
-            del clock.training[0], clock.bare[0], clock.whole[0]
+            for seconds in (clock.training, clock.bare, clock.whole):
+                del seconds[:1]
         return clock
 
 
@@ -370,6 +371,36 @@ def precisions(bench: Bench) -> str:
     )
 
 
+def encoders(bench: Bench) -> str:
+    """A speech encoder of Whisper base's size: frozen, where embeddings are kept, and its two upper layers trained."""
+    import transformers
+
+    width, layers = (512, 6) if GPU else (32, 2)
+    whisper = transformers.WhisperConfig(
+        d_model=width, encoder_layers=layers, encoder_attention_heads=8, encoder_ffn_dim=4 * width,
+        decoder_layers=1, decoder_attention_heads=8, decoder_ffn_dim=width, vocab_size=100,
+        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=1,
+    )  # fmt: skip
+    folder = bench.folder / "whisper"
+    transformers.WhisperForConditionalGeneration(whisper).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor().save_pretrained(folder)
+    path, seconds, rows = f"--model.network.path={folder}", [], []
+    for _ in range(2):  # the second reads what the first has kept
+        wait()
+        start = time.perf_counter()
+        bench.fit("encoder", "32-true", lambda: None, path, "--trainer.max_epochs=1")
+        wait()
+        seconds.append(time.perf_counter() - start)
+    clips = len(bench.train) + len(bench.data.subset("val"))
+    rows.append(("frozen, embeddings", "32-true", figure(clips / max(seconds[0] - seconds[1], 1e-9))))
+    tune = [f"--config={CONFIGS / 'overlays' / 'finetune.yaml'}", path, f"--trainer.max_epochs={bench.epochs}"]
+    for precision in PRECISIONS if GPU else PRECISIONS[-1:]:
+        clock = bench.fit("encoder", precision, lambda: None, *tune, f"--trainer.precision={precision}")
+        trained = len(bench.train) // 16 * 16  # batches of 16, as the overlay says
+        rows.append(("two layers trained", precision, figure(trained / statistics.median(clock.training or [1]))))
+    return markdown(("Whisper base's size, random weights", "precision", "clips/s"), rows)
+
+
 def command(name: str, *words: str, limit: float = 150) -> tuple[float, str]:
     """Seconds and last lines of a command in a process of its own."""
     start = time.perf_counter()
@@ -425,6 +456,7 @@ SECTIONS = {
     "What keeps `fit` fast": ways,
     "The notebook way": notebook,
     "Other precisions": precisions,
+    "Speech encoders": encoders,
     "Tests": tests,
     "Sweep": sweep,
     "DDP": ddp,

@@ -4,6 +4,7 @@ A ResNet18 on a batch of clips is some hundred small kernels forward and twice a
 one takes longer than to run them. A CUDA graph starts all of them at once.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,8 @@ class Replay:
         kept = [buffer.clone() for buffer in self.network.buffers()]
         dtype, cast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         try:
-            with torch.autocast("cuda", dtype=dtype, enabled=cast, cache_enabled=False):
+            with torch.autocast("cuda", dtype=dtype, enabled=cast, cache_enabled=False), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Attempting to run cuBLAS")  # the backward thread's first call
                 # A module of its own: what is recorded takes the place of its forward method.
                 around = nn.Sequential(self.network)
                 around.training = self.network.training  # and not train(): parts of it may be in evaluation
