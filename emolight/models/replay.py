@@ -16,14 +16,15 @@ from torch import Tensor, nn
 class Replay:
     """A network as a function ``[B, ...]`` to logits, recorded when it is first called; elsewhere it is just called.
 
-    What differs from the recording (a batch of another shape, weights that are frozen meanwhile) runs as it would
-    without. The weights' gradients are views of the recording: they must be set to None before each backward pass. The
-    network must have no hooks.
+    What differs from the recording (a batch of another shape, weights that are frozen or buffers that are replaced
+    meanwhile, as by averaged weights) runs as it would without. The weights' gradients are views of the recording: they
+    must be set to None before each backward pass. The network must have no hooks.
     """
 
     def __init__(self, network: nn.Module, allowed: bool = False) -> None:
         self.network, self.allowed = network, allowed
         self.recorded: Callable[[Tensor], Tensor] | None = None
+        self._own = [own for module in network.modules() for own in (module._parameters, module._buffers)]
         self._like: Any = None
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -39,15 +40,20 @@ class Replay:
         return {**self.__dict__, "allowed": False, "recorded": None}  # a copy has weights of its own
 
     def _state(self, image: Tensor) -> Any:
-        learned = [weights.requires_grad for weights in self.network.parameters()]
-        return image.shape, image.dtype, image.requires_grad, self.network.training, torch.is_grad_enabled(), learned
+        weights = [(one.data_ptr(), one.requires_grad) for own in self._own for one in own.values() if one is not None]
+        return image.shape, image.dtype, image.requires_grad, self.network.training, torch.is_grad_enabled(), weights
 
     def _record(self, image: Tensor) -> None:
         self.allowed = False  # whatever becomes of this, once
         kept = [buffer.clone() for buffer in self.network.buffers()]
         dtype, cast = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        devices = range(torch.cuda.device_count())
         try:
-            with torch.autocast("cuda", dtype=dtype, enabled=cast, cache_enabled=False), warnings.catch_warnings():
+            with (
+                torch.autocast("cuda", dtype=dtype, enabled=cast, cache_enabled=False),
+                torch.random.fork_rng(devices),  # else dropout would draw otherwise where a resumed run records
+                warnings.catch_warnings(),
+            ):
                 warnings.filterwarnings("ignore", "Attempting to run cuBLAS")  # the backward thread's first call
                 # A module of its own: what is recorded takes the place of its forward method.
                 around = nn.Sequential(self.network)

@@ -23,6 +23,37 @@ def test_is_the_network_itself_without_a_gpu() -> None:
     assert seen[0] is logits
 
 
+def test_a_recording_draws_nothing_and_ends_where_a_buffer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Lightning's averaging of weights replaces the running statistics: a recording would write where they were.
+    def record(around: nn.Module, images: tuple[Tensor]) -> None:
+        around(torch.rand_like(*images))
+        around.forward = lambda image: torch.tensor(7.0)  # type: ignore[method-assign]
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    network, image = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), torch.ones(2, 1, 5, 5)
+    replay, mean, state = Replay(network, True), network[1].running_mean.clone(), torch.get_rng_state()
+    replay._record(image)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(network[1].running_mean, mean)
+    assert replay(image).item() == 7
+    network[1].running_mean = torch.zeros(2)
+    assert replay(image).shape == (2, 2, 3, 3)
+
+
+@cuda
+def test_dropout_draws_the_same_wherever_it_is_recorded() -> None:
+    network = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5)).cuda()
+    image, found = torch.ones(8, 64, device="cuda"), []
+    for recorded_at in (0, 1):
+        replay = Replay(network, True)
+        for step in range(recorded_at, 3):
+            torch.manual_seed(step)
+            logits = replay(image).detach().clone()
+        assert replay.recorded is not None
+        found.append(logits)
+    assert torch.equal(*found)
+
+
 @cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-2), (torch.bfloat16, 0.2)])
 @pytest.mark.parametrize("kind", [ResNet18, MobileNetV3])
