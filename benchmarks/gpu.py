@@ -1,6 +1,6 @@
 """What a GPU does here: clips a second of `fit` and of bare steps, the notebook way, encoders, DDP, a sweep.
 
-python benchmarks/gpu.py [--folder DIR] [--seconds 330]     or benchmarks/gpu.sh, which also keeps the log
+python benchmarks/gpu.py [--folder DIR] [--seconds 300]     or benchmarks/gpu.sh, which also keeps the log
 
 Synthetic voices, which it makes. Every section stands for itself: one that fails leaves its traceback, and the others
 go on; one that would begin after --seconds is left out. The tables go to DIR/gpu.md as well. Without a CUDA device it
@@ -48,6 +48,7 @@ import emolight.data.resident as resident
 import emolight.models.classifier as classifier
 from emolight.data.datamodule import EmotionDataModule
 from emolight.models.augment import Gain, Noise, SpecAugment, TimeShift, mixup
+from emolight.models.encoder import SpeechEncoder
 from emolight.models.replay import Replay
 from emolight.models.vision import ResNet18
 from emolight.run import cli
@@ -384,20 +385,19 @@ def encoders(bench: Bench) -> str:
     folder = bench.folder / "whisper"
     transformers.WhisperForConditionalGeneration(whisper).save_pretrained(folder)
     transformers.WhisperFeatureExtractor().save_pretrained(folder)
-    path, seconds, rows = f"--model.network.path={folder}", [], []
-    for _ in range(2):  # the second reads what the first has kept
-        wait()
-        start = time.perf_counter()
-        bench.fit("encoder", "32-true", lambda: None, path, "--trainer.max_epochs=1")
-        wait()
-        seconds.append(time.perf_counter() - start)
-    clips = len(bench.train) + len(bench.data.subset("val"))
-    rows.append(("frozen, embeddings", "32-true", figure(clips / max(seconds[0] - seconds[1], 1e-9))))
-    tune = [f"--config={CONFIGS / 'overlays' / 'finetune.yaml'}", path, f"--trainer.max_epochs={bench.epochs}"]
-    for precision in PRECISIONS if GPU else PRECISIONS[-1:]:
-        clock = bench.fit("encoder", precision, lambda: None, *tune, f"--trainer.precision={precision}")
-        trained = len(bench.train) // 16 * 16  # batches of 16, as the overlay says
-        rows.append(("two layers trained", precision, figure(trained / statistics.median(clock.training or [1]))))
+    waves, rows = 0.1 * torch.randn(16, LENGTH if GPU else 9600, device=DEVICE), []
+    with torch.inference_mode():
+        network = SpeechEncoder(1, CLASSES, path=str(folder)).to(DEVICE).eval()
+        milliseconds = timed(lambda: network.embed(waves), 30)
+    rows.append(("frozen, embeddings", "32-true", figure(1e3 * len(waves) / milliseconds)))
+    tune = [
+        f"--config={CONFIGS / 'overlays' / 'finetune.yaml'}",
+        f"--model.network.path={folder}",
+        f"--trainer.max_epochs={bench.epochs}",
+    ]
+    clock = bench.fit("encoder", PRECISIONS[-1], lambda: None, *tune, f"--trainer.precision={PRECISIONS[-1]}")
+    trained = len(bench.train) // 16 * 16  # batches of 16, as the overlay says
+    rows.append(("two layers trained", PRECISIONS[-1], figure(trained / statistics.median(clock.training or [1]))))
     return markdown(("Whisper base's size, random weights", "precision", "clips/s"), rows)
 
 
@@ -456,17 +456,17 @@ SECTIONS = {
     "What keeps `fit` fast": ways,
     "The notebook way": notebook,
     "Other precisions": precisions,
-    "Speech encoders": encoders,
-    "Tests": tests,
     "Sweep": sweep,
     "DDP": ddp,
+    "Speech encoders": encoders,
+    "Tests": tests,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where gpu.md goes")
-    parser.add_argument("--seconds", type=float, default=330, help="no section begins after this")
+    parser.add_argument("--seconds", type=float, default=300, help="no section begins after this")
     parser.add_argument("--only", nargs="+", choices=[one.__name__ for one in SECTIONS.values()], help="sections")
     options = parser.parse_args()
     began, texts = time.perf_counter(), [f"# GPU\n\n{machine()}\n"]
