@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.sweep.storage import open_storage
 from tests.sweep.postgresql import LEAKS, Server, programs, server
@@ -29,14 +28,14 @@ def test_four_processes_spend_the_budget_exactly_in_spite_of_kill_and_sigterm(ru
     spend(running.new_database(), 40)
 
 
-def test_what_a_sweep_prints_and_writes_shows_no_password(running: Server, words: list[str]) -> None:
-    command = [sys.executable, "-m", "emolight", "sweep", *words, "--trials", "1", "--storage", running.new_database()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_what_a_sweep_prints_and_writes_shows_no_password(
+    running: Server, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["sweep", *words, "--trials", "1", "--storage", running.new_database()]) == 0
     written = [path for path in Path("lightning_logs").rglob("*") if path.is_file()]
     assert len(written) > 10
     texts = [path.read_bytes().decode(errors="replace") for path in written]
-    assert not [leak for leak in LEAKS for text in (*texts, done.stdout, done.stderr) if leak in text]
+    assert not [leak for leak in LEAKS for text in (*texts, *capfd.readouterr()) if leak in text]
 
 
 @pytest.mark.parametrize(
