@@ -248,7 +248,7 @@ class EmotionDataModule(pl.LightningDataModule):
         rows = self.subset(subset) if subset else np.arange(len(self.clips))
         rows = np.concatenate([rows + number * len(self.clips) for number in range(1 + copies)])
         if not len(rows):
-            fix = "Use `validate` for the validation clips, or a protocol that holds speakers out."
+            fix = f"Use `{'test' if subset == 'val' else 'validate'}`, or a protocol that has {subset} clips."
             raise EmolightError(f"Split '{self.split.label}' has no {subset} clips.", fix)
         dataset, trainer = self.dataset(rows, seed), self.trainer
         dataset.epoch, dataset.embeddings = trainer.current_epoch if trainer else 0, self.embedded

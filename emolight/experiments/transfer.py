@@ -85,6 +85,9 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
     called = [corpus_of(spec).name for spec, _ in dict.fromkeys([*trained, *named])]
     if twice := [name for name in called if called.count(name) > 1]:
         raise EmolightError(f"Two corpora have the name '{twice[0]}'.", "Rename a file.")
+    if options.protocol:
+        valid_protocols = {one for spec, _ in trained for one in protocols_of(corpus_of(spec))}
+        check_choice("protocol", options.protocol, sorted(valid_protocols))
     for spec, root in dict.fromkeys([*trained, *named]):  # what is wrong with one shows before anything is trained
         recipe = config["data"]
         if spec != own[0]:  # a task and a root are of one corpus

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -61,6 +62,9 @@ def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
         embeddings = torch.cat(list(seen()))
         model.network.fit(embeddings, torch.cat(labels))
         model.normalise.fitted.fill_(True)
+        learns = any(weights.requires_grad for weights in model.parameters())
+        if len(model.augment) and not learns:
+            rank_zero_only(print)("note:   model.augment is not used: the head is fitted to the clips as they are")
     else:
         model.normalise.fit(seen())
     if model.hparams["class_weights"]:

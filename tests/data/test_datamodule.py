@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from emolight.data.clips import share
 from emolight.data.corpora import Synthetic
-from emolight.data.datamodule import EmotionDataModule
+from emolight.data.datamodule import EVERY_CLIP, EmotionDataModule
 from emolight.data.resident import ResidentClips, ResidentLoader, sizes_of
 from emolight.data.splits import ALL_TEST, BEST_EPOCH, LAST_EPOCH, Split
 from emolight.errors import EmolightError
@@ -311,8 +311,12 @@ def test_bad_settings_are_named(settings: dict[str, Any], message: str, module: 
 def test_random_has_no_test_clips(module: Any) -> None:
     data = module(protocol="random")
     data.setup("fit")
-    with pytest.raises(EmolightError, match="'random seed 0' has no test clips"):
+    with pytest.raises(EmolightError, match=r"'random seed 0' has no test clips\.\nUse `validate`, or a protocol"):
         data.test_dataloader()
+    data = module(protocol=EVERY_CLIP)
+    data.setup("validate")
+    with pytest.raises(EmolightError, match=r"'every clip tests' has no val clips\.\nUse `test`, or a protocol"):
+        data.val_dataloader()
 
 
 def test_many_labels_make_a_file_name_that_systems_take(module: Any, table: Path) -> None:

@@ -350,6 +350,8 @@ def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
         run(["transfer", *command(corpus, *words, "--name=apart")])
     with pytest.raises(EmolightError, match="What should differ"):
         run(["transfer", *command(corpus)])
+    with pytest.raises(EmolightError, match=r"Unknown protocol: 'emobx6'\.\nDid you mean 'emobox6'"):
+        run(["transfer", *command(corpus, *words, "--protocol=emobx6")])
 
 
 def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Path, here: Path) -> None:

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 from emolight import EmotionClassifier, EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.models import classical
+from emolight.models.augment import Gain
 from emolight.models.classical import SIZES, Classical
 from emolight.models.features import MFCC, Waveform
 from emolight.models.fitting import fit_linear, fit_scale
@@ -124,15 +125,18 @@ def test_a_statistic_far_outside_of_training_does_not_decide_alone(head: str) ->
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "eGeMAPSv02"])
-def test_it_is_fitted_saved_loaded_and_exported(kind: str, corpus: Path, tmp_path: Path) -> None:
+def test_it_is_fitted_saved_loaded_and_exported(
+    kind: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network_of(kind)
     places = {"root": str(corpus), "cache_dir": str(corpus.parent / "cache"), "splits_dir": str(tmp_path)}
     data = EmotionDataModule("Synthetic", **places, duration=1.5)  # type: ignore[arg-type]
     network = partial(Classical, statistics=kind, head="svm", inverse_penalty=0.001)
-    model = EmotionClassifier(features=Waveform, network=network, augment=[], mixup=0.0, speaker_norm=True)
+    model = EmotionClassifier(features=Waveform, network=network, augment=[Gain], mixup=0.0, speaker_norm=True)
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
                          enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
     trainer.fit(model, datamodule=data)
+    assert "note:   model.augment is not used: the head is fitted to the clips as they are" in capsys.readouterr().out
     assert data.embedded is not None
     assert data.embedded.shape == (len(data.clips), SIZES[kind])
     assert 0 < float(model.temperature) != 1
