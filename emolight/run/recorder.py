@@ -182,8 +182,8 @@ class Recorder(pl.Callback):
         write_table(self.run.folder / f"predictions_{subset}{self.suffix}.csv", self.best.table)
         if not fitting:
             write_json(self.run.folder / f"metrics_{subset}{self.suffix}.json", scores(self.best.table))
-        for kind in ("predictions", "metrics", "controls") if fitting else ():
-            for path in self.run.folder.glob(f"{kind}_test*"):  # of the model before
+        for old in ("predictions_test*", "metrics_test*", "controls_test*", "plots/test_*") if fitting else ():
+            for path in self.run.folder.glob(old):  # of the model before
                 path.unlink()
 
     def draw(self, subset: str, note: str) -> None:

@@ -174,8 +174,11 @@ def test_what_was_tested_goes_when_another_model_is_the_best(here: Path) -> None
     for name in ("predictions_test.csv", "predictions_test_other.csv", "metrics_test.json", "controls_test.csv"):
         (here / name).touch()
     (here / "test_scorings.csv").touch()
+    (here / "plots").mkdir()
+    (here / "plots" / "test_confusion.png").touch()
     recorder = Recorder(Run(here))
     recorder.best = Best(0, {}, pd.DataFrame({"clip_id": ["one"]}))
     recorder._write("val", fitting=True)
-    assert {path.name for path in here.iterdir()} == {"predictions_val.csv", "test_scorings.csv"}
+    assert {path.name for path in here.iterdir()} == {"plots", "predictions_val.csv", "test_scorings.csv"}
+    assert not list((here / "plots").iterdir())
     assert recorder.run.subset == "val"
