@@ -18,7 +18,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from emolight.data.corpora import module_of
 from emolight.errors import EmolightError, check_choice, nearest, trusted_module
 from emolight.files import expand
-from emolight.run.words import word_of
+from emolight.run.words import with_recipes, word_of
 
 Value = None | bool | int | float | str
 FIXED = re.compile(
@@ -112,6 +112,9 @@ class Sweep:
         check_choice("pruner", name, [*PRUNERS, "none"])
         if name == "none" or len(self.objectives) > 1:
             return optuna.pruners.NopPruner()
+        for key, least in (("min_resource", 1), ("reduction_factor", 2)):  # else Optuna divides by zero in a trial
+            if isinstance(value := arguments.get(key), int) and value < least:
+                raise EmolightError(f"pruner: {key} is {value}.", f"Write {least} or more.")
         if name == "hyperband":  # by itself it would wait for a complete trial
             arguments.setdefault("max_resource", steps)
         try:
@@ -144,7 +147,7 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
                 raise EmolightError("this is a recipe of `fit`, and not a sweep.", fix)
             given["config"] = _list(given.get("config"))
         told = _typed(Sweep, "the sweep", given)
-        told["config"] = [str((path.parent / expand(name)).resolve()) for name in told["config"]]
+        told["config"] = [_recipe(path.parent / expand(name), name) for name in told["config"]]
         sweep = Sweep(**{**told, "space": _space(given.get("space")), **changed})
         if not sweep.objectives:
             raise EmolightError("objectives is empty.", "Write {val/uar: maximize}, or leave it out.")
@@ -155,6 +158,11 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
         problem, _, fix = str(error).partition("\n")
         raise EmolightError(f"{path}: {problem}", fix) from None
     return replace(sweep, name=sweep.name or path.stem)
+
+
+def _recipe(path: Path, name: str) -> str:
+    """A file of the sweep's folder, or what ``fit --config NAME`` finds."""
+    return str((path if path.is_file() or path.suffix else Path(with_recipes(["--config", name])[1])).resolve())
 
 
 def _space(given: Any) -> dict[str, Parameter]:

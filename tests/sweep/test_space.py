@@ -12,6 +12,7 @@ import pytest
 
 from emolight.errors import EmolightError
 from emolight.sweep.space import read_sweep, words_of
+from tests.small import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 YAML = f"""
@@ -77,6 +78,13 @@ def test_a_trials_options(here: Path) -> None:
         ("config", "seeds: []\nconfig", "Write different numbers"),
         ("config", "folds: [1, 1]\nconfig", "Write different numbers"),
         ("name: halving", "name: halvin", "Did you mean 'halving'?"),
+        ("min_resource: 1", "min_resource: 0", "pruner: min_resource is 0.\nWrite 1 or more."),
+        ("name: halving, min_resource: 1", "name: hyperband, reduction_factor: 1", "Write 2 or more."),
+        (
+            f"config: {CONFIGS / 'mfcc.yaml'}",
+            "config: mfc",
+            "There is no configuration file mfc.\nDid you mean 'mfcc'?",
+        ),
         ("min_resource", "min_resurce", "unexpected keyword argument 'min_resurce'"),
         (YAML, (ROOT / "configs" / "mfcc.yaml").read_text(), "is a recipe of `fit`, and not a sweep"),
         (YAML, "config: a.yaml\nspace: {}", "space is empty"),
@@ -92,6 +100,17 @@ def test_mistakes(old: str, new: str, message: str, here: Path) -> None:
     assert message in str(caught.value)
     assert "x.yaml" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_recipe_by_its_name_or_by_a_file_of_the_sweeps_folder(here: Path) -> None:
+    space = "\nspace: {model.mixup: {choices: [0, 0.2]}}"
+    (here / "own.yaml").touch()
+    read = read_sweep(write(here, "config: [mfcc, robust, own.yaml]" + space))
+    assert read.config == [
+        str(CONFIGS / "mfcc.yaml"),
+        str(CONFIGS / "overlays" / "robust.yaml"),
+        str(here.resolve() / "own.yaml"),
+    ]
 
 
 def test_a_number_for_an_option_is_left_to_fit(here: Path) -> None:
