@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+ACCELERATOR = os.environ.get("EMOLIGHT_ACCELERATOR", "cpu")
+"""Of the small trainings; two processes are always on the CPU."""
+CPU = {"trainer.accelerator": "cpu"}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 LIGHT = {"model.network": "MobileNetV3"}
@@ -24,7 +28,7 @@ def options(corpus: Path, **changed: Any) -> list[str]:
         "data.batch_size": 16,
         "trainer.max_epochs": 1,
         "trainer.limit_train_batches": 2,
-        "trainer.accelerator": "cpu",
+        "trainer.accelerator": ACCELERATOR,
         **changed,
     }
     return [f"--{name}={value}" for name, value in small.items()]

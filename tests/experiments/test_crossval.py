@@ -32,7 +32,7 @@ from emolight.experiments.results import facts_of, read_result
 from emolight.run.cli import full_config
 from emolight.run.controls import CONTROLS
 from emolight.run.folder import Run
-from tests.small import CONFIGS, LIGHT, options
+from tests.small import CONFIGS, CPU, LIGHT, options
 
 FOLDS_RUN = ["--folds", "1", "2"]
 TEST_SPEAKERS = {who for fold in (1, 2) for who in RAVDESS.protocols["emobox6"][fold].test}
@@ -324,7 +324,7 @@ def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
     rows = [(path, emotions[path.stem.split("-")[2]], f"other {path.stem[-2:]}") for path in paths]
     pd.DataFrame(rows, columns=["path", "emotion", "speaker"]).to_csv("other.csv", index=False)
     words = ["--folds", "1", "--train-on", "Synthetic", "--test-on", "other.csv=/"]
-    assert run(["transfer", *command(corpus, *words, **{"trainer.devices": 2, "trainer.strategy": "ddp"})]) == 0
+    assert run(["transfer", *command(corpus, *words, **CPU, **{"trainer.devices": 2, "trainer.strategy": "ddp"})]) == 0
     table = pd.read_csv(here / "lightning_logs" / "mfcc" / "transfer_corpora.csv")
     assert table[["trained_on", "tested_on", "clips"]].to_numpy().tolist() == [
         ["synthetic voices", "synthetic voices", 80],

@@ -20,7 +20,7 @@ from tests.faults.kill import kills, logged_epochs
 from tests.small import CONFIGS, LIGHT, options
 
 RUN = Path("lightning_logs") / "mfcc" / "version_0"
-TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
 
 
 def test_killed_runs_go_on(tmp_path: Path) -> None:

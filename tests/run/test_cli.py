@@ -29,7 +29,7 @@ from emolight.evaluation.predictions import read_predictions, scores
 from emolight.run.folder import CLAIMED, Run
 from emolight.run.precision import fast_precision
 from tests.encoders import make_whisper
-from tests.small import CONFIGS, LIGHT, options
+from tests.small import CONFIGS, CPU, LIGHT, options
 
 SHIPPED = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"mfcc"})
 """mfcc is trained by all the others here."""
@@ -106,7 +106,7 @@ def test_best_is_weights_alone_and_both_checkpoints_are_plain(fitted: Path) -> N
 def test_fit_says_at_its_start_what_it_is_about_to_do(
     corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus)])
+    run(["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **CPU)])
     said = capsys.readouterr().out.partition("epoch 1/1")[0]
     for text in (
         *("lightning_logs/mfcc/version_0", "320 training clips of 16 speakers", "80 test clips", "emobox6 fold 1"),
@@ -228,7 +228,8 @@ def test_two_processes_give_the_metrics_of_one(fitted: Path, here: Path) -> None
 def test_two_processes_that_accumulate_gradients_score_the_model_that_they_save(corpus: Path, here: Path) -> None:
     """Also between two steps, when each has batch statistics of its own."""
     words = ["fit", "--config", str(CONFIGS / "mfcc.yaml"), *options(corpus, **{"trainer.limit_train_batches": 10})]
-    words += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32-true"]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    words += ["--trainer.precision=32-true"]
     words += ["--trainer.accumulate_grad_batches=7", "--trainer.val_check_interval=3"]
     done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,8 @@ def plan(words: list[str]) -> Callable[..., Plan]:
     def make(text: str = "", **changed: Any) -> Plan:
         path = Path("small.yaml")
         path.write_text(f"{path.read_text()}\n{text}\n")
-        return make_plan(replace(read_sweep(path), trials=1, **changed), words[2:])
+        alone = [] if "devices_per_trial" not in changed else ["--trainer.accelerator=cpu"]
+        return make_plan(replace(read_sweep(path), trials=1, **changed), [*words[2:], *alone])
 
     return make
 
