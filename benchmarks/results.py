@@ -34,7 +34,10 @@ SIX = ("neutral", "happy", "sad", "angry", "fearful", "surprised")
 INPUTS = ("mfcc", "mel", "spectrogram")
 STATISTICS = ("classical", "eGeMAPSv02", "ComParE_2016")
 SIZES = ("tiny.en", "base")
-SPEEDS = "[0.93,1.07]"
+SPEEDS = ("--model.network.speeds", "[0.93,1.07]")
+LEVEL = ("--model.features", "Waveform", "--model.features.level", "rms")
+VARIANTS = {"_speeds": (SPEEDS, ", three speeds"), "_level": ((*SPEEDS, *LEVEL), ", three speeds, one level")}
+"""Encoders of the full task and across corpora: ends of names, options, words in a label."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +159,14 @@ def _encoder(path: Path, *words: str) -> tuple[str, ...]:
 
 def _at_speeds(encoders: Path, table: str, protocol: str) -> Iterator[Row]:
     """Encoders whose heads learn from the clips at other speeds too; alone, their mean, and with the network."""
-    names = [f"{size}_full_speeds" for size in SIZES]
-    for size, name in zip(SIZES, names, strict=True):
-        words = _encoder(encoders / size, "--data.task", "full", "--model.network.speeds", SPEEDS)
-        yield Row(table, f"Whisper {size}, pretrained, frozen, three speeds", *crossval(name, protocol, *words))
-    yield Row(table, "mean of both encoders, three speeds", *ensemble("encoders_full_speeds", protocol, *names))
-    made = ensemble("all_full_speeds", protocol, *names, "mfcc_full", weights="validation")
-    yield Row(table, "encoders, three speeds, and ResNet18, validation weights", *made)
+    for tail, (own, shown) in VARIANTS.items():
+        names = [f"{size}_full{tail}" for size in SIZES]
+        for size, name in zip(SIZES, names, strict=True):
+            words = _encoder(encoders / size, "--data.task", "full", *own)
+            yield Row(table, f"Whisper {size}, pretrained, frozen{shown}", *crossval(name, protocol, *words))
+        yield Row(table, f"mean of both encoders{shown}", *ensemble(f"encoders_full{tail}", protocol, *names))
+        made = ensemble(f"all_full{tail}", protocol, *names, "mfcc_full", weights="validation")
+        yield Row(table, f"encoders{shown}, and ResNet18, validation weights", *made)
 
 
 def _enrolled(encoders: Path) -> Iterator[Row]:
@@ -201,12 +205,12 @@ def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
     places["nemo"] = ("--data.corpus", "NEMO", "--data.root", str(nemo))
     ways = {"0": "none enrolled", "20_mixed": "20 mixed enrolled", "all_mixed": "all mixed enrolled"}
     for trained, tested, suffix in (("ravdess", "nemo", "nEMO"), ("nemo", "ravdess", "RAVDESS")):
-        for speeds, shown in (((), ""), (("--model.network.speeds", SPEEDS), ", three speeds")):
-            tail, table = "_speeds" if speeds else "", f"{trained} to {tested}"
+        table = f"{trained} to {tested}"
+        for tail, (own, shown) in {"": ((), ""), **VARIANTS}.items():
             names = [f"from_{trained}_{size}{tail}" for size in SIZES]
             for size, name in zip(SIZES, names, strict=True):
                 six = ("--data.emotions", f"[{', '.join(SIX)}]", "--data.split_csv", str(LOGS / f"{trained}.csv"))
-                words = _encoder(encoders / size, *places[trained], *six, *speeds, "--model.speaker_norm", "true")
+                words = _encoder(encoders / size, *places[trained], *six, *own, "--model.speaker_norm", "true")
                 fit = ("fit", *words, "--name", f"results/{name}")
                 test = ("test", "--ckpt_path", str(LOGS / name / "version_0"), *places[tested])
                 test = (*test, "--enrol", "0", "20", "all", "--enrol-as", "mixed")
@@ -214,10 +218,10 @@ def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
                     label = f"Whisper {size}{shown}, {enrolled}"
                     yield Row(table, label, f"{name}/version_0_{suffix}_enrol_{way}", test, fit)
             for way, enrolled in ways.items():
-                own = f"version_0_{suffix}_enrol_{way}"
-                command = ("ensemble", *(str(LOGS / name / own) for name in names))
+                run = f"version_0_{suffix}_enrol_{way}"
+                command = ("ensemble", *(str(LOGS / name / run) for name in names))
                 command = (*command, "--name", f"results/from_{trained}_mean{tail}")
-                yield Row(table, f"mean of both{shown}, {enrolled}", f"from_{trained}_mean{tail}/{own}", command)
+                yield Row(table, f"mean of both{shown}, {enrolled}", f"from_{trained}_mean{tail}/{run}", command)
 
 
 def write_split(path: Path, root: Path | None, nemo: Path) -> None:
