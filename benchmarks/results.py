@@ -175,16 +175,14 @@ def _enrolled(encoders: Path) -> Iterator[Row]:
     enrol = ("--model.speaker_norm", "true", "--enrol", *counts, "--enrol-as", "mixed", "ordinary")
     ways = [f"{count}_{kind}" for kind in ("mixed", "ordinary") for count in counts]
     ways.remove("20_ordinary")  # nobody has so many
-    for task in ("article", "full"):
-        table, names = f"{task} emobox6 enrolled", [f"{size}_{task}_speakers" for size in SIZES]
-        mfcc = (
-            "--config",
-            "configs/mfcc.yaml",
-            *(("--config", "configs/overlays/full.yaml") if task == "full" else ()),
-        )
-        kinds = [(f"mfcc_{task}_speakers", "mfcc, ResNet18", mfcc)]
+    for task, own, shown in (("article", (), ""), ("full", (), ""), ("full", *VARIANTS["_level"])):
+        table, tail = f"{task} emobox6 enrolled", "_level" if own else ""
+        names = [f"{size}_{task}_speakers{tail}" for size in SIZES]
+        full = ("--config", "configs/overlays/full.yaml") if task == "full" else ()
+        mfcc = (f"mfcc_{task}_speakers", "mfcc, ResNet18", ("--config", "configs/mfcc.yaml", *full))
+        kinds = [] if own else [mfcc]
         for size, name in zip(SIZES, names, strict=True):
-            kinds.append((name, f"Whisper {size}", _encoder(encoders / size, "--data.task", task)))
+            kinds.append((name, f"Whisper {size}{shown}", _encoder(encoders / size, "--data.task", task, *own)))
         for name, label, words in kinds:
             folder, command = crossval(name, "emobox6", *words, *enrol)
             yield Row(table, f"{label}, none enrolled", folder, command)
@@ -192,11 +190,10 @@ def _enrolled(encoders: Path) -> Iterator[Row]:
                 yield Row(table, f"{label}, {way.replace('_', ' ')}", f"{folder}_enrol_{way}", command)
         for way in ways:
             members = [str(LOGS / name / f"crossval_emobox6_enrol_{way}") for name in names]
-            folder = f"speakers_{task}_{way}"
+            folder = f"speakers_{task}{tail}_{way}"
             command = ("ensemble", *members, "--name", f"results/{folder}")
-            yield Row(
-                table, f"mean of both, {way.replace('_', ' ')}", f"{folder}/crossval_emobox6_enrol_{way}", command
-            )
+            label = f"mean of both{shown}, {way.replace('_', ' ')}"
+            yield Row(table, label, f"{folder}/crossval_emobox6_enrol_{way}", command)
 
 
 def _across(encoders: Path, nemo: Path) -> Iterator[Row]:
@@ -316,6 +313,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=REPOSITORY / "docs" / "results.md")
     options = parser.parse_args()
     root, page = options.root and options.root.resolve(), options.write.resolve()
+    if not page.is_file():
+        parser.error(f"there is no page {page} whose tables could be written; copy docs/results.md there")
     encoders, nemo = options.encoders.resolve(), options.nemo.resolve()
     os.chdir(REPOSITORY)
     rows = list(rows_of(encoders, nemo))
