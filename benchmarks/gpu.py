@@ -108,8 +108,7 @@ class Bench:
             words = (*self.words, *own, *words)
             cli.main(["fit", "--config", str(CONFIGS / f"{mode}.yaml"), *words], callbacks=[clock], pictures=False)
         if GPU:
-            for seconds in (clock.training, clock.bare, clock.whole):
-                del seconds[:1]
+            del clock.training[0], clock.bare[0], clock.whole[0]
         return clock
 
 
@@ -397,7 +396,7 @@ def encoders(bench: Bench) -> str:
     ]
     clock = bench.fit("encoder", PRECISIONS[-1], lambda: None, *tune, f"--trainer.precision={PRECISIONS[-1]}")
     trained = len(bench.train) // 16 * 16  # batches of 16, as the overlay says
-    rows.append(("two layers trained", PRECISIONS[-1], figure(trained / statistics.median(clock.training or [1]))))
+    rows.append(("two layers trained", PRECISIONS[-1], figure(trained / statistics.median(clock.training))))
     return markdown(("Whisper base's size, random weights", "precision", "clips/s"), rows)
 
 

@@ -158,7 +158,7 @@ def _encoder(path: Path, *words: str) -> tuple[str, ...]:
 
 
 def _at_speeds(encoders: Path, table: str, protocol: str) -> Iterator[Row]:
-    """Encoders whose heads learn from the clips at other speeds too; alone, their mean, and with the network."""
+    """Encoders whose heads learn from other speeds too, maybe at one level; their mean; and with the network."""
     for tail, (own, shown) in VARIANTS.items():
         names = [f"{size}_full{tail}" for size in SIZES]
         for size, name in zip(SIZES, names, strict=True):

@@ -162,7 +162,10 @@ def read_sweep(path: Path, **changed: Any) -> Sweep:
 
 def _recipe(path: Path, name: str) -> str:
     """A file of the sweep's folder, or what ``fit --config NAME`` finds."""
-    return str((path if path.is_file() or path.suffix else Path(with_recipes(["--config", name])[1])).resolve())
+    for one in (path, path.with_name(f"{path.name}.yaml")):
+        if path.suffix or one.is_file():
+            return str(one.resolve())
+    return str(Path(with_recipes(["--config", name])[1]).resolve())
 
 
 def _space(given: Any) -> dict[str, Parameter]:

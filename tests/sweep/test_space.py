@@ -104,12 +104,15 @@ def test_mistakes(old: str, new: str, message: str, here: Path) -> None:
 
 def test_a_recipe_by_its_name_or_by_a_file_of_the_sweeps_folder(here: Path) -> None:
     space = "\nspace: {model.mixup: {choices: [0, 0.2]}}"
-    (here / "own.yaml").touch()
-    read = read_sweep(write(here, "config: [mfcc, robust, own.yaml]" + space))
+    (here / "sweeps").mkdir()
+    for name in ("own.yaml", "mel.yaml"):  # a name is of the sweep's folder first
+        (here / "sweeps" / name).touch()
+    read = read_sweep(write(here / "sweeps", "config: [mfcc, robust, own.yaml, mel]" + space))
     assert read.config == [
         str(CONFIGS / "mfcc.yaml"),
         str(CONFIGS / "overlays" / "robust.yaml"),
-        str(here.resolve() / "own.yaml"),
+        str(here.resolve() / "sweeps" / "own.yaml"),
+        str(here.resolve() / "sweeps" / "mel.yaml"),
     ]
 
 
