@@ -32,6 +32,7 @@ from emolight.experiments.summary import SUMMARY
 LOGS = Path("lightning_logs/results")
 SIX = ("neutral", "happy", "sad", "angry", "fearful", "surprised")
 INPUTS = ("mfcc", "mel", "spectrogram")
+STEMS = "the three inputs in one network with three stems"
 STATISTICS = ("classical", "eGeMAPSv02", "ComParE_2016")
 SIZES = ("tiny.en", "base")
 SPEEDS = ("--model.network.speeds", "[0.93,1.07]")
@@ -85,6 +86,10 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
         folder, command = ensemble("inputs", protocol, *INPUTS)
         yield Row(table, "mean of the three inputs", f"{folder}{'_seed_0' * (protocol == 'random')}", command)
+    stems = ("--config", "configs/stems.yaml")
+    yield Row("article emobox6", STEMS, *crossval("stems", "emobox6", *stems))
+    both = ensemble("inputs_stems", "emobox6", "inputs", "stems")
+    yield Row("article emobox6", "mean of: the three inputs; three stems", *both)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
     yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
     for task in ("article", "full"):
@@ -100,6 +105,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
     for protocol in ("emobox6", "luna5"):
         words = ("--config", "configs/mfcc.yaml", *full)
         yield Row(f"full {protocol}", "mfcc, ResNet18", *crossval("mfcc_full", protocol, *words))
+        made = crossval("stems_full", protocol, *stems, *full)
+        yield Row(f"full {protocol}", STEMS, *made)
         waveform = crossval("waveform", protocol, "--config", "configs/waveform.yaml")
         yield Row(f"full {protocol}", "waveform, 1-D convolutions", *waveform)
     scratch = ensemble("scratch_full", "emobox6", "mfcc_full", *(f"{kind}_full" for kind in STATISTICS[1:]))
@@ -130,6 +137,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{label}; MFCC statistics", *made)
             made = ensemble("kinds_inputs", protocol, *kinds[:2])
             yield Row(table, f"{label}; mean of the three inputs", *made)
+            made = ensemble("kinds_stems", protocol, kinds[0], "inputs_stems")
+            yield Row(table, f"{label}; mean of the three inputs and three stems", *made)
             made = ensemble("kinds_all", protocol, *kinds)
             yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:

@@ -14,9 +14,8 @@ from torch.optim import SGD, Optimizer
 
 from emolight.errors import EmolightError
 from emolight.evaluation.calibration import fit_temperature
+from emolight.models import classical, encoder, stems  # noqa: F401  whose parts are known by name from here on
 from emolight.models.augment import DEFAULT, Augmentation, mixup
-from emolight.models.classical import Classical as Classical  # these are known by name from here on
-from emolight.models.encoder import SpeechEncoder as SpeechEncoder
 from emolight.models.features import MFCC, Features
 from emolight.models.fitting import fit_inputs, fit_speakers
 from emolight.models.networks import Embedder, ForeignNetwork, Network, head_inputs
@@ -37,8 +36,8 @@ class EmotionClassifier(pl.LightningModule):
     """Emotion of a clip from its waveform: ``[B, T]`` float32 to logits ``[B, C]``.
 
     Args:
-        features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Waveform, or a class of your own.
-        network: ResNet18, ResNet34, EfficientNetB0, MobileNetV3; for Waveform SpeechEncoder, Classical, WaveCNN.
+        features: what the network sees: MFCC, MelSpectrogram, Spectrogram, Stacked, Waveform, or a class of your own.
+        network: such as ResNet18, or for Stacked MultiStemResNet18; for Waveform SpeechEncoder, Classical, WaveCNN.
         augment: changes of the training clips; null is time shift, noise, gain and SpecAugment, ``[]`` nothing.
         mixup: parameter alpha of mixup's Beta(alpha, alpha) distribution; 0 turns it off.
         label_smoothing: share of the target spread over all classes.

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from emolight.data.corpora import module_of
 from emolight.errors import IMPORTS, EmolightError, nearest, trust, trusted, untrusted
-from emolight.models import classical, encoder, features  # noqa: F401  whose networks are known by name
+from emolight.models import classical, encoder, features, stems  # noqa: F401  whose networks are known by name
 from emolight.models.augment import Augmentation
 from emolight.models.networks import Network
 from emolight.models.parts import GIVEN, parameters, subclasses
@@ -46,7 +46,8 @@ register_type(torch.device)  # an argument of callbacks, for config.yaml
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, one: dumper.represent_data(one.value))  # in config.yaml
 TYPED = re.compile(r"--(?:model\.(?:features|network|augment\+?)|data\.corpus|trainer\.(?:logger|callbacks)\+?)")
 """Options that name a class: on the command line it is the user's own word."""
-MODES = {getattr(features, name).mode: name for name in SHORT["model.features"]}
+_KINDS = subclasses(features.Features)
+MODES = {vars(_KINDS[name])["mode"]: name for name in SHORT["model.features"]}
 """The article's words for the front-ends, which ``--model.features.mode`` takes."""
 
 HELP = {
@@ -233,8 +234,8 @@ def option_error(message: str, parser: Any, argv: Sequence[str]) -> EmolightErro
         fix = f"In a file it is class_path: {', '.join(MODES.values())}." if name == "mode" else fix
         return EmolightError(f"{option}: {kind or 'the class'} has no argument '{name}'.", fix)
     if name := said(r"Expected a dot import path string: (\S+)"):
-        known = SHORT.get(option, LIGHTNINGS.get(option, []))
-        valid = ", ".join(SHORT.get(option, ())) or "a class of Lightning"
+        known = SHORT.get(group := option.removesuffix(".parts"), LIGHTNINGS.get(option, []))
+        valid = ", ".join(SHORT.get(group, ())) or "a class of Lightning"
         inside = next((one for one in known if name.lower() in one.lower()), name)
         return EmolightError(f"{option} is '{name}'.", f"{nearest(inside, known)}Valid: {valid}, my_module.MyClass.")
     if base := said(r"to be a subclass of <class '(?:\w+\.)*(\w+)'>"):

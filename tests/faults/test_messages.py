@@ -167,6 +167,7 @@ DATA: list[tuple[str, list[str]]] = [
     (f"fit {MFCC} DATA --data.cache_dir notes.txt", ["notes.txt"]),
 ]
 MODEL: list[tuple[str, list[str]]] = [
+    (f"fit {MFCC} --model.features Stacked --model.features.parts [MFFC]", ["features.parts is 'MFFC'", "'MFCC'?"]),
     (f"fit {MFCC} --model.features MFFC", ["model.features is 'MFFC'", "Did you mean 'MFCC'?", "my_module.MyClass"]),
     (f"fit {MFCC} --model.features.mode mell", ["model.features.mode is 'mell'", "Did you mean 'mel'?"]),
     (f"fit {MFCC} --model.network ResNet", ["model.network is 'ResNet'", "Did you mean 'ResNet"]),

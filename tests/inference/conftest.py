@@ -13,8 +13,9 @@ import torch
 from emolight.data.audio import profile
 from emolight.models.checkpoint import save_checkpoint
 from emolight.models.classifier import EmotionClassifier
-from emolight.models.features import MFCC, Waveform
+from emolight.models.features import MFCC, Spectrogram, Waveform
 from emolight.models.networks import Network, WaveCNN
+from emolight.models.stems import Stacked
 
 RATE = 16000
 CLASSES = ["calm", "happy", "sad"]
@@ -102,6 +103,8 @@ def small_model(features: type) -> EmotionClassifier:
     torch.manual_seed(0)
     image = features is not Waveform
     made = partial(features, n_fft=400, hop_length=160) if image else features
+    if features is Stacked:
+        made = partial(Stacked, parts=[partial(MFCC, hop_length=160), partial(Spectrogram, hop_length=160)])
     model = EmotionClassifier(made, Small if image else WaveCNN, augment=[], classes=CLASSES, duration=0.5)
     waves = torch.from_numpy(np.stack([voice(pitch=pitch, seed=int(pitch)) for pitch in (100.0, 170.0, 400.0)]))
     settle(model)

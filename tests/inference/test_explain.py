@@ -17,20 +17,22 @@ from emolight.inference.timeline import timeline
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform
 from emolight.models.networks import WaveCNN
+from emolight.models.stems import MultiStemResNet18, Stacked
 from emolight.models.vision import ResNet18
 
 from .conftest import CLASSES, save, settle, voice
 
 pytestmark = pytest.mark.drawn
 
-FEATURES = {"spectrogram": Spectrogram, "mel": MelSpectrogram, "mfcc": MFCC, "waveform": Waveform}
+FEATURES = {kind.mode: kind for kind in (Spectrogram, MelSpectrogram, MFCC, Stacked, Waveform)}
+NETWORKS = {"stacked": MultiStemResNet18, "waveform": WaveCNN}
 
 
 @pytest.fixture(scope="module", params=list(FEATURES))
 def model(request: pytest.FixtureRequest) -> EmotionClassifier:
     torch.manual_seed(0)
     features = FEATURES[request.param]
-    network = WaveCNN if request.param == "waveform" else ResNet18
+    network = NETWORKS.get(request.param, ResNet18)
     return settle(EmotionClassifier(features, network, augment=[], classes=CLASSES, duration=1.0))
 
 
@@ -59,7 +61,7 @@ def test_the_map_is_grad_cam_as_defined(model: EmotionClassifier) -> None:
     assert not np.allclose(cells, class_activation(model, voice(), "sad"))
 
 
-@pytest.mark.parametrize("kind", [ResNet18, WaveCNN])
+@pytest.mark.parametrize("kind", [ResNet18, MultiStemResNet18, WaveCNN])
 def test_cells_lie_where_their_input_is(kind: type) -> None:
     """The gradient of a cell is symmetric about the place that the network tells, on average over many inputs."""
     torch.manual_seed(0)

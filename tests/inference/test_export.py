@@ -27,6 +27,7 @@ from emolight.inference.onnx_network import load_onnx, seal  # noqa: E402
 from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform  # noqa: E402
+from emolight.models.stems import Stacked  # noqa: E402
 from tests.inference.conftest import CLASSES, save, small_model, voice  # noqa: E402
 
 RATE = 16000
@@ -39,7 +40,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("features", [Spectrogram, MelSpectrogram, MFCC, Waveform])
+@pytest.mark.parametrize("features", [Spectrogram, MelSpectrogram, MFCC, Stacked, Waveform])
 def test_parity_at_any_batch_size_and_length(features: type, tmp_path: Path) -> None:
     model = small_model(features)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emolight.models.replay import Replay
+from emolight.models.stems import MultiStemResNet18
 from emolight.models.vision import MobileNetV3, ResNet18
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -56,7 +57,7 @@ def test_dropout_draws_the_same_wherever_it_is_recorded() -> None:
 
 @cuda
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-2), (torch.bfloat16, 0.2)])
-@pytest.mark.parametrize("kind", [ResNet18, MobileNetV3])
+@pytest.mark.parametrize("kind", [ResNet18, MobileNetV3, MultiStemResNet18])
 def test_makes_the_same_gradients_on_a_gpu(
     kind: Any, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from emolight.models.networks import Network
 from emolight.models.smallmaps import SmallMapConv2d, use_small_maps
+from emolight.models.stems import MultiStemResNet18
 from emolight.models.vision import MobileNetV3, ResNet18
 
 SIZES = [*product(range(1, 6), range(1, 6)), (1, 17), (23, 1), (7, 1), (4, 9), (8, 8)]
@@ -87,7 +88,7 @@ def test_only_what_it_can_compute_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("frames", [8, 16, 19, 32, 71])
-@pytest.mark.parametrize("kind", [ResNet18, MobileNetV3])
+@pytest.mark.parametrize("kind", [ResNet18, MobileNetV3, MultiStemResNet18])
 def test_a_whole_network_agrees_in_both_precisions(kind: type[Network], frames: int) -> None:
     """Logits and gradients in bfloat16 against float32; short clips end in maps one column wide."""
     torch.manual_seed(0)
