@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -114,6 +116,8 @@ def _add_embeddings(writer: Any, model: EmotionClassifier, data: EmotionDataModu
     model.train(training)
     columns = ["clip_id", "emotion", "speaker", *data.groups]
     metadata = data.clips.iloc[rows][columns].astype(str).to_numpy().tolist()
+    shutil.rmtree(folder := Path(writer.log_dir) / "00000", ignore_errors=True)  # of a run that goes on
+    folder.with_name("projector_config.pbtxt").unlink(missing_ok=True)
     writer.add_embedding(embedded, metadata=metadata, metadata_header=columns, tag="validation")
 
 

@@ -86,10 +86,10 @@ def test_each_stem_sees_its_own_channel() -> None:
     assert network.head is network.last
 
 
-def test_the_shipped_configuration_trains_and_predicts(corpus: Path) -> None:
+def test_the_shipped_configuration_trains_and_predicts(corpus: Path, here: Path) -> None:
     """Front-ends named in YAML stand in config.yaml and in the checkpoint, which makes them again."""
     run(["fit", f"--config={CONFIGS / 'stems.yaml'}", *options(corpus), "--model.features.rows=32"])
-    model = load_classifier(Path("lightning_logs/stems/version_0/checkpoints/best.ckpt"))
+    model = load_classifier(here / "lightning_logs/stems/version_0/checkpoints/best.ckpt")
     assert isinstance(model.network, MultiStemResNet18)
     assert model.front_end.title == "40 MFCC + 64 mel bins + spectrogram, 81 bins"
     assert model.features(noise()).shape == (2, 3, 32, 16)

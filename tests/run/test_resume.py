@@ -239,6 +239,9 @@ def test_a_time_that_is_over_is_told(stopped: Path, here: Path, capsys: pytest.C
     over = ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:00:00"]
     assert run(["fit", "--resume", "copy", *over]) == 0
     assert "note:   trained for 2 of 4 epochs: the time of trainer.max_time or Timer is over" in capsys.readouterr().out
+    assert run(["fit", "--resume", "copy", "--trainer.callbacks=null"]) == 0
+    assert "Embedding dir exists" not in capsys.readouterr().out
+    assert (here / "copy" / "projector_config.pbtxt").read_text().count("embeddings {") == 1
 
 
 def test_a_resumed_run_has_the_options_of_the_first(
