@@ -170,8 +170,11 @@ class Corpus:
             elif (parsed := self.parse_path(path)) is None:
                 passed_over[self.passed_over(path)] += 1
             else:
-                clip = {"clip_id": path.stem.strip(), "speaker": UNKNOWN, **parsed, "path": path.as_posix()}
-                clips.setdefault(str(clip["clip_id"]), []).append(clip)
+                clip = {"clip_id": path.stem.strip(), "speaker": UNKNOWN, **parsed}
+                if any(value != value.encode(errors="ignore").decode() for value in map(str, clip.values())):
+                    passed_over["name that is no UTF-8"] += 1
+                    continue
+                clips.setdefault(str(clip["clip_id"]), []).append({**clip, "path": path.as_posix()})
         if not clips:
             seen = ", ".join(f"{count} × {reason}" for reason, count in sorted(passed_over.items()))
             raise EmolightError(f"No {self.name} clip under '{root}'{f' ({seen})' if seen else ''}.", ways)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -63,8 +64,9 @@ def test_a_class_of_the_working_folder_is_taken_when_it_is_vouched_for(
     for name in ("sad_1.wav", "sub/happy.WAV", "x.wav", "sad_2.txt"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).touch()
+    (here / os.fsdecode(b"sad_caf\xe9.wav")).touch()  # tables and tensors of names are UTF-8
     found = voices.find(here)
-    assert found.passed_over == {"foreign name": 1}
+    assert found.passed_over == {"foreign name": 1, "name that is no UTF-8": 1}
     columns = ["clip_id", "path", "emotion", "speaker"]
     assert found.table[columns].to_numpy().tolist() == [
         ["happy", "sub/happy.WAV", "happy", UNKNOWN],
