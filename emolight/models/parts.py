@@ -56,6 +56,17 @@ def spec_of(part: type, arguments: dict[str, Any]) -> Spec:
     return {"class_path": f"{part.__module__}.{part.__qualname__}", "init_args": own}
 
 
+def described(value: Any) -> str:
+    """A value of a configuration in words: of a specification ``MFCC (n_mels 64, n_mfcc 40)``, of several ``A + B``."""
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return " + ".join(map(described, value))
+    if not (isinstance(value, dict) and "class_path" in value):
+        return str(value)
+    name, given = str(value["class_path"]).rpartition(".")[2], value.get("init_args") or {}
+    words = ", ".join(f"{key} {described(one)}" for key, one in given.items() if one is not None)
+    return f"{name} ({words})" if words else name
+
+
 def parameters(part: type) -> dict[str, inspect.Parameter]:
     """The arguments of a class by name; ``**options`` stands for those of the class above."""
     found: dict[str, inspect.Parameter] = {}

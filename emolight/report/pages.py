@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from emolight.models.parts import described
 from emolight.run.progress import clock
 
 PIXELS_PER_INCH = 96
@@ -52,7 +53,7 @@ def environment(package: str) -> Environment:
     loader = ChoiceLoader([PackageLoader(one, "templates") for one in (package, "emolight.report")])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"percent": percent, "clock": clock, "csp_hash": csp_hash}
-    made.globals |= {"between": between}
+    made.globals |= {"between": between, "described": described}
     return made
 
 

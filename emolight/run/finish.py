@@ -22,6 +22,7 @@ from emolight.evaluation.predictions import class_names, scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
 from emolight.files import write_table, write_text
 from emolight.models.classifier import EmotionClassifier
+from emolight.models.parts import described
 from emolight.run.controls import control_tables, score_controls
 from emolight.run.folder import CONFIG, SPLIT, Run
 from emolight.run.recorder import Recorder
@@ -169,14 +170,7 @@ def write_model_card(run: Run) -> None:
         warning = "They chose the epoch and the temperature, which flatters every figure below; `test` gives fair ones."
     elif run.subset == "val":
         warning = "Their speakers are in training: new voices will score lower."
-
-    def part(spec: Any) -> str:
-        """A part of the model, as ``MFCC (n_mels 64, n_mfcc 40)``."""
-        spec = spec if isinstance(spec, dict) else {"class_path": str(spec)}
-        given = [f"{name} {value}" for name, value in (spec.get("init_args") or {}).items() if value is not None]
-        return str(spec["class_path"]).rpartition(".")[2] + (f" ({', '.join(given)})" if given else "")
-
     pages = Environment(loader=PackageLoader("emolight.run", "templates"), undefined=StrictUndefined, trim_blocks=True)
     few, summary, classes = few_speakers(table["speaker"].nunique()), summarise(table), class_names(table)
-    facts = {"part": part, "classes": classes, "warning": warning, "few": few, "summary": summary}
+    facts = {"described": described, "classes": classes, "warning": warning, "few": few, "summary": summary}
     write_text(run.folder / CARD, pages.get_template("model_card.md.j2").render(run=run, **facts))

@@ -22,6 +22,7 @@ from emolight.evaluation.plots import confusion_figure
 from emolight.evaluation.style import new_figure
 from emolight.models.classifier import EmotionClassifier
 from emolight.models.ood import embeddings_of
+from emolight.models.parts import described
 from emolight.run.recorder import Recorder, data_of
 
 WORST_CLIPS = 5
@@ -140,4 +141,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         elif name == "class_path":  # a whole path would not fit into its cell
             yield prefix[:-1], str(value).rpartition(".")[2]
         else:
-            yield prefix + name, value if isinstance(value, bool | int | float | str) else str(value)
+            yield prefix + name, value if isinstance(value, bool | int | float | str) else described(value)

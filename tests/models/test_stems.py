@@ -11,7 +11,7 @@ from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram, Waveform
 from emolight.models.loading import load_classifier
-from emolight.models.parts import build
+from emolight.models.parts import build, described
 from emolight.models.stems import MultiStemResNet18, Stacked
 
 from ..small import CONFIGS, options
@@ -44,6 +44,8 @@ def test_without_parts_it_is_the_three_of_the_shipped_configuration() -> None:
     assert (stacked.channels, stacked.title) == (3, "40 MFCC + 64 mel bins + spectrogram, 81 bins")
     parts = (MFCC(16000, n_fft=1024), MelSpectrogram(16000, n_fft=1024), Spectrogram(16000, f_max=2500))
     assert stacked.spec["init_args"]["parts"] == [part.spec for part in parts]
+    assert described(stacked.spec).startswith("Stacked (parts MFCC (n_mfcc 40, n_mels 64, ")
+    assert "level keep) + MelSpectrogram (" in described(stacked.spec)
     assert Stacked(4000).channels == 3  # the spectrogram ends where the band does
 
 
@@ -89,7 +91,9 @@ def test_each_stem_sees_its_own_channel() -> None:
 def test_the_shipped_configuration_trains_and_predicts(corpus: Path, here: Path) -> None:
     """Front-ends named in YAML stand in config.yaml and in the checkpoint, which makes them again."""
     run(["fit", f"--config={CONFIGS / 'stems.yaml'}", *options(corpus), "--model.features.rows=32"])
-    model = load_classifier(here / "lightning_logs/stems/version_0/checkpoints/best.ckpt")
+    made = here / "lightning_logs/stems/version_0"
+    assert "MultiStemResNet18 on Stacked (parts MFCC (n_mfcc 40, " in (made / "MODEL_CARD.md").read_text()
+    model = load_classifier(made / "checkpoints/best.ckpt")
     assert isinstance(model.network, MultiStemResNet18)
     assert model.front_end.title == "40 MFCC + 64 mel bins + spectrogram, 81 bins"
     assert model.features(noise()).shape == (2, 3, 32, 16)

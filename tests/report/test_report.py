@@ -99,7 +99,7 @@ def test_page_of_a_run(run: Path, corpus: Path, capsys: pytest.CaptureFixture[st
         "emobox6 fold 1, speaker-independent",
         "From only 4 speakers the intervals by speaker are too narrow",
         "duration only",
-        "features MFCC: n_mfcc 40",
+        "features MFCC (n_mfcc 40",
         "network ResNet18",
         "parameters 11 169 605",
         "abc1234",
