@@ -85,7 +85,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
         image = features[0, 0].float().cpu().numpy()  # of several channels the first
         seen, below = (draw_features(panel, image, rate, front_end.hop_length, front_end.axis) for panel in panels[1:])
         figure.colorbar(seen, cax=bars[0], label=unit)
-        panels[1].set_title(front_end.title, loc="left", fontsize=11)
+        panels[1].set_title(front_end.pictured, loc="left", fontsize=11)
         below.set_cmap("gray")
         across, up = np.moveaxis(below.get_coordinates(), -1, 0)
         heat = spread(cells, stride, offset, image.shape)

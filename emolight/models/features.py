@@ -78,8 +78,13 @@ class Features(Part, Float32):
 
     @property
     def title(self) -> str:
-        """What pictures call the features."""
+        """What people call the features."""
         return self.mode
+
+    @property
+    def pictured(self) -> str:
+        """What stands above a picture, which shows the first channel."""
+        return f"{self.title}: first of {self.channels} channels" if self.channels > 1 else self.title
 
     @property
     def axis(self) -> FeatureAxis:

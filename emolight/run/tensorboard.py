@@ -53,7 +53,7 @@ class TensorBoardExtras(pl.Callback):
         with torch.no_grad():
             waveforms = _waveforms(data, list(first.values())).to(pl_module.device)
             images = pl_module.normalise(front_end(waveforms))[:, 0].float().cpu().numpy()
-        title = f"{front_end.title} of training clips, as the network sees them"
+        title = f"{front_end.pictured} of training clips, as the network sees them"
         shown = dict(zip(first, images, strict=True))
         rate, unit = data.sample_rate, "standard deviations"
         figure = features_figure(shown, rate, front_end.hop_length, front_end.axis, unit, title)

@@ -43,6 +43,7 @@ def test_without_parts_it_is_the_three_of_the_shipped_configuration() -> None:
     stacked = Stacked(16000)
     assert (stacked.channels, stacked.title) == (3, "40 MFCC + 64 mel bins + spectrogram, 81 bins")
     parts = (MFCC(16000, n_fft=1024), MelSpectrogram(16000, n_fft=1024), Spectrogram(16000, f_max=2500))
+    assert stacked.pictured == f"{stacked.title}: first of 3 channels"
     assert stacked.spec["init_args"]["parts"] == [part.spec for part in parts]
     assert described(stacked.spec).startswith("Stacked (parts MFCC (n_mfcc 40, n_mels 64, ")
     assert "level keep) + MelSpectrogram (" in described(stacked.spec)
