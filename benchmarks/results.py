@@ -88,8 +88,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
         yield Row(table, "mean of the three inputs", f"{folder}{'_seed_0' * (protocol == 'random')}", command)
     stems = ("--config", "configs/stems.yaml")
     yield Row("article emobox6", STEMS, *crossval("stems", "emobox6", *stems))
-    both = ensemble("inputs_stems", "emobox6", "inputs", "stems")
-    yield Row("article emobox6", "mean of: the three inputs; three stems", *both)
+    four = ensemble("networks", "emobox6", *INPUTS, "stems")
+    yield Row("article emobox6", "mean of the three inputs and of three stems, four networks alike", *four)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
     yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
     for task in ("article", "full"):
@@ -137,8 +137,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{label}; MFCC statistics", *made)
             made = ensemble("kinds_inputs", protocol, *kinds[:2])
             yield Row(table, f"{label}; mean of the three inputs", *made)
-            made = ensemble("kinds_stems", protocol, kinds[0], "inputs_stems")
-            yield Row(table, f"{label}; mean of the three inputs and three stems", *made)
+            made = ensemble("kinds_networks", protocol, kinds[0], "networks")
+            yield Row(table, f"{label}; mean of the four networks", *made)
             made = ensemble("kinds_all", protocol, *kinds)
             yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:
