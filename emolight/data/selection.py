@@ -120,6 +120,9 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
         whole.classes = list(choice.emotions)
         here = set(whole.clips["emotion"])
         absent = [name for name in whole.classes if name not in here]
+        if choice.scored and len(here) < 2:
+            problem = f"Of the model's emotions {what} has {min(here)} alone, so that every clip would be right."
+            raise EmolightError(problem, f"Its labels: {', '.join(labels)}. Rename some by data.label_map.")
         if choice.scored and (unknown := [name for name in labels if name not in whole.classes]):
             whole.notes.append(f"left out, since the model does not know them: clips labelled {', '.join(unknown)}")
         if choice.scored and absent:

@@ -20,6 +20,7 @@ from emolight.data.selection import corpora_of
 from emolight.data.splits import Split
 from emolight.errors import CommandParser, EmolightError, check_choice, trust
 from emolight.evaluation.plots import matrix_figure
+from emolight.evaluation.statistics import few_speakers
 from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, parse
 from emolight.experiments.jobs import run_all
 from emolight.experiments.processes import Task
@@ -38,7 +39,7 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
     data = data_of(config, options.protocol)
     selection, cells, protocol = data.selection, {}, data.split.protocol
     pairs = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
-    columns = data.clips.set_index("clip_id").drop(columns=["path", "file", "emotion"], errors="ignore").astype(str)
+    columns = data.clips.set_index("clip_id").drop(columns=["path", "file", "emotion", "subset"]).astype(str)
     column = options.by or pairs[0][0]
     check_choice("column", column, [str(name) for name in columns])
     for name, value in pairs:
@@ -102,9 +103,10 @@ def between_corpora(config: dict[str, Any], options: argparse.Namespace) -> Cell
             check_choice(f"name in data.{option}", str(key), sorted(names))
     for place, (spec, root) in ((one, other) for one in trained for other in data if one != other):
         labels = [set(data[of][1].selection.clips["emotion"]) for of in (place, (spec, root))]
-        if not set.intersection(*labels):
+        if len(shared := set.intersection(*labels)) < 2:
             both = " and ".join(", ".join(sorted(own)) for own in labels)
-            raise EmolightError(f"{place[0]} and {spec} share no label: {both}.", "Rename some by data.label_map.")
+            label = f"the label {min(shared)} alone" if shared else "no label"
+            raise EmolightError(f"{place[0]} and {spec} share {label}: {both}.", "Rename some by data.label_map.")
     for place in dict.fromkeys(trained):
         name = corpus_of(place[0]).name
         folder = logs_of(config) / options.name / f"transfer_{_slug(name)}"
@@ -187,6 +189,8 @@ def main(argv: list[str]) -> int:
     for one, cells_of in zip(trained, texts, strict=True):
         grid.add_row(one, *(text.replace("\n", " ") for text in cells_of))
     Console(highlight=False, markup=False).print(grid)
+    if few := few_speakers(min(table["speaker"].nunique() for table in cells.values())):
+        print(f"note: {few}")
     name = "corpora" if of_corpora else options.by or words[0][0]
     write_found(logs_of(config) / options.name / f"transfer_{_slug(name)}", [*rows.values()], figure)
     return 0

@@ -202,6 +202,8 @@ def test_a_trained_model_scores_the_labels_that_both_know() -> None:
         "left out, since the model does not know them: clips labelled bored",
         "never predicted, since no clip is labelled so: angry",
     ]
+    with pytest.raises(EmolightError, match=r"other has sad alone, so that every clip would be right\.\nIts"):
+        of(other, emotions=["angry", "sad"], scored=True)
     with pytest.raises(EmolightError, match=r"Its labels: bored, happy, sad\..*data\.label_map"):
         of(other, emotions=["anger", "joy"], scored=True)
 

@@ -272,7 +272,9 @@ def test_transfer_by_a_column(corpus: Path, here: Path, capsys: pytest.CaptureFi
     assert read_result(folder).protocol == "emobox6 trained on strong folds 1"
     assert json.loads((place / "transfer_intensity.json").read_text())["rows"][0]["tested_on"] == "normal"
     assert (place / "transfer_intensity.png").is_file()
-    assert "tested on strong" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tested on strong" in printed
+    assert "note: From only 4 speakers" in printed
 
 
 def test_a_folder_that_is_damaged_or_of_an_ensemble_is_told(
@@ -356,7 +358,7 @@ def test_transfer_from_one_corpus_to_another(corpus: Path, here: Path) -> None:
 
 def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Path, here: Path) -> None:
     """The configuration's own corpus, with its root and two speakers, is tested on alone."""
-    labels = {"04": "sad", "05": "angry"}
+    labels = {"03": "happy", "04": "sad", "05": "angry"}
     for name, actors, sad in (("one", "0[1-6]", "sad"), ("two", "1[12]", "sadness")):
         paths = [path.relative_to(corpus) for path in sorted(corpus.rglob(f"*-{actors}.wav"))]
         rows = [(path, labels.get(path.stem[6:8]), path.stem[-2:]) for path in paths]
@@ -367,9 +369,12 @@ def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Pa
     words += ["--train-on", f"one.csv={corpus}", "--test-on", "two.csv"]
     assert run(words) == 0
     place = here / "lightning_logs" / "classical" / "transfer_corpora.csv"
-    assert pd.read_csv(place)["clips"].tolist() == [16, 8]  # the angry ones
+    assert pd.read_csv(place)["clips"].tolist() == [24, 16]  # not the sad ones
     assert run([*words, '--data.label_map={"sadness":"sad"}']) == 0
-    assert pd.read_csv(place)["clips"].tolist() == [16, 16]
+    assert pd.read_csv(place)["clips"].tolist() == [24, 24]
+    table.replace({"angry": "anger", "happy": "joy"}).to_csv("two.csv", index=False)
+    with pytest.raises(EmolightError, match=r"one\.csv and two\.csv share the label sad alone: angry, happy, sad and "):
+        run([*words, '--data.label_map={"sadness":"sad"}'])
     (here / "other").mkdir()
     shutil.copy("two.csv", here / "other" / "one.csv")
     with pytest.raises(EmolightError, match="Two corpora have the name 'one'"):
@@ -420,6 +425,8 @@ def test_a_transfer_to_a_value_that_no_test_clip_has_is_a_mistake(corpus: Path, 
     config = full_config(command(corpus))
     with pytest.raises(EmolightError, match="No test clip of these folds is of sex female"):
         transfer.between_values(config, transfer_options(by="sex", protocol="loso"))
+    with pytest.raises(EmolightError, match="Unknown column: 'subset'"):  # it is the first fold's
+        transfer.between_values(config, transfer_options(by="subset"))
 
 
 def test_a_transfer_skips_bad_clips_of_the_other_corpus_too(
