@@ -108,13 +108,14 @@ def percentiles(values: Values) -> Interval:
 def paired_difference(
     one: pd.DataFrame, other: pd.DataFrame, metric: str = "uar", resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """``metric`` of ``one`` minus that of ``other`` on the same clips, the speakers resampled together."""
+    """``metric`` of ``one`` minus ``other``'s on the same clips, speakers resampled together; of one alone -1 to 1."""
     if set(one["clip_id"]) != set(other["clip_id"]):
         raise ValueError("the tables are of different clips")
     counts = [unit_counts(table, "speaker") for table in (one, other)]
     first, second = (float(metrics_of(of_table.sum(axis=0))[metric]) for of_table in counts)
     drawn = [metrics_of(resampled_counts(of_table, resamples, seed))[metric] for of_table in counts]
-    return Difference(first - second, percentiles(drawn[0] - drawn[1]))
+    interval = percentiles(drawn[0] - drawn[1]) if len(counts[0]) > 1 else Interval(-1.0, 1.0)
+    return Difference(first - second, interval)
 
 
 def speaker_shares(table: pd.DataFrame) -> Values:

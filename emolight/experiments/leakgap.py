@@ -5,9 +5,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from emolight.errors import CommandParser, EmolightError
-from emolight.evaluation.statistics import Difference, paired_difference
+from emolight.evaluation.statistics import Difference, few_speakers, paired_difference
 from emolight.evaluation.style import BLUE, INK, VERMILLION, WIDTH, clean_axis, new_figure
-from emolight.experiments.crossval import add_fit_options, cross_validate, data_of, parse
+from emolight.experiments.crossval import add_fit_options, all_folds, cross_validate, data_of, parse
 from emolight.experiments.summary import cell, score_row, write_found
 from emolight.run.folder import logs_of
 
@@ -54,10 +54,13 @@ def main(argv: list[str]) -> int:
     if not held.split.clips("test") or not held.split.speaker_independent("test"):
         problem = f"Protocol '{protocol}' holds no speakers out, so there is no gap to measure."
         raise EmolightError(problem, "Give one that does: --protocol speakers5.")
-    place = logs_of(config) / options.name
+    place, drawn = logs_of(config) / options.name, data_of(config, "random")
+    if not all_folds(held) and not {*held.split.clips("test")} & {*drawn.split.clips("val")}:
+        problem = f"No test clip of protocol '{protocol}' is among those that the random split holds out."
+        raise EmolightError(problem, "Take --protocol speakers5, or another --data.split_seed.")
     random, held_out = (
         cross_validate(config, data, place / f"crossval_{name}", options.seeds, workers=options.workers).table
-        for name, data in (("random", data_of(config, "random")), (protocol, held))
+        for name, data in (("random", drawn), (protocol, held))
     )
     same = held_out[held_out["clip_id"].isin(random["clip_id"])]
     gap = paired_difference(random[random["clip_id"].isin(same["clip_id"])], same)
@@ -67,6 +70,8 @@ def main(argv: list[str]) -> int:
         print(f"{row['split']:<22} UAR {cell(row)} %, {row['clips']} clips")
     text = sentence(gap, protocol, rows[-1]["clips"])
     print(text)
+    if few := few_speakers(same["speaker"].nunique()):
+        print(f"note: {few}")
     difference = {"uar": gap.value, "low": gap.interval.low, "high": gap.interval.high}
     figure = gap_figure(rows, f"{options.name}: {text}")
     rows.append({"split": "random minus same clips", **difference})

@@ -248,6 +248,11 @@ def test_tables_of_other_clips_are_refused() -> None:
         paired_difference(table, table.iloc[1:])
 
 
+def test_of_one_speaker_a_difference_has_no_interval() -> None:
+    one, other = (table[table["speaker"] == "01"] for table in (random_table(1), random_table(2)))
+    assert paired_difference(one, other, resamples=9).interval == (-1, 1)
+
+
 def test_shares_of_speakers_add_up_to_the_uar_of_the_seeds() -> None:
     table = seeds_table()
     shares = speaker_shares(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from emolight.__main__ import run
+from emolight.data.corpora import Synthetic
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import (
     PREFIX,
@@ -123,6 +125,21 @@ def test_leakgap_runs_both_protocols_and_writes_what_it_found(
     assert about["sentence"] in printed
     with pytest.raises(EmolightError, match="--protocol speakers5"):
         run(["leakgap", *config, "--data.speakers=unknown", "--data.splits_dir=others"])
+    few = SimpleNamespace(table=predictions(0.5, speakers=3))
+    monkeypatch.setattr(leakgap, "cross_validate", lambda *_, **__: few)
+    assert run(["leakgap", *config, "--name", "few"]) == 0
+    assert "note: From only 3 speakers" in capsys.readouterr().out
+
+
+def test_leakgap_refuses_test_clips_of_which_the_random_split_holds_out_none(corpus: Path, here: Path) -> None:
+    clips = Synthetic().find(corpus).table[["clip_id", "path", "emotion", "speaker"]]
+    clips["subset"] = np.where(clips["speaker"] == "02", "val", "train")
+    drawn = np.random.default_rng(0).permutation(len(clips))[len(clips) // 5 :]  # for training
+    clips.loc[drawn[0], ["speaker", "subset"]] = ["another", "test"]
+    clips.to_csv("mine.csv", index=False)
+    mine = options(corpus, **{"data.corpus": "mine.csv", "data.task": "null"})
+    with pytest.raises(EmolightError, match="No test clip of protocol 'subset'"):
+        run(["leakgap", "--config", str(CONFIGS / "mfcc.yaml"), *mine])
 
 
 def test_ensemble_is_the_mean_of_probabilities() -> None:
