@@ -94,7 +94,7 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         table = pd.concat(tables, ignore_index=True).sort_values(["clip_id", "seed"], ignore_index=True)
         mean = float(table.pop("enrolled").mean())
         few = count != "all" and mean < float(count) - 0.05
-        if few and mean < ENOUGH * float(count):
+        if (few and mean < ENOUGH * float(count)) or (count == "all" and not mean):
             print(f"  {count:>4} clips {kind:<12} left out: speakers have {mean:.1f} others on average", flush=True)
             continue
         note = f", {mean:.1f} on average" * few
@@ -133,11 +133,11 @@ def _ways(
     with torch.inference_mode():
         statistics = torch.cat([model.statistics(batch) for batch in batches])
     emotions = clips["emotion"].to_numpy()
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         pools = {name: np.flatnonzero(clips["speaker"] == name) for name in clips["speaker"].unique()}
         if kind == "ordinary":
             pools = {name: pool[np.isin(emotions[pool], ORDINARY)] for name, pool in pools.items()}
-        for count in counts:
+        for count in dict.fromkeys(counts):
             if (count == "0" and kind != kinds[0]) or (count == "all" and kind == "one emotion"):
                 continue
             for draw in range(1 if count in ("0", "all") else DRAWS):

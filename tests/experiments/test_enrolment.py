@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgba
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.experiments.enrolment import _ways, enrolment_figure, score_enrolment
+from emolight.experiments.enrolment import _ways, _write, enrolment_figure, score_enrolment
 from emolight.experiments.results import read_result
 from emolight.inference.recognizer import load
 from emolight.run.folder import Run
@@ -163,12 +163,18 @@ def test_a_clip_is_adapted_by_others_of_its_speaker_alone(count: str, drawn: int
         groups=(),
         split=SimpleNamespace(label=""),
     )
-    draws = list(_ways(model, data, "test", [count], ["mixed"]))  # type: ignore[arg-type]
+    draws = list(_ways(model, data, "test", [count, count], ["mixed", "mixed"]))  # type: ignore[arg-type]
     assert len(draws) == len(seen) == (5 if count.isdecimal() and drawn else 1)
     for offsets in seen:
         assert (offsets.sum(1) == drawn).all()
         assert offsets.diagonal().sum() == 0
         assert all(offsets[clip][torch.from_numpy(speakers != speakers[clip])].sum() == 0 for clip in range(10))
+
+
+def test_speakers_without_ordinary_clips_are_not_said_to_be_enrolled(tmp_path: Path) -> None:
+    table = pd.DataFrame({"clip_id": ["a"], "seed": [0], "enrolled": [0.0]})
+    with pytest.raises(EmolightError, match="No speaker has so many other clips"):
+        _write({("ordinary", "all"): [table]}, {}, tmp_path / "run", tmp_path / "curve")
 
 
 def test_models_that_do_not_adapt_are_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
