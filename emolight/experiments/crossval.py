@@ -61,6 +61,9 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
         raise EmolightError(f"--workers is {options.workers}; it must be at least 1.", "Leave it out for 1.")
     trust(typed_modules(rest))
     config = full_config([word for path in options.config for word in ("--config", path)] + rest)
+    if (own := config["data"]["split_csv"]) and not options.protocol:
+        fix = "Say whose splits it makes instead, such as --protocol speakers5."
+        raise EmolightError(f"data.split_csv is {own}, which this command does not take.", fix)
     config["trainer"]["precision"] = config["trainer"]["precision"] or fast_precision(config["trainer"]["accelerator"])
     options.name = options.name or config["name"]
     if Path(options.name).is_absolute() or ".." in Path(options.name).parts:

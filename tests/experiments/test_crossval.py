@@ -174,6 +174,7 @@ def test_two_at_once_in_one_folder_are_refused(inside: Path, corpus: Path) -> No
         (["--protocol", "random", "--folds", "1"], "Protocol 'random' has no fold 1"),
         (["--protocol", "emobox"], "'emobox'"),
         (["--data.fold", "2"], r"--data.fold cannot be given here(.|\n)*--folds"),
+        (["--config", '{"data": {"split_csv": "own.csv"}}'], "data.split_csv is own.csv(.|\\n)*--protocol"),
         (["--model.learning_rat=0.1"], "learning_rat"),
         (["--worker", "2"], r"Unknown option '--worker'(.|\n)*--workers"),
         (["--workers", "0"], "--workers is 0"),
