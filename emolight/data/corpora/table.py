@@ -35,7 +35,7 @@ NOTHING = {"", "nan", "<na>", "null", "n/a", "#n/a"}
 """What programs write into a cell that has no value, in any case."""
 SEXES = {"f": "female", "m": "male", "w": "female"}
 MOST_GROUPS = 12  # a column with more values than these is no group by which results are tabled
-NO_GROUPS = {*REQUIRED, "file", "corpus", "start", "end", "subset", "label", "prediction", "fold", "seed"}
+NO_GROUPS = {*REQUIRED, "file", "start", "end", "subset", "label", "prediction", "fold", "seed"}
 """Nor are these, which mean something else in a table of predictions."""
 
 

@@ -114,16 +114,16 @@ def test_names_that_a_mac_has_written_are_found(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_known_and_those_that_are_not(tmp_path: Path) -> None:
-    text = "file;label;emotion;speaker;gender;Split;age;fold\n"
+    text = "file;label;emotion;speaker;gender;Split;age;fold;corpus\n"
     for n, emotion in enumerate(("sad", "happy") * 3):
-        text += f"{n}.wav;x;{emotion};{n};{'FMw'[n % 3]};DEV;2{n % 2};{n % 2}\n"
+        text += f"{n}.wav;x;{emotion};{n};{'FMw'[n % 3]};DEV;2{n % 2};{n % 2};{'ab'[n % 2]}\n"
     table = corpus(tmp_path, text, files=" ".join(f"{n}.wav" for n in range(6)))
     assert rows(table, "emotion", "sex", "subset", "age")[:3] == [
         ("sad", "female", "val", "20"),
         ("happy", "male", "val", "21"),
         ("sad", "female", "val", "20"),
     ]
-    assert table.groups == ("sex", "age")  # fold and label mean something else in a table of predictions
+    assert table.groups == ("sex", "age", "corpus")  # fold and label mean something else in a table of predictions
     assert table.default_protocol == "subset"
     assert table.table(tmp_path)["label"].eq("x").all()  # the emotion is the column of that name
 
