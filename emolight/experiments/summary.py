@@ -61,22 +61,25 @@ def summary_of(result: Result, root: str | list[str] | None = None) -> dict[str,
     """
     if result.kind != "run":
         return read_json(result.folder / SUMMARY, "The command that made it writes it again.")
-    controls = []
-    with contextlib.suppress(EmolightError):
-        controls = control_scores((run.data(root=root) for run in runs_of(result).values()), result.subset)
+    controls = control_scores((run.data(root=root) for run in runs_of(result).values()), result.subset)
     return {**summarise(result.table), "controls": controls}
 
 
 def control_scores(folds: Iterable[EmotionDataModule], subset: str) -> list[dict[str, Any]]:
-    """:func:`~emolight.run.controls.score_controls` of the pooled clips of a subset of each fold, not set up."""
+    """:func:`~emolight.run.controls.score_controls` of the pooled clips of a subset of each fold, not set up.
+
+    None where a fold cannot train them, as of one class, or its recordings are not there.
+    """
     features = None
     parts: dict[str, list[pd.DataFrame]] = {}
-    for data in folds:
-        data.setup()
-        features = control_features(data, features)
-        for name, table in control_tables(data, subset, features).items():
-            parts.setdefault(name, []).append(table)
-    return score_controls({name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()})
+    with contextlib.suppress(EmolightError):
+        for data in folds:
+            data.setup()
+            features = control_features(data, features)
+            for name, table in control_tables(data, subset, features).items():
+                parts.setdefault(name, []).append(table)
+        return score_controls({name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()})
+    return []
 
 
 def score_row(table: pd.DataFrame, **about: str) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def between_values(config: dict[str, Any], options: argparse.Namespace) -> Cells
     data = data_of(config, options.protocol)
     selection, cells, protocol = data.selection, {}, data.split.protocol
     pairs = [word.partition("=")[::2] for word in (*options.train_on, *options.test_on)]
-    columns = data.clips.set_index("clip_id").drop(columns=["path", "file", "emotion", "subset"]).astype(str)
+    unfit = ["path", "file", "emotion", "subset"]
+    columns = data.clips.set_index("clip_id").drop(columns=unfit, errors="ignore").astype(str)
     column = options.by or pairs[0][0]
     check_choice("column", column, [str(name) for name in columns])
     for name, value in pairs:

@@ -23,12 +23,14 @@ import torch
 
 from emolight.__main__ import run
 from emolight.data.corpora import RAVDESS, corpus_of
+from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import predictions_table, read_predictions, scores
 from emolight.experiments import jobs, transfer
 from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
 from emolight.experiments.results import facts_of, read_result
+from emolight.experiments.summary import control_scores
 from emolight.run.cli import full_config
 from emolight.run.controls import CONTROLS
 from emolight.run.folder import Run
@@ -254,6 +256,18 @@ def test_whatever_ends_the_command_ends_its_runs(number: signal.Signals, here: P
             break
         time.sleep(0.2)
     assert "stopped in epoch" in log.read_text()
+
+
+def test_where_one_fold_cannot_train_the_controls_there_are_none(corpus: Path, here: Path) -> None:
+    """As of training clips of one class: the folds are trained by then, and their result is written."""
+    place = {"corpus": "Synthetic", "root": corpus, "task": "article", "duration": 0.6}
+    place |= {"cache_dir": corpus.parent / "cache", "splits_dir": here}
+    data = EmotionDataModule(**place)
+    data.setup()
+    table = data.split.table
+    table[(table["subset"] != "train") | (table["emotion"] == "sad")].to_csv("one.csv", index=False)
+    assert control_scores([EmotionDataModule(**place)], "val")
+    assert control_scores([EmotionDataModule(**place), EmotionDataModule(**place, split_csv="one.csv")], "val") == []
 
 
 def test_transfer_by_a_column(corpus: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,7 +190,7 @@ def test_validation_clips_of_a_run(run: Path) -> None:
 def test_clips_of_training_voices_are_said_to_be_such(tmp_path: Path, corpus: Path) -> None:
     run = make_run(tmp_path / "random" / "version_0", corpus, protocol="random", fold=None)
     page = make_page(run.folder)
-    assert "No speaker was held out" in page.text
+    assert "Not every speaker was held out" in page.text
     assert "speaker-dependent" in page.text
     assert "The last epoch, fixed beforehand" in page.text
     assert "This split has no test set" in page.text
