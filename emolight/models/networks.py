@@ -3,7 +3,8 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import ClassVar, NamedTuple
+from threading import get_ident
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -202,10 +203,10 @@ def _block(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list
 
 @contextlib.contextmanager
 def head_inputs(network: Network, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """What the network's head is given meanwhile; an empty list where it is not ``wanted``."""
-    seen: list[Tensor] = []
-    hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if wanted else None
-    with hook or contextlib.nullcontext():
+    """What the network's head is given meanwhile in this thread; an empty list where it is not ``wanted``."""
+    seen, own = list[Tensor](), get_ident()  # others may predict with the same model
+    hooked: Any = network.head.register_forward_pre_hook if wanted else contextlib.nullcontext
+    with hooked(lambda _, inputs: seen.extend(inputs[:1] if get_ident() == own else ())):
         yield seen
 
 

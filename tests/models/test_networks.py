@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from emolight.errors import EmolightError
-from emolight.models.networks import ForeignNetwork, Network, WaveCNN
+from emolight.models.networks import ForeignNetwork, Network, WaveCNN, head_inputs
 from emolight.models.vision import EfficientNetB0, MobileNetV3, ResNet18, ResNet34
 
 WEIGHTS = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
@@ -156,3 +156,14 @@ def test_a_plain_module_is_taken_where_a_checkpoint_can_name_it() -> None:
         _ = network.cam_layer
     with pytest.raises(EmolightError, match="which a checkpoint cannot name"):
         ForeignNetwork(lambda channels, classes: Plain(channels, classes), 1, 5, image=True)
+
+
+def test_what_another_thread_gives_the_head_is_not_seen() -> None:
+    network = WaveCNN(1, 3, 4).eval()
+    own, other = torch.randn(2, 1, 4000), torch.randn(3, 1, 4000)
+    with head_inputs(network) as seen:
+        thread = threading.Thread(target=network, args=(other,))
+        thread.start()
+        thread.join()
+        network(own)
+    assert [len(one) for one in seen] == [2]
