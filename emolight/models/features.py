@@ -14,6 +14,7 @@ import torch
 import torchaudio.functional as audio
 from scipy.fft import dct
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from emolight.errors import EmolightError
 from emolight.models.level import Level, LevelKind
@@ -226,13 +227,10 @@ class MelSpectrogram(Spectrogram):
     def __init__(self, sample_rate: int, n_mels: int = 64, **options: Any) -> None:
         super().__init__(sample_rate, **options)
         _check(n_mels >= 1, "n_mels", n_mels, "at least 1")
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)  # which torchaudio follows
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _Float64():
             warnings.simplefilter("ignore")  # of empty filters, which are an error here
             bins = self.n_fft // 2 + 1
             filters = audio.melscale_fbanks(bins, self.f_min, self.f_max, n_mels, sample_rate, "slaney", "slaney")
-        torch.set_default_dtype(before)
         if empty := int((filters.amax(dim=0) == 0).sum()):
             problem = f"{empty} of {n_mels} mel bins are empty with model.features.n_fft {self.n_fft}."
             raise EmolightError(problem, "Lower model.features.n_mels, or raise model.features.n_fft.")
@@ -295,6 +293,13 @@ class MFCC(MelSpectrogram):
     def axis(self) -> FeatureAxis:
         """Coefficients from 0."""
         return FeatureAxis("coefficient", "", None, 0, self.rows - 1)
+
+
+class _Float64(TorchFunctionMode):
+    """Torchaudio's filters in float64, in this thread: PyTorch's default type is that of all threads."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}), **({"dtype": torch.float64} if func is torch.linspace else {}))
 
 
 def slopes(image: Tensor) -> Tensor:
