@@ -82,7 +82,7 @@ def explain(model: EmotionClassifier, clip: Clip, prediction: Prediction, title:
             features, unit = front_end(torch.from_numpy(wave)[None].to(model.device)), front_end.unit
             if front_end.normalised_in_pictures:
                 features, unit = model.normalise(features - shift[..., None]), "standard deviations"
-        image = features[0, 0].float().cpu().numpy()  # of several channels the first
+        image = features[0, 0].float().cpu().numpy()
         seen, below = (draw_features(panel, image, rate, front_end.hop_length, front_end.axis) for panel in panels[1:])
         figure.colorbar(seen, cax=bars[0], label=unit)
         panels[1].set_title(front_end.pictured, loc="left", fontsize=11)

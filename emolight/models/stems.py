@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from emolight.errors import EmolightError
-from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram
+from emolight.models.features import MFCC, FeatureAxis, Features, MelSpectrogram, Spectrogram
 from emolight.models.level import LevelKind
 from emolight.models.networks import CamLayer, Network
-from emolight.models.parts import Spec, maker, spec_of
+from emolight.models.parts import maker
 from emolight.models.vision import ResNet18
 
 
@@ -47,7 +47,13 @@ class Stacked(Features):
             raise EmolightError(f"model.features.rows is {rows}; it must be at least 1.", "64 is usual.")
         low = functools.partial(Spectrogram, f_max=min(2500.0, sample_rate / 2))
         usual = [functools.partial(MFCC, n_fft=1024), functools.partial(MelSpectrogram, n_fft=1024), low]
-        made = [maker(part, Features)(sample_rate) for part in (usual if parts is None else parts)]
+        try:
+            made = [maker(part, Features)(sample_rate) for part in (usual if parts is None else parts)]
+        except EmolightError as error:
+            named = str(error).replace("model.features.", "model.features.parts' ")
+            raise EmolightError(*named.split("\n", 1)) from None
+        if "parts" in (own := self.__dict__["_arguments"]):  # a class below may fix them
+            own["parts"] = [part.spec for part in made]  # of plain values, which can be pickled
         hops = sorted({part.hop_length for part in made})
         if len(hops) != 1 or not all(part.image for part in made):
             found = ", ".join(f"{type(part).__name__} {part.hop_length}" for part in made) or "none"
@@ -56,8 +62,8 @@ class Stacked(Features):
         self.rows, self.hop_length, self.channels = rows, hops[0], sum(part.channels for part in made)
         self.parts = nn.ModuleList(made)
         for number, part in enumerate(made):
-            places, own = np.linspace(0, part.rows - 1, rows), np.arange(part.rows)
-            weights = np.stack([np.interp(places, own, one) for one in np.eye(part.rows)], axis=1)
+            places, known = np.linspace(0, part.rows - 1, rows), np.arange(part.rows)
+            weights = np.stack([np.interp(places, known, one) for one in np.eye(part.rows)], axis=1)
             self.register_buffer(f"weights_{number}", torch.from_numpy(weights).float(), persistent=False)
 
     def compute(self, waveform: Tensor) -> Tensor:
@@ -66,16 +72,14 @@ class Stacked(Features):
         return torch.cat(images, dim=1)
 
     @property
-    def spec(self) -> Spec:
-        """With those of the front-ends."""
-        spec = spec_of(type(self), {**self.__dict__["_arguments"], "parts": None})
-        spec["init_args"]["parts"] = [part.spec for part in self.parts]
-        return spec
-
-    @property
     def title(self) -> str:
         """Such as ``40 MFCC + 64 mel bins + spectrogram, 81 bins``."""
         return " + ".join(str(part.title) for part in self.parts)
+
+    @property
+    def axis(self) -> FeatureAxis:
+        """That of the first part, which pictures show."""
+        return self.parts[0].axis  # type: ignore[return-value]
 
     def exportable(self) -> nn.Module:
         """The same features by operators that ONNX knows."""

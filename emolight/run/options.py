@@ -188,8 +188,8 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
     texts: list[str] = []
     for name, value in saved.items():
         option = f"{prefix}.{name}".replace(".init_args", "").lstrip(".")
-        # Nothing given for the augmentation means the usual one.
-        if name not in given or name in FREE or (name == "augment" and given[name] is None):
+        # Nothing given for the augmentation, or the parts of Stacked, means the usual ones.
+        if name not in given or name in FREE or (name in ("augment", "parts") and given[name] is None):
             continue
         if isinstance(value, dict) and isinstance(given[name], dict):
             texts += differences(value, given[name], option)

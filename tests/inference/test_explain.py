@@ -100,6 +100,8 @@ def test_panels_share_one_time_axis(model: EmotionClassifier) -> None:
         low, high = panels[1].get_ylim()
         axis = model.front_end.axis
         assert axis.name in panels[1].get_ylabel()
+        assert panels[1].get_title(loc="left") == model.front_end.pictured
+        assert (model.front_end.mode, axis.name) != ("stacked", "row")
         assert low <= axis.low + 20
         assert high >= 0.9 * axis.high
     bars = figure.axes[-1]

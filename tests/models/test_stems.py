@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from emolight.models.features import MFCC, Features, MelSpectrogram, Spectrogram
 from emolight.models.loading import load_classifier
 from emolight.models.parts import build, described
 from emolight.models.stems import MultiStemResNet18, Stacked
+from emolight.run.options import differences
 
 from ..small import CONFIGS, options
 
@@ -60,6 +62,26 @@ def test_a_specification_makes_the_same_again() -> None:
     torch.testing.assert_close(again(noise()), stacked(noise() / 100), atol=1e-3, rtol=0)
 
 
+def test_a_class_below_may_fix_its_parts() -> None:
+    class Two(Stacked):
+        def __init__(self, sample_rate: int) -> None:
+            super().__init__(sample_rate, [MFCC, Spectrogram])
+
+    assert Two(16000).spec["init_args"] == {}
+
+
+def test_what_a_function_made_can_be_pickled() -> None:
+    """As parts are that the command line makes."""
+    stacked = Stacked(16000, [lambda sample_rate: MFCC(sample_rate, n_mfcc=13)])
+    assert torch.equal(pickle.loads(pickle.dumps(stacked))(noise()), stacked(noise()))
+
+
+def test_without_parts_a_run_goes_on_with_those_of_its_checkpoint() -> None:
+    kept = Stacked(16000).spec
+    given = {**kept, "init_args": {**kept["init_args"], "parts": None}}
+    assert differences({"features": kept}, {"features": given}, "model") == []
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -68,6 +90,7 @@ def test_a_specification_makes_the_same_again() -> None:
         ({"parts": [MFCC, partial(MFCC, hop_length=256)]}, "these hops: MFCC 512, MFCC 256"),
         ({"parts": [Waveform]}, "Waveform gives no image"),
         ({"parts": ["MFC"]}, "Did you mean 'MFCC'?"),
+        ({"parts": [partial(MFCC, n_fft=8)]}, "model.features.parts' n_fft is 8; it must be at least 16."),
     ],
 )
 def test_parts_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
