@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
 from emolight.errors import EmolightError
-from emolight.evaluation.calibration import fit_temperature
 from emolight.models import classical, encoder, stems  # noqa: F401  whose parts are known by name from here on
 from emolight.models.augment import DEFAULT, Augmentation, mixup
 from emolight.models.features import MFCC, Features
-from emolight.models.fitting import fit_inputs, fit_speakers
+from emolight.models.fitting import average_again, fit_inputs, fit_speakers, fit_temperatures
 from emolight.models.networks import Embedder, ForeignNetwork, Network, head_inputs
 from emolight.models.normalise import Normalise
 from emolight.models.ood import OutOfDistribution
@@ -160,6 +159,7 @@ class EmotionClassifier(pl.LightningModule):
                 fix = "Give EmotionClassifier(classes=[...], sample_rate=...), or fit with an EmotionDataModule."
                 raise EmolightError(problem, fix)
             self._build(**contract)
+            average_again(self, stage)
         if stage != "fit":  # the rows were of the clips of a fit
             self.enrolled = (self.enrolled[0], self.enrolled[1][:0])
         for name in ("classes", "sample_rate"):
@@ -313,7 +313,7 @@ class EmotionClassifier(pl.LightningModule):
         """Log the metrics, gather the predictions, and in a fit the temperature; refuse a loss that is not finite."""
         self._finish(self.val_scores)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.temperature.fill_(fit_temperature(self.predictions["probabilities"], self.predictions["label"]))
+            fit_temperatures(self)
             if self.speakers is not None and not getattr(self.network, "frozen", True):  # its embeddings have moved
                 fit_speakers(self, self.speakers, self._data())
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import functional as F
 
 from emolight.errors import EmolightError
+from emolight.evaluation.calibration import fit_temperature
 from emolight.models.networks import Embedder
 from emolight.models.scores import Batch
 from emolight.models.speakers import ORDINARY, SpeakerNorm
@@ -70,6 +72,23 @@ def fit_inputs(model: EmotionClassifier, batches: Iterable[Batch]) -> None:
     if model.hparams["class_weights"]:
         counts = F.one_hot(torch.cat(labels), len(model.classes)).sum(dim=0).float()
         model.class_weight.copy_(counts.sum() / (len(counts) * counts.clamp(min=1)))
+
+
+def average_again(model: EmotionClassifier, stage: str) -> None:
+    """Let Lightning's callbacks copy a model that had no layers when they copied it: they would average nothing."""
+    for one in model.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(one, StochasticWeightAveraging | WeightAveraging):
+            one.setup(model.trainer, model, stage)
+
+
+def fit_temperatures(model: EmotionClassifier) -> None:
+    """Fit the temperature to a validation, also that of averaged weights, which are swapped back by then."""
+    fitted = fit_temperature(model.predictions["probabilities"], model.predictions["label"])
+    model.temperature.fill_(fitted)
+    trainer: Any = model.trainer
+    averages: list[Any] = [one for one in trainer.callbacks if isinstance(one, WeightAveraging)]
+    for one in averages:
+        one._average_model.module.temperature.fill_(fitted)
 
 
 @torch.no_grad()

@@ -204,9 +204,7 @@ class RunCheckpoints(CheckpointFiles):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """As of Lightning's trainer."""
         if storage_options == WEIGHTS_ONLY:
-            fitted = checkpoint.get("current_model_state", checkpoint["state_dict"])["temperature"]
             checkpoint = weights_only_state(checkpoint)
-            checkpoint["state_dict"] = {**checkpoint["state_dict"], "temperature": fitted}
         super().save_checkpoint(checkpoint, path)
 
 

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -157,6 +158,20 @@ def test_learns_tones_and_says_what_it_predicts(precision: Any, tmp_path: Path) 
     run.test(model, data, verbose=False)
     assert run.callback_metrics["test/uar"] > 0.9
     assert float(model.temperature) == temperature
+
+
+def test_averaged_weights_are_of_the_whole_model_and_calibrated(tmp_path: Path) -> None:
+    """Also of a model that learns its classes from the data, after Lightning's callbacks have copied it."""
+    model, data, average = classifier(learning_rate=0.03), Tones(24), EMAWeightAveraging(decay=0.5)
+    kept, swa = ModelCheckpoint(tmp_path), StochasticWeightAveraging(0.01, swa_epoch_start=5)
+    trainer(tmp_path, callbacks=[average, swa, kept], enable_checkpointing=True, max_epochs=2).fit(model, data)
+    loaded, found = load_classifier(kept.best_model_path), model.predictions
+    own = loaded(data.waveform).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(found["probabilities"], own, atol=1e-5)
+    temperature = fit_temperature(found["probabilities"], data.label.numpy())
+    assert float(loaded.temperature) == float(model.temperature) == pytest.approx(temperature, rel=1e-6) != 1
+    assert swa._average_model is not None
+    assert len(list(swa._average_model.parameters())) == len(list(model.parameters()))
 
 
 def test_the_metrics_are_those_of_the_predictions() -> None:
