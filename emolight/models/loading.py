@@ -26,7 +26,8 @@ def classifier_of(checkpoint: dict[str, Any], path: str | Path) -> EmotionClassi
             settings["network"] = {**settings["network"], "init_args": {**arguments, "pretrained": False}}
         model = EmotionClassifier(**settings)
         model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
+        state = checkpoint["state_dict"].items()  # `torch.compile(network)` puts a word into the names
+        model.load_state_dict({name.replace("_orig_mod.", ""): values for name, values in state})
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EmolightError(f"{path} does not fit this version of emolight: {reason}", "Train it again.") from None

@@ -252,6 +252,9 @@ def test_a_checkpoint_of_a_plain_trainer_loads_and_says_that_it_has_no_checksum(
     assert again == pytest.approx(expected[0])
     other = EmotionClassifier.load_from_checkpoint(tmp_path / "best.ckpt", weights_only=True)
     torch.testing.assert_close(other.eval()(data.waveform), model(data.waveform))
+    model.network = torch.compile(model.network, backend="eager")  # type: ignore[assignment]
+    save_checkpoint({**best, "state_dict": model.state_dict()}, tmp_path / "compiled.ckpt")
+    torch.testing.assert_close(load_classifier(tmp_path / "compiled.ckpt")(data.waveform), other(data.waveform))
 
 
 def test_further_training_keeps_what_the_model_knew(tmp_path: Path) -> None:
