@@ -256,7 +256,8 @@ class EmotionDataModule(pl.LightningDataModule):
         if len(rows) < processes:
             problem = f"There are {processes} processes, but {len(rows)} {subset or 'scored'} clips."
             raise EmolightError(problem, f"Take at most {len(rows)} processes (trainer.devices).")
-        order = share(len(dataset), rank, processes, seed, dataset.epoch)
+        drawn = None if getattr(trainer, "overfit_batches", 0) else seed  # Lightning sees to a DataLoader alone
+        order = share(len(dataset), rank, processes, drawn, dataset.epoch)
         # One clip alone has no variance for batch norm: in training the last, short batch goes.
         drop_last = seed is not None and len(order) > self.batch_size
         device = trainer.strategy.root_device if trainer else torch.device("cpu")

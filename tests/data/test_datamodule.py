@@ -71,26 +71,35 @@ def test_training_order_and_crops_follow_seed_and_epoch_alone(module: Any) -> No
     assert not torch.equal(first, epoch(0, workers=0, seed=1))
 
 
-def test_a_trainer_of_ones_own_gets_another_order_and_other_crops_each_epoch(module: Any) -> None:
+@pytest.mark.parametrize("own", [{"limit_train_batches": 1}, {"overfit_batches": 1}], ids=list)
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_trainer_of_ones_own_gets_another_order_and_other_crops_each_epoch(
+    own: dict[str, Any], resident: bool, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To overfit a few batches they must be the same clips in each epoch, also where a GPU holds them."""
     seen: list[torch.Tensor] = []
+    rows: list[torch.Tensor] = []
+    monkeypatch.setattr("emolight.data.datamodule.fits", lambda *_: resident)
 
     class Look(pl.LightningModule):
         def training_step(self, batch: Any, batch_idx: int) -> None:
             seen.append(batch["waveform"])
+            rows.append(batch["index"])
 
         def configure_optimizers(self) -> None:
             pass
 
     pl.Trainer(
         max_epochs=2,
-        limit_train_batches=1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
+        **own,
     ).fit(Look(), module(duration=0.3))
     assert len(seen) == 2
     assert not torch.equal(*seen)
+    assert torch.equal(*rows) == ("overfit_batches" in own)
 
 
 def test_more_processes_than_clips_are_refused_by_each(module: Any) -> None:
