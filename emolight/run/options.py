@@ -176,10 +176,10 @@ def contradictions(checkpoint: str, run: Run | None, given: dict[str, Any], comm
         changed += differences({name: data[name] for name in FIXED if name in data}, given["data"], "data")
     if emotions not in (None, data.get("emotions"), trained["classes"]):
         changed.append(f"data.emotions {trained['classes']}, received {emotions}")
-    if command == "fit":  # the one-cycle schedule is laid out over the epochs
-        epochs = {"trainer": {"max_epochs": run.config["trainer"].get("max_epochs")}}
+    if command == "fit":  # the schedule is laid out over the epochs, and the best one is of the same clips
+        epochs = {name: run.config["trainer"].get(name) for name in ("max_epochs", "limit_val_batches")}
         changed += differences({"batch_size": data.get("batch_size")}, given["data"], "data")
-        changed += differences({**epochs, "seed_everything": run.config["seed_everything"]}, given, "")
+        changed += differences({"trainer": epochs, "seed_everything": run.config["seed_everything"]}, given, "")
     return changed
 
 

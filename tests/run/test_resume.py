@@ -206,6 +206,7 @@ def test_without_a_checkpoint_nothing_starts_over(stopped: Path, here: Path) -> 
         (["--data.batch_size=8"], "data.batch_size 16, received 8"),
         (["--trainer.limit_train_batches=2"], "begun for 12 steps, and with these options it would have 8"),
         (["--trainer.accumulate_grad_batches=3"], "begun for 12 steps, and with these options it would have 4"),
+        (["--trainer.limit_val_batches=1"], "trainer.limit_val_batches None, received 1"),
         (["--seed_everything=7"], "seed_everything 0, received 7"),
     ],
 )
