@@ -78,11 +78,14 @@ def make_plan(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
 def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
     """Check what only ``fit`` can know, and prepare the data; what fails beyond that is a failed trial."""
     names = {word.partition("=")[0].removeprefix("--") for word in fit_options if word.startswith("--")}
-    check_free(name for name in names if name == "data.fold" or not name.startswith("data."))
+    of_all = ("data.", "trainer.limit_val_batches", "trainer.overfit_batches")
+    check_free(name for name in names if name == "data.fold" or not name.startswith(of_all))
     brought = {name for one in sweep.space.values() for options in one.with_.values() for name in options}
     if both := names & {*sweep.space, *brought}:
         raise EmolightError(f"--{both.pop()} cannot be given: the space of '{sweep.name}' sets it.", "Leave it out.")
     plan = make_plan(sweep, fit_options)
+    if plan.base["trainer"]["max_epochs"] is None:
+        raise EmolightError("trainer.max_epochs is null; a sweep compares trials epoch by epoch.", "Write `epochs`.")
     for settings in ends(sweep):
         cli.full_config([*plan.words, *words_of(settings)])
     data = EmotionDataModule(**{**plan.base["data"], "fold": None})

@@ -70,6 +70,7 @@ def test_a_trials_options(here: Path) -> None:
         ("mel: {", "mell: {", "Unknown choice in space.model.features.mode.with: 'mell'"),
         ("data.batch_size", "model.learning_rate", "which is a parameter itself"),
         ("data.batch_size", "data.root", "data.root is the same in all trials"),
+        ("model.learning_rate", "trainer.limit_val_batches", "trainer.limit_val_batches is the same in all trials"),
         ("model.learning_rate", "seed_everything", "seed_everything is the same in all trials"),
         ("config", "trails: 3\nconfig", "Unknown key in the sweep: 'trails'.\nDid you mean 'trials'?"),
         ("config", "trials: 0\nconfig", "trials cannot be 0.\nIt takes PositiveInt"),
@@ -200,6 +201,7 @@ def test_mistakes_before_the_first_trial(extra: Sequence[str], message: str, wor
         ("objectives: {val/recall_angy: maximize}", "Did you mean 'val/recall_angry'?"),
         ("objectives: {parameters: minimize}", "'parameters'"),
         ("folds: [1, 9]", "folds is [1, 9]"),
+        ("epochs: null\nconfig: [mfcc, endless.yaml]", "trainer.max_epochs is null"),
     ],
 )
 def test_objectives_and_folds(text: str, message: str, words: list[str]) -> None:
@@ -207,6 +209,7 @@ def test_objectives_and_folds(text: str, message: str, words: list[str]) -> None
 
     path = Path("small.yaml")
     path.write_text(f"{path.read_text()}\n{text}\n")
+    Path("endless.yaml").write_text("trainer: {max_epochs: null, max_steps: 2}")
     with pytest.raises(EmolightError) as caught:
         main(words)
     assert message in str(caught.value)
