@@ -36,9 +36,12 @@ def test_every_public_name_is_there() -> None:
         _ = emolight.nothing  # type: ignore[attr-defined]
 
 
-def test_options_may_be_paths() -> None:
+def test_options_may_be_paths_and_numbers_of_numpy_but_no_objects() -> None:
     assert word_of("data.root", Path("a")) == "--data.root=a"
     assert word_of("data.root", [Path("a"), "b"]) == '--data.root=["a", "b"]'
+    assert word_of("trainer.max_epochs", np.arange(4)[3]) == "--trainer.max_epochs=3"
+    with pytest.raises(EmolightError, match=r"trainer\.callbacks has an object, <.*EarlyStopping.*\nName a class, as"):
+        emolight.fit("mfcc", trainer__callbacks=[pl.callbacks.EarlyStopping("val/uar")])
 
 
 def test_a_checkpoint_of_a_plain_trainer_is_a_model_like_any_other(corpus: Path, here: Path) -> None:

@@ -27,8 +27,15 @@ MEANT = {
 
 
 def word_of(name: str, value: Any) -> str:
-    """``--NAME=VALUE`` as the parser of ``fit`` reads it: a text or path as it is, any other plain value as JSON."""
-    return f"--{name}={value if isinstance(value, str | Path) else json.dumps(value, default=str)}"
+    """``--NAME=VALUE`` as ``fit`` reads it: a text or path as it is, plain values as JSON; EmolightError for others."""
+
+    def plain(one: Any) -> Any:
+        if isinstance(one, Path) or hasattr(one, "item"):  # a number of NumPy
+            return str(one) if isinstance(one, Path) else one.item()
+        fix = "Name a class, as {'class_path': 'EarlyStopping', 'init_args': {'monitor': 'val/uar'}}; see docs/api.md."
+        raise EmolightError(f"{name} has an object, {one!r:.80}; options are plain values, as in YAML.", fix)
+
+    return f"--{name}={value if isinstance(value, str | Path) else json.dumps(value, default=plain)}"
 
 
 def meant(option: str, valid: Iterable[str]) -> str:
