@@ -87,9 +87,10 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
         folder, command = ensemble("inputs", protocol, *INPUTS)
         yield Row(table, "mean of the three inputs", f"{folder}{'_seed_0' * (protocol == 'random')}", command)
     stems = ("--config", "configs/stems.yaml")
-    yield Row("article emobox6", STEMS, *crossval("stems", "emobox6", *stems))
-    four = ensemble("networks", "emobox6", *INPUTS, "stems")
-    yield Row("article emobox6", "mean of the three inputs and of three stems, four networks alike", *four)
+    for protocol in ("emobox6", "luna5"):
+        yield Row(f"article {protocol}", STEMS, *crossval("stems", protocol, *stems))
+        four = ensemble("networks", protocol, *INPUTS, "stems")
+        yield Row(f"article {protocol}", "mean of the three inputs and of three stems, four networks alike", *four)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
     yield Row("article emobox6", "mfcc, ResNet18, `overlays/robust.yaml`", *crossval("robust", "emobox6", *words))
     for task in ("article", "full"):
