@@ -200,7 +200,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str) -> li
 
 def add_enrolment(parser: Any) -> None:
     """The options of ``crossval`` and ``test`` that :func:`check_enrolment` checks."""
-    about = "also score with so many other clips of each scored speaker enrolled, such as 0 5 10 20 all"
+    about = "also score with so many other clips of each speaker enrolled, such as 0 5 10 20 all"
     parser.add_argument("--enrol", nargs="+", default=[], metavar="N", help=about)
     about, usual = f"what the enrolled clips are, of {', '.join(KINDS)}; default: mixed ordinary", ["mixed", "ordinary"]
     parser.add_argument("--enrol-as", nargs="+", choices=list(KINDS), default=usual, help=about)
