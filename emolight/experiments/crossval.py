@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -124,6 +125,11 @@ def cross_validate(
             raise EmolightError(f"{folder} holds an ensemble.", "Pass another --name.")
         folds = sorted({*(asked or every or [0]), *earlier["folds"]})
         seeds = sorted({*seeds, *earlier["seeds"]})
+        published = data.selection.corpus.protocols.get(data.split.protocol, {})
+        tested_by = Counter(who for fold in folds if fold in published for who in published[fold].test)
+        if twice := [who for who, times in tested_by.items() if times > 1]:
+            problem = f"Speaker {twice[0]} is a test speaker of more than one fold; its clips would count twice."
+            raise EmolightError(problem, "Give each speaker one fold, or run some of the --folds under another --name.")
         own_words = {fold: chosen(fold) if chosen else [] for fold in folds}
         tasks = {}
         for seed, fold in product(seeds, folds):

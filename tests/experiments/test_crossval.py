@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from emolight.__main__ import run
-from emolight.data.corpora import RAVDESS, corpus_of
+from emolight.data.corpora import RAVDESS, Synthetic, corpus_of
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import predictions_table, read_predictions, scores
@@ -256,6 +256,16 @@ def test_whatever_ends_the_command_ends_its_runs(number: signal.Signals, here: P
             break
         time.sleep(0.2)
     assert "stopped in epoch" in log.read_text()
+
+
+def test_folds_that_test_a_speaker_twice_are_refused_before_the_training(
+    corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = RAVDESS.protocols["emobox6"][1]
+    monkeypatch.setattr(Synthetic, "protocols", {"emobox6": {1: fold, 2: fold}})
+    monkeypatch.setattr("emolight.experiments.crossval.run_all", None)
+    with pytest.raises(EmolightError, match=f"Speaker {fold.test[0]} is a test speaker of more than one fold"):
+        run(["crossval", *command(corpus, *FOLDS_RUN)])
 
 
 def test_where_one_fold_cannot_train_the_controls_there_are_none(corpus: Path, here: Path) -> None:
