@@ -89,6 +89,12 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
     stems = ("--config", "configs/stems.yaml")
     for protocol in ("emobox6", "luna5"):
         yield Row(f"article {protocol}", STEMS, *crossval("stems", protocol, *stems))
+        if protocol == "emobox6":
+            for one in INPUTS:
+                made = crossval(f"{one}_1", protocol, "--config", f"configs/{one}.yaml", "--seeds", "1")
+                yield Row("article emobox6", f"{one}, ResNet18, seed 1", *made)
+            six = ensemble("inputs_twice", protocol, *INPUTS, *(f"{one}_1" for one in INPUTS))
+            yield Row("article emobox6", "mean of the three inputs, two seeds of each", *six)
         four = ensemble("networks", protocol, *INPUTS, "stems")
         yield Row(f"article {protocol}", "mean of the three inputs and of three stems, four networks alike", *four)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")
