@@ -68,10 +68,13 @@ def crossval(name: str, protocol: str, *words: str) -> tuple[str, tuple[str, ...
     return f"{name}/crossval_{protocol}", ("crossval", *words, *where)
 
 
-def ensemble(name: str, protocol: str, *members: str, weights: str = "equal") -> tuple[str, tuple[str, ...]]:
+def ensemble(
+    name: str, protocol: str, *members: str, weights: str = "equal", by: str = ""
+) -> tuple[str, tuple[str, ...]]:
     """The same of the mean of results."""
     folders = [str(LOGS / member / f"crossval_{protocol}") for member in members]
-    return f"{name}/crossval_{protocol}", ("ensemble", *folders, "--name", f"results/{name}", "--weights", weights)
+    words = ("--by", str(LOGS / by / f"crossval_{protocol}")) if by else ("--weights", weights)
+    return f"{name}/crossval_{protocol}", ("ensemble", *folders, "--name", f"results/{name}", *words)
 
 
 def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
@@ -155,6 +158,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             made = ensemble(f"all_{task}_{weights}", protocol, *names, *nets, weights=weights)
             label = f"encoders and {'three ResNet18' if len(nets) > 1 else 'ResNet18'}, {weights} weights"
             yield Row(table, label, *made)
+    words = _encoder(encoders / "tiny.en", "--data.task", "article", "--data.label", "channel")
+    yield Row("channel emobox6", "Whisper tiny.en, pretrained, frozen", *crossval("channel", "emobox6", *words))
     yield from _enrolled(encoders)
     words = ("--data.corpus", str(nemo / "nemo.csv"))
     mfcc = crossval("nemo", "speakers5", "--config", "configs/mfcc.yaml", *words)

@@ -41,13 +41,14 @@ class EmotionDataModule(pl.LightningDataModule):
 
     Args:
         corpus: RAVDESS, EMODB, CREMAD, TESS, SAVEE, NEMO or Synthetic; a CSV of your own; a class; or a list of these.
-        root: folder of the recordings (one for each corpus); null is the corpus' usual one, for a CSV its own folder.
+        root: folder of the recordings, one for each corpus; null: the usual one, a CSV's own folder.
         task: a task of the corpus, such as article or full; null is its usual one.
+        label: column that holds the labels, such as sex or channel; null is the emotion.
         emotions: the classes, in the order of the network's outputs; null takes the task's.
         label_map: labels to rename, as {happiness: happy}.
         filter: rows to keep by any column, as {channel: [speech]}.
         speakers: unknown: nobody knows them, and every result is labelled speaker-dependent.
-        protocol: who is held out: one of the corpus' own, speakers5, loso, random or subset; null is its usual one.
+        protocol: who is held out: speakers5, loso, random, subset, or one of the corpus; null: its usual one.
         fold: fold of the protocol; null is its first.
         split_seed: which random split, and which five folds by speaker.
         split_csv: a split of your own instead of a protocol's.
@@ -75,6 +76,7 @@ class EmotionDataModule(pl.LightningDataModule):
         corpus: str | dict[str, Any] | list[str | dict[str, Any]] = "RAVDESS",
         root: str | list[str] | None = None,
         task: str | None = None,
+        label: str | None = None,
         emotions: list[str | int | float | bool] | None = None,
         label_map: dict[str, str] | None = None,
         filter: dict[str, list[str | int | float | bool]] | None = None,
@@ -109,7 +111,7 @@ class EmotionDataModule(pl.LightningDataModule):
                 raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
         names = None if emotions is None else [str(name) for name in emotions]  # YAML makes numbers of 0 and 1
         renamed = {str(name): new for name, new in (label_map or {}).items()}
-        self.choice = Choice(task, names, renamed, filter, speakers, protocol == EVERY_CLIP)
+        self.choice = Choice(task, label, names, renamed, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
         self.split_csv = expand(split_csv) if split_csv else None
         self.splits_dir = expand(splits_dir) if splits_dir else None

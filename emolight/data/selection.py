@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Choice:
     """What the configuration says of the clips; see :class:`~emolight.data.datamodule.EmotionDataModule`."""
 
     task: str | None = None
+    label: str | None = None
     emotions: Sequence[str] | None = None
     label_map: Mapping[str, str] | None = None
     filter: Mapping[str, Sequence[str | int | float]] | None = None
@@ -85,7 +86,7 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     found: list[Discovery] = []
     for corpus, root in places:
         corpus.prepare(root)
-        found.append(corpus.find(root))
+        found.append(_labelled(corpus, corpus.find(root), choice))
     tables, corpora = [one.table for one in found], [corpus for corpus, _ in places]
     names = [corpus.name for corpus in corpora]
     what = " + ".join(names)
@@ -140,6 +141,17 @@ def select(places: Sequence[tuple[Corpus, Path]], choice: Choice) -> Selection:
     return whole
 
 
+def _labelled(corpus: Corpus, found: Discovery, choice: Choice) -> Discovery:
+    """The clips of the task with another column for their ``emotion``, where ``data.label`` names one."""
+    if choice.label is None:
+        return found
+    _check(f"data.label is '{{}}', which is no column of {corpus.name}", [choice.label], list(map(str, found.table)))
+    table, task = found.table, corpus.tasks.get(choice.task or corpus.default_task)
+    table = table if task is None else _meant(table, task, Choice())
+    table = table.assign(emotion=table[choice.label].fillna("").astype(str))
+    return replace(found, table=table[table["emotion"] != ""])
+
+
 def _check(problem: str, names: Iterable[str], valid: Sequence[str]) -> None:
     """Refuse what no corpus has: a label to rename, a column to filter by, a value of it."""
     for name in names:
@@ -175,6 +187,8 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     name, present = choice.task or corpus.default_task, set(table["emotion"])
     every = Task((*(one for one in corpus.emotions if one in present), *sorted(present - set(corpus.emotions))))
     tasks: dict[str, Task] = {"all": every, **corpus.tasks}
+    if choice.label:
+        tasks = {known: Task(every.emotions, of.filter) for known, of in tasks.items()}
     if name not in tasks:
         raise EmolightError(f"{corpus.name} has no task '{name}'.", f"{nearest(name, tasks)}Valid: {', '.join(tasks)}.")
     own = {column: values for column, values in choice.asked().items() if column in table}
@@ -196,18 +210,23 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
-    for known, (of, values) in corpus.tasks.items() if not choice.label_map else ():
+    for known in (
+        sorted(corpus.tasks, key=name.__eq__) if not choice.label_map else ()
+    ):  # the one that is asked for last
+        of, values = tasks[known]
         title = known if set(of) == set(emotions) and dict(values) == dict(task.filter) else title
+    title = f"{title} {choice.label}" if choice.label else title
     notes = []
     if (expected := corpus.expected()) is not None:
-        lacking = len(set(_meant(expected, task, choice)["clip_id"]) - set(clips["clip_id"]))
+        published = _labelled(corpus, Discovery(expected), choice).table
+        lacking = len(set(_meant(published, task, choice)["clip_id"]) - set(clips["clip_id"]))
     else:
-        published: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for name, count in corpus.counts.items() if not task.filter else ():
             (renamed,) = choice.renamed([name])
             if name in task.emotions if choice.emotions is None else renamed in choice.emotions:
-                published[renamed] += count
-        lacking = (published - Counter(clips["emotion"])).total()
+                counts[renamed] += count
+        lacking = (counts - Counter(clips["emotion"])).total()
     if lacking:
         notes.append(f"{lacking} published clips of {corpus.name} are missing under '{root}' (audit lists them)")
     notes += [f"{count} files passed over: {reason}" for reason, count in found.passed_over.items()]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emolight.errors import CommandParser, EmolightError
 from emolight.evaluation.predictions import PREFIX, class_names
@@ -16,10 +17,12 @@ from emolight.experiments.summary import print_result, summary_of, write_crossva
 from emolight.files import write_table
 from emolight.run.folder import LOGS, read_json
 
-Weights = Mapping[int, Sequence[float]]
-"""Fold to the weight of each member."""
+Weights = Mapping[int, NDArray[np.float64]]
+"""Fold to the weights [labels of the gate, members]; one row without a gate."""
 KEYS = ["clip_id", "seed", "fold", "speaker", "label"]
 STEPS, FLOOR = 2000, 1e-6
+PRIOR = 0.2
+"""How many clips, as a share of the validation clips, speak for equal weights: four speakers say little."""
 
 
 def joined(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -40,81 +43,124 @@ def joined(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     return parts
 
 
-def mean_of(tables: Sequence[pd.DataFrame], weights: Weights | None = None) -> pd.DataFrame:
-    """Mean probabilities of predictions tables, with the class that they favour; None weighs all alike."""
+def mean_of(
+    tables: Sequence[pd.DataFrame], weights: Weights | None = None, gate: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Mean probabilities of predictions tables, with the class that they favour; None weighs all alike.
+
+    With a ``gate`` the weights of a clip are those of its labels, mixed by their probabilities.
+    """
     parts, names = joined(tables), class_names(tables[0])
     columns = [PREFIX + name for name in names]
-    equal = [1 / len(parts)] * len(parts)
-    of_rows = np.array([weights[fold] if weights else equal for fold in parts[0]["fold"]])  # [rows, members]
+    equal = np.full((1, len(parts)), 1 / len(parts))
+    of_rows = np.stack([weights[fold] if weights else equal for fold in parts[0]["fold"]])  # [rows, labels, members]
     members = np.stack([part[columns].to_numpy() for part in parts], axis=1)  # [rows, members, classes]
-    mean = (members * of_rows[..., None]).sum(axis=1)
+    mean = np.einsum("rl,rlm,rmc->rc", gates(gate, parts[0]), of_rows, members)
     return parts[0].assign(prediction=np.array(names)[mean.argmax(axis=1)], **dict(zip(columns, mean.T, strict=True)))
 
 
-def best_weights(tables: Sequence[pd.DataFrame]) -> list[float]:
-    """The weights of least log loss of the weighted mean of :func:`joined` tables, each class counting alike.
+def gates(gate: pd.DataFrame | None, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """What a gate, of one seed, says of the clips of a table, [rows, labels]; without one there is one label."""
+    if gate is None:
+        return np.ones((len(rows), 1))
+    columns = [PREFIX + name for name in class_names(gate)]
+    gate = gate.assign(fold=gate.get("fold", 0)).drop_duplicates(["clip_id", "fold"])
+    found = rows[["clip_id", "fold"]].merge(gate, how="left", on=["clip_id", "fold"])[columns].to_numpy()
+    if np.isnan(found).any():
+        problem = "The results of --by are of other clips or folds than those of the members."
+        raise EmolightError(problem, "Run it with the same protocol, or with their split as --data.split_csv.")
+    return found
 
-    They are not negative and sum to 1. The loss is convex in them; each step of expectation maximisation lowers it.
+
+def best_weights(
+    tables: Sequence[pd.DataFrame], gate: pd.DataFrame | None = None, prior: float = PRIOR
+) -> NDArray[np.float64]:
+    """The weights [labels of the gate, members] of least log loss of the mean of :func:`joined` tables.
+
+    Each class counts alike, and ``prior`` speaks for equal weights. None is negative, and those of a label sum to 1.
+    The loss is convex in them; each step of expectation maximisation lowers it.
     """
     names = class_names(tables[0])
     label = pd.Categorical(tables[0]["label"], names).codes
     rows, columns = np.arange(len(label)), [PREFIX + name for name in names]
     given = np.stack([table[columns].to_numpy()[rows, label] for table in tables], axis=1) + FLOOR
-    weights, times = np.full(len(tables), 1 / len(tables)), 1 / np.bincount(label)[label]
+    said = gates(gate, tables[0])  # [rows, labels]
+    weights, times = np.full((said.shape[1], len(tables)), 1 / len(tables)), 1 / np.bincount(label)[label]
     for _ in range(STEPS):
-        shares = weights * given
-        weights = np.average(shares / shares.sum(axis=1, keepdims=True), axis=0, weights=times)
-    return [float(weight) for weight in weights]
+        shares = said[..., None] * weights * given[:, None]  # [rows, labels, members]
+        counts = np.einsum("rlm,r->lm", shares / shares.sum(axis=(1, 2), keepdims=True), times)
+        counts += prior / len(tables) * (said * times[:, None]).sum(axis=0)[:, None]
+        weights = counts / counts.sum(axis=1, keepdims=True)
+    return weights
 
 
-def validation_weights(results: Sequence[Result]) -> Weights:
+def validation_table(result: Result) -> pd.DataFrame:
+    """What the models of a result say of their validation clips, with fold and seed; of an ensemble its mean."""
+    if members := result.facts.get("members"):
+        gates = [one for one in [result.facts.get("gate")] if one]
+        parts = [validation_table(read_result(result.folder / one["folder"])) for one in [*members, *gates]]
+        folds = {int(fold): np.array([one["folds"][fold] for one in members]).T for fold in members[0]["folds"]}
+        return mean_of(parts[: len(members)], folds or None, parts[-1] if gates else None)
+    runs = runs_of(result)
+    parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs.items()]
+    if parts and (lost := {*result.table.get("fold", [])} - {fold for fold, _ in runs}):
+        problem = f"{result.name} lacks the runs of fold {min(lost)}, whose validation clips weigh it."
+        raise EmolightError(problem, "Restore them, or leave --weights out.")
+    if not parts or result.subset == "val":
+        fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
+        raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
+    return pd.concat(parts, ignore_index=True)
+
+
+def validation_weights(results: Sequence[Result], gate: Result | None = None) -> Weights:
     """The :func:`best_weights` of each fold, on its validation clips with all seeds."""
-    tables = []
-    for result in results:
-        parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs_of(result).items()]
-        if parts and (lost := {*result.table.get("fold", [])} - {fold for fold, _ in runs_of(result)}):
-            problem = f"{result.name} lacks the runs of fold {min(lost)}, whose validation clips weigh it."
-            raise EmolightError(problem, "Restore them, or leave --weights out.")
-        if not parts or result.subset == "val":
-            fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
-            raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
-        tables.append(pd.concat(parts, ignore_index=True))
-    parts = joined(tables)
+    parts = joined([validation_table(result) for result in results])
+    said = gate and validation_table(gate)
     folds = sorted({int(fold) for fold in parts[0]["fold"]})
-    return {fold: best_weights([part[part["fold"] == fold] for part in parts]) for fold in folds}
+    return {fold: best_weights([part[part["fold"] == fold] for part in parts], said) for fold in folds}
 
 
 def about_ensemble(
-    folder: Path, name: str, results: Sequence[Result], weights: Weights | None = None
+    folder: Path, name: str, results: Sequence[Result], weights: Weights | None = None, gate: Result | None = None
 ) -> dict[str, Any]:
     """What :data:`~emolight.experiments.results.CROSSVAL` says of an ensemble in ``folder``."""
-    first = results[0]
+    first, known = results[0], [*results, *([gate] if gate else [])]
+
+    def place_of(one: Result) -> str:  # relative: they may move together
+        return Path(os.path.relpath(one.folder.resolve(), folder.resolve())).as_posix()
+
     members = []
     for place, one in enumerate(results):
-        own = {fold: of_fold[place] for fold, of_fold in (weights or {}).items()}
-        mean = sum(own.values()) / len(own) if own else 1 / len(results)
-        relative = Path(os.path.relpath(one.folder.resolve(), folder.resolve())).as_posix()  # they may move together
-        members.append({"name": one.name, "folder": relative, "weight": mean, "folds": own})
+        folds = {fold: of_fold[:, place] for fold, of_fold in (weights or {}).items()}
+        means = np.mean(list(folds.values()), axis=0) if folds else np.array([1 / len(results)])
+        own = {fold: list(map(float, of_fold)) for fold, of_fold in folds.items()}
+        by = dict(zip(class_names(gate.table), map(float, means), strict=True)) if gate else {}
+        member = {"name": one.name, "folder": place_of(one), "weight": float(means.mean()), "by": by, "folds": own}
+        members.append(member)
     return {
         "name": name,
         "kind": "ensemble",
         **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "split")},
         "selection": " / ".join(dict.fromkeys(one.selection for one in results)),
-        "speaker_independent": all(one.speaker_independent for one in results),
+        "speaker_independent": all(one.speaker_independent for one in known),
         "runs": [],
-        "weights": "chosen on each fold's validation clips" if weights else "equal",
+        "weights": ("chosen on each fold's validation clips" if weights else "equal")
+        + (f", by what {gate.name} hears ({', '.join(class_names(gate.table))})" if gate else ""),
         "members": members,
-        "openings": sum(one.openings for one in results),
+        "gate": {"name": gate.name, "folder": place_of(gate)} if gate else None,
+        "openings": sum(one.openings for one in known),
         "facts": {
             **{key: first.facts.get(key) for key in ("commit", "precision", "root", "speakers", "meaning")},
-            "seconds": sum(one.facts.get("seconds") or 0 for one in results),
+            "seconds": sum(one.facts.get("seconds") or 0 for one in known),
         },
     }
 
 
 def member_text(member: Mapping[str, Any]) -> str:
-    """``mfcc emobox6, weight 0.42 (fold 1 0.40, fold 2 0.44)``."""
-    folds = ", ".join(f"fold {fold} {weight:.2f}" for fold, weight in member["folds"].items())
+    """``mfcc emobox6, weight 0.42 (fold 1 0.40, fold 2 0.44)``; with a gate the weights by its labels."""
+    if by := member.get("by"):
+        return f"{member['name']}, weight " + ", ".join(f"{weight:.2f} for {label}" for label, weight in by.items())
+    folds = ", ".join(f"fold {fold} {weights[0]:.2f}" for fold, weights in member["folds"].items())
     return f"{member['name']}, weight {member['weight']:.2f}" + f" ({folds})" * bool(folds)
 
 
@@ -126,6 +172,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"
     parser.add_argument("--weights", choices=("equal", "validation"), default="equal", help=how)
+    heard = "weights of the validation clips for each label of another result of the same clips, as of --data.label"
+    parser.add_argument("--by", type=Path, metavar="RUN_OR_CROSSVAL", help=heard)
     options = parser.parse_args(argv)
     if len(options.results) < 2:
         raise EmolightError("An ensemble needs two results, received one.", "Name more folders.")
@@ -139,16 +187,22 @@ def main(argv: list[str]) -> int:
                 problem = f"{other.name} has {key} '{other.fingerprint[key]}', {first.name} has '{value}'."
                 fix = "An ensemble takes results of one corpus, task and protocol, with the same folds and clips."
                 raise EmolightError(problem, fix)
-    weights = validation_weights(results) if options.weights == "validation" else None
+    gate = read_result(options.by) if options.by else None
+    weights = validation_weights(results, gate) if gate or options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
     way = re.search(r"_(nested|enrol_.+)$", first.folder.name)
     folder = logs / options.name / re.sub(r"\W+", "_", first.folder.name if way else f"crossval_{first.protocol}")
     there = folder / CROSSVAL
     if folder.resolve() in places or (there.is_file() and read_json(there).get("kind") != "ensemble"):
         raise EmolightError(f"{folder} is a result already, which the ensemble would replace.", "Pass another --name.")
-    about = about_ensemble(folder, options.name, results, weights)
-    write_crossval(folder, about, mean_of([one.table for one in results], weights), summary_of(first)["controls"])
-    members = [{"member": one["name"], "weight": one["weight"], **one["folds"]} for one in about["members"]]
+    about = about_ensemble(folder, options.name, results, weights, gate)
+    table = mean_of([one.table for one in results], weights, gate.table if gate else None)
+    write_crossval(folder, about, table, summary_of(first)["controls"])
+    members = [
+        {"member": one["name"], "weight": one["weight"]}
+        | (one["by"] or {fold: own for fold, (own,) in one["folds"].items()})
+        for one in about["members"]
+    ]
     write_table(folder / "tables" / "members.csv", pd.DataFrame(members))
     result = read_result(folder)
     print_result(result, summary_of(result))

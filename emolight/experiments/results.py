@@ -70,7 +70,7 @@ def _of_many(folder: Path) -> Result:
     runs = [(folder / run["folder"], run["openings"]) for run in about["runs"]]
     # An ensemble has no runs; it notes those of its members. Of a run that was removed the last count is known.
     openings = about.get("openings", 0) + sum(Run.open(run).openings if run.is_dir() else n for run, n in runs)
-    facts = {**about["facts"], **{name: about[name] for name in ("members", "weights") if name in about}}
+    facts = {**about["facts"], **{name: about[name] for name in ("members", "weights", "gate") if name in about}}
     marks, table = {name: about[name] for name in MARKS}, read_predictions(folder / "predictions.csv")
     return Result(folder, table, **marks, openings=openings, finished=True, facts=facts)
 

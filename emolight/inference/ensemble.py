@@ -1,12 +1,13 @@
 """The models of a cross-validation or of an ensemble as one, the weighted mean of their calibrated probabilities."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from emolight.data.audio import Waveform, fix_length
 from emolight.errors import EmolightError
@@ -16,42 +17,42 @@ from emolight.inference.torch_network import CROSSVAL, checkpoint_of, load_torch
 from emolight.models.classifier import JOINED
 from emolight.models.encoder_inputs import shared_encoders
 
-
-def members_of(folder: Path, weight: float = 1.0) -> Iterator[tuple[Path, float]]:
-    """The best checkpoints of a run, cross-validation or ensemble, and their weights, which sum to ``weight``."""
-    if not (folder / CROSSVAL).is_file():
-        yield checkpoint_of(folder), weight
-        return
-    about = json.loads((folder / CROSSVAL).read_text(encoding="utf-8"))
-    for run in about["runs"]:
-        yield checkpoint_of(folder / run["folder"]), weight / len(about["runs"])
-    for member in about.get("members", ()):
-        yield from members_of(folder / member["folder"], weight * member["weight"])
+Part: TypeAlias = tuple[Contract, Network]
 
 
 class Mean(Network):
-    """The weighted mean of networks; each gets the clips at the length that it was trained on."""
+    """The weighted mean of networks; each gets the clips at the length that it was trained on.
 
-    def __init__(self, members: Sequence[tuple[Contract, Network, float]], about: str) -> None:
-        self.members, self.about = members, about
-        self.speakers = next((network.speakers for _, network, _ in members if network.speakers), None)
+    Args:
+        members: with the weight of each, or with a ``gate`` the weights for each of its classes.
+        gate: its probabilities say how much the weights for each class count.
+    """
+
+    def __init__(self, members: Sequence[tuple[Part, ArrayLike]], gate: Part | None = None) -> None:
+        self.parts = [part for part, _ in members]
+        self.weights = np.array([weight for _, weight in members], np.float32).reshape(len(members), -1)
+        self.gate = gate
+        self.speakers = next((network.speakers for _, network in self.parts if network.speakers), None)
 
     def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
         """As :meth:`Network.__call__`; ``offset`` holds one for each network. All hear all of a longer window."""
-        known = waveforms.shape[1] <= max(contract.length for contract, _, _ in self.members)
+        known = waveforms.shape[1] <= max(contract.length for contract, _ in self.parts)
+        parts = self.parts + ([self.gate] if self.gate else [])
         found = [
-            [weight * values for values in network(pieces(waveforms, contract.length) if known else waveforms, own)]
-            for (contract, network, weight), own in zip(self.members, offset or [None] * len(self.members), strict=True)
+            network(pieces(waveforms, contract.length) if known else waveforms, own)
+            for (contract, network), own in zip(parts, offset or [None] * len(parts), strict=True)
         ]
-        probabilities, scores = (np.array(parts, np.float32).sum(axis=0) for parts in zip(*found, strict=True))
-        return probabilities, scores
+        said = found.pop()[0] if self.gate else np.ones((len(waveforms), 1), np.float32)
+        probabilities, scores = map(np.stack, zip(*found, strict=True))
+        weights = self.weights @ said.T  # [networks, B]
+        return (weights[..., None] * probabilities).sum(axis=0), (weights * scores).sum(axis=0)
 
     def enrol(self, waveforms: Waveform, ordinary: bool) -> Any:
-        """As :meth:`Network.enrol`; networks that cannot be adapted stay as they are."""
+        """As :meth:`Network.enrol`; networks that cannot be adapted stay as they are, and so does the gate."""
         return [
             network.enrol(pieces(waveforms, contract.length), ordinary) if network.speakers else None
-            for contract, network, _ in self.members
-        ]
+            for contract, network in self.parts
+        ] + [None] * bool(self.gate)
 
 
 def pieces(waveforms: Waveform, length: int) -> Waveform:
@@ -64,22 +65,36 @@ def pieces(waveforms: Waveform, length: int) -> Waveform:
 
 def load_ensemble(folder: Path, device: str = "cpu") -> tuple[Contract, Network]:
     """Load the models of a cross-validation or ensemble; see :func:`emolight.inference.recognizer.load`."""
+    with shared_encoders():
+        contract, network, count = _loaded(folder, device)
+    network.about = f"mean of {count} models of {folder.name}"
+    return contract, network
+
+
+def _loaded(folder: Path, device: str) -> tuple[Contract, Network, int]:
+    """What a folder holds as one, and of how many models."""
+    if not (folder / CROSSVAL).is_file():
+        return *load_torch(checkpoint_of(folder), device), 1
     try:
-        found = list(members_of(folder))
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        about = json.loads((folder / CROSSVAL).read_text(encoding="utf-8"))
+        runs, members, gate = about["runs"], about.get("members", []), about.get("gate")
+        weights = [1 / len(runs) for _ in runs]
+        weights += [list(one.get("by", {}).values()) or one["weight"] for one in members]
+        places = [folder / one["folder"] for one in [*runs, *members, *([gate] if gate else [])]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EmolightError(f"{folder / CROSSVAL} is damaged: {error}.", "Make it again.") from None
-    if not found or not np.isclose(sum(weight for _, weight in found), 1):
+    if not weights or not np.allclose(sum(map(np.array, weights)), 1):
         problem = f"'{folder}' holds results without their models, as of enrolled speakers."
         raise EmolightError(problem, "Give the run or cross-validation that they were made of.")
-    with shared_encoders():
-        members = [(*load_torch(path, device), weight) for path, weight in found]
-    contracts = [contract for contract, _, _ in members]
-    first = max(contracts, key=lambda one: one.length)
-    for other in contracts:
-        for key in ("classes", "sample_rate", "trim_db"):
+    found = [_loaded(place, device) for place in places]
+    judges = found[: len(weights)]
+    first = max((contract for contract, *_ in judges), key=lambda one: one.length)
+    for place, (other, *_) in enumerate(found):
+        for key in ("sample_rate", "trim_db", "classes")[: 3 if place < len(judges) else 2]:
             if getattr(other, key) != (value := getattr(first, key)):
                 problem = f"The members have different {key}: {getattr(other, key)} and {value}."
                 raise EmolightError(problem, "Predict with each of them.")
-    joined = {key: sorted({value for one in contracts for value in one.training.get(key, ())}) for key in JOINED}
-    about = f"mean of {len(members)} models of {folder.name}"
-    return replace(first, training={**first.training, **joined}), Mean(members, about)
+    joined = {key: sorted({value for one, *_ in judges for value in one.training.get(key, ())}) for key in JOINED}
+    parts = [(contract, network) for contract, network, _ in found]
+    mean = Mean(list(zip(parts, weights, strict=False)), parts[-1] if gate else None)
+    return replace(first, training={**first.training, **joined}), mean, sum(count for *_, count in judges)

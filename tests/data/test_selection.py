@@ -37,6 +37,21 @@ def of(corpus: Corpus | list[Corpus], **choice: Any) -> Selection:
     return select([(one, Path("root")) for one in corpora], Choice(**choice))
 
 
+def test_the_labels_may_be_another_column_of_the_clips_of_the_task() -> None:
+    sung = of(Published(), label="channel")
+    assert (sung.task, sung.classes, len(sung.clips)) == ("article channel", ["song", "speech"], 1880)
+    assert set(of(Published(), task="all", label="sex").clips["emotion"]) == {"female", "male"}
+    assert of(
+        Published(), label="channel", filter={"channel": ["song", "speech"]}, label_map={"song": "sung"}
+    ).classes == ["sung", "speech"]
+    assert sung.notes == []
+    words = Rows("mine", "sad 1", "sad 2", "happy 1", "happy 2", size=["big", "small", "", "big"])
+    found = of(words, label="size")
+    assert (found.classes, found.clips["clip_id"].tolist()) == (["big", "small"], ["0", "1", "3"])
+    with pytest.raises(EmolightError, match=r"data.label is 'sise', which is no column of mine.\nDid you mean 'size'"):
+        of(words, label="sise")
+
+
 class Rows(Corpus):
     """A corpus of (emotion, speaker) pairs."""
 

@@ -34,6 +34,7 @@ from tests.report.made import make_crossval
 from tests.small import CONFIGS, options
 
 CLASSES = ["calm", "happy", "sad"]
+SURE_OF_THE_FIRST = [0.8, 0.05, 0.05, 0.05, 0.05]
 
 
 def predictions(right: float, seed: int = 0, speakers: int = 12, clips: int = 12, **columns: Any) -> pd.DataFrame:
@@ -222,10 +223,44 @@ def mixed(share: float, seed: int, number: int = 3000) -> list[pd.DataFrame]:
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.0])
 def test_the_best_weights_are_those_that_made_the_labels(share: float) -> None:
-    weights = best_weights(mixed(share, 1))
-    assert weights == pytest.approx([share, 1 - share], abs=0.06)
-    assert min(weights) >= 0
-    assert sum(weights) == pytest.approx(1)
+    ((one, other),) = best_weights(mixed(share, 1), prior=0)
+    assert one == pytest.approx(share, abs=0.06)
+    assert min(one, other) >= 0
+    assert one + other == pytest.approx(1)
+    (drawn,) = best_weights(mixed(share, 1))
+    assert abs(drawn[0] - 0.5) <= abs(one - 0.5)  # towards equal weights
+
+
+def gate_of(table: pd.DataFrame, sung: np.ndarray, sure: float = 0.97) -> pd.DataFrame:
+    """What a network says that hears whether clips are sung."""
+    clips = table[["clip_id", "speaker"]].assign(emotion=np.where(sung, "song", "speech"))
+    told = np.where(sung, sure, 1 - sure)
+    return predictions_table(clips, ["song", "speech"], np.stack([told, 1 - told], axis=1))
+
+
+def test_weights_by_what_another_network_hears_are_found_for_each_of_its_labels() -> None:
+    """Of sung clips the first member made the labels, of spoken ones the second: for all together they are equal."""
+    song, speech = mixed(0.9, 1), mixed(0.1, 2)
+    tables = [
+        pd.concat([one, two.assign(clip_id="s" + two["clip_id"])], ignore_index=True)
+        for one, two in zip(song, speech, strict=True)
+    ]
+    sung = ~tables[0]["clip_id"].str.startswith("s").to_numpy()
+    gate = gate_of(tables[0], sung).assign(fold=0)
+    joint = [table.assign(fold=0, seed=0) for table in tables]
+    weights = best_weights(joint, gate, prior=0)
+    assert weights == pytest.approx(np.array([[0.9, 0.1], [0.1, 0.9]]), abs=0.08)
+    assert best_weights(joint, prior=0) == pytest.approx(np.array([[0.5, 0.5]]), abs=0.05)
+    mean = mean_of(joint, {0: weights}, gate)
+    columns = [PREFIX + name for name in CLASSES]
+    for clip in ("0007", "s0007"):
+        one, two = (table.set_index("clip_id").loc[clip, columns].to_numpy(float) for table in joint)
+        own = (0.97, 0.03) @ weights if clip == "0007" else (0.03, 0.97) @ weights
+        assert mean.set_index("clip_id").loc[clip, columns].to_numpy(float) == pytest.approx(
+            own[0] * one + own[1] * two
+        )
+    with pytest.raises(EmolightError, match=r"of other clips or folds(.|\n)*data\.split_csv"):
+        mean_of(joint, {0: weights}, gate.iloc[1:])
 
 
 def test_weights_come_from_each_folds_validation_clips_and_are_named(
@@ -241,7 +276,7 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
             good = (place == fold - 1) == (path.stem == "predictions_val")
             table = read_predictions(path)
             told = np.eye(5)[pd.Categorical(table["label"], class_names(table)).codes]
-            table[[PREFIX + name for name in class_names(table)]] = 0.6 * told + 0.08 if good else 0.2
+            table[[PREFIX + name for name in class_names(table)]] = 0.6 * told + 0.08 if good else SURE_OF_THE_FIRST
             write_table(path, table.assign(prediction=table["label"] if good else class_names(table)[0]))
         keys = [(fold, seed) for fold in (1, 2) for seed in (0, 1)]
         parts = [Run.open(folder / f"fold_{f}_seed_{s}").predictions("test").assign(fold=f, seed=s) for f, s in keys]
@@ -249,18 +284,18 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
     assert run(["ensemble", *map(str, folders), "--weights", "validation", "--name", "fused"]) == 0
     folder = here / "lightning_logs" / "fused" / "crossval_emobox6"
     result = read_result(folder)
-    weights = {one["name"]: one["folds"] for one in result.facts["members"]}
-    assert weights["a emobox6"] == pytest.approx({"1": 1, "2": 0}, abs=0.01)
-    assert weights["b emobox6"] == pytest.approx({"1": 0, "2": 1}, abs=0.01)
+    weights = {one["name"]: {fold: own for fold, (own,) in one["folds"].items()} for one in result.facts["members"]}
+    assert weights["a emobox6"] == pytest.approx({"1": 0.89, "2": 0.11}, abs=0.01)
+    assert weights["b emobox6"] == pytest.approx({"1": 0.11, "2": 0.89}, abs=0.01)
     # Test clips had no say: with weights of theirs every clip would be right.
     assert scores(result.table)["uar"] == pytest.approx(0.2)
     assert pd.read_csv(folder / "tables" / "members.csv")["weight"].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
     printed = capsys.readouterr().out
-    assert "a emobox6, weight 0.50 (fold 1 1.00, fold 2 0.00)" in printed
+    assert "a emobox6, weight 0.50 (fold 1 0.89, fold 2 0.11)" in printed
     assert "chosen on each fold's validation clips" in printed
     assert run(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    assert "a emobox6, weight 0.50 (fold 1 1.00, fold 2 0.00); b emobox6" in page
+    assert "a emobox6, weight 0.50 (fold 1 0.89, fold 2 0.11); b emobox6" in page
     assert "Weights: chosen on each fold&#39;s validation clips." in page
     for path in folders[0].glob("fold_2_*"):
         shutil.rmtree(path)

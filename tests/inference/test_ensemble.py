@@ -85,6 +85,26 @@ def test_windows_above_the_trained_length_are_heard_whole(ensemble: Path) -> Non
     np.testing.assert_allclose(list(said.probabilities.values()), np.array([0.375, 0.375, 0.25]) @ rows, atol=1e-5)
 
 
+def test_a_gate_says_how_much_the_weights_of_each_of_its_classes_count(ensemble: Path, tmp_path: Path) -> None:
+    top, wave = ensemble.parent, voice(0.7)
+    gate = run_of(tmp_path / "gate", bias=0.5)
+    names = load(gate).classes
+    weights = np.linspace(0.2, 0.75, len(names))
+    by = [dict(zip(names, map(float, own), strict=True)) for own in (weights, 1 - weights)]
+    members = [
+        {"folder": str(top / name), "weight": 0.5, "by": own} for name, own in zip(("cv", "one"), by, strict=True)
+    ]
+    about = {"kind": "ensemble", "runs": [], "members": members, "gate": {"folder": "gate"}}
+    (tmp_path / "crossval.json").write_text(json.dumps(about))
+    rows = [list(load(path).predict(wave, RATE).probabilities.values()) for path in (top / "cv", top / "one", gate)]
+    cv, one, heard = map(np.array, rows)
+    share = heard @ weights
+    assert 0.15 < share < 0.85
+    said = load(tmp_path).predict(wave, RATE)
+    np.testing.assert_allclose(list(said.probabilities.values()), share * cv + (1 - share) * one, atol=2e-3)
+    assert said.how == f"mean of 3 models of {tmp_path.name}"
+
+
 def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp_path: Path) -> None:
     with pytest.raises(EmolightError, match="holds several models; this takes one"):
         run(["export", str(ensemble), "--output", str(tmp_path / "model.onnx")])
@@ -130,7 +150,7 @@ def test_frozen_encoders_of_the_same_weights_are_in_memory_once(
     )
     together = load(tmp_path)
     assert [Path(path).name for path in read] == ["first", "copy", "other", "first"]
-    encoders = [id(network.model.network.encoder) for _, network, _ in together.network.members]
+    encoders = [id(network.model.network.encoder) for _, network in together.network.parts]
     assert [encoders.index(one) for one in encoders] == [0, 0, 0, 3, 4]
     mean = list(together.predict(voice(), RATE).probabilities.values())
     np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-4)

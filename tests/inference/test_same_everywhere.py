@@ -65,7 +65,7 @@ def test_test_predict_python_onnx_and_demo_agree(corpus: Path, here: Path) -> No
         ):
             assert np.abs(np.array(found[:-1]) - tested[clip]).max() < 1e-4
             assert found[-1] == pytest.approx(predicted[clip][-1], rel=1e-3)
-    ensemble = Mean([(model.contract, model.network, weight) for weight in (0.25, 0.75)], "")
+    ensemble = Mean([((model.contract, model.network), weight) for weight in (0.25, 0.75)])
     assert plain(Recognizer(model.contract, ensemble).predict(wave, rate)) == pytest.approx(
         plain(model.predict(wave, rate))
     )
