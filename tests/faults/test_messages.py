@@ -337,7 +337,7 @@ def test_a_mistake_is_told_in_three_lines(
     assert not list(folder.rglob("version_*"))  # nothing half begun stays behind
 
 
-@pytest.mark.parametrize("text", [COMMANDS[1][0], DATA[1][0], MODEL[0][0]])
+@pytest.mark.parametrize("text", [DATA[1][0], MODEL[0][0]])
 def test_and_so_it_is_in_a_process_of_its_own(text: str, folder: Path, corpus: Path) -> None:
     told = dict(MISTAKES)[text]
     command = [sys.executable, "-m", "emolight", *words_of(text, corpus, folder)]
