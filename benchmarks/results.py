@@ -149,6 +149,11 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{label}; mean of the three inputs", *made)
             made = ensemble("kinds_networks", protocol, kinds[0], "networks")
             yield Row(table, f"{label}; mean of the four networks", *made)
+            by = _encoder(encoders / "tiny.en", "--data.task", task, "--data.label", "channel")
+            yield Row("channel emobox6", "Whisper tiny.en, pretrained, frozen", *crossval("channel", protocol, *by))
+            for name, words in (("inputs", "three inputs"), ("networks", "four networks")):
+                shown = f"mean of the encoders, mean of the {words}; weighed by what sounds spoken or sung"
+                yield Row(table, shown, *ensemble(f"kinds_{name}_by", protocol, kinds[0], name, by="channel"))
             made = ensemble("kinds_all", protocol, *kinds)
             yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:
@@ -158,8 +163,6 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             made = ensemble(f"all_{task}_{weights}", protocol, *names, *nets, weights=weights)
             label = f"encoders and {'three ResNet18' if len(nets) > 1 else 'ResNet18'}, {weights} weights"
             yield Row(table, label, *made)
-    words = _encoder(encoders / "tiny.en", "--data.task", "article", "--data.label", "channel")
-    yield Row("channel emobox6", "Whisper tiny.en, pretrained, frozen", *crossval("channel", "emobox6", *words))
     yield from _enrolled(encoders)
     words = ("--data.corpus", str(nemo / "nemo.csv"))
     mfcc = crossval("nemo", "speakers5", "--config", "configs/mfcc.yaml", *words)
