@@ -149,11 +149,18 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{label}; mean of the three inputs", *made)
             made = ensemble("kinds_networks", protocol, kinds[0], "networks")
             yield Row(table, f"{label}; mean of the four networks", *made)
+            own, shown = VARIANTS["_level"]
+            level = [f"{size}_article_level" for size in SIZES]
+            for size, name in zip(SIZES, level, strict=True):
+                made = crossval(name, protocol, *_encoder(encoders / size, "--data.task", task, *own))
+                yield Row(table, f"Whisper {size}, pretrained, frozen{shown}", *made)
+            yield Row(table, f"mean of both encoders{shown}", *ensemble("encoders_article_level", protocol, *level))
             by = _encoder(encoders / "tiny.en", "--data.task", task, "--data.label", "channel")
             yield Row("channel emobox6", "Whisper tiny.en, pretrained, frozen", *crossval("channel", protocol, *by))
-            for name, words in (("inputs", "three inputs"), ("networks", "four networks")):
-                shown = f"mean of the encoders, mean of the {words}; weighed by what sounds spoken or sung"
-                yield Row(table, shown, *ensemble(f"kinds_{name}_by", protocol, kinds[0], name, by="channel"))
+            made = ensemble("kinds_networks_by", protocol, kinds[0], "networks", by="channel")
+            yield Row(
+                table, "mean of the encoders, mean of the four networks; weighed by what sounds spoken or sung", *made
+            )
             made = ensemble("kinds_all", protocol, *kinds)
             yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:
