@@ -157,12 +157,11 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"mean of both encoders{shown}", *ensemble("encoders_article_level", protocol, *level))
             by = _encoder(encoders / "tiny.en", "--data.task", task, "--data.label", "channel")
             yield Row("channel emobox6", "Whisper tiny.en, pretrained, frozen", *crossval("channel", protocol, *by))
-            for name, encoder, how in (
-                ("kinds_networks_by", kinds[0], ""),
-                ("level_networks_by", f"{kinds[0]}_level", shown),
-            ):
-                said = f"mean of the encoders{how}; mean of the four networks; weighed by what sounds spoken or sung"
-                yield Row(table, said, *ensemble(name, protocol, encoder, "networks", by="channel"))
+            for nets, words in (("inputs", "three inputs"), ("networks", "four networks")):
+                for encoder, how in ((kinds[0], ""), (f"{kinds[0]}_level", shown)):
+                    said = f"mean of the encoders{how}; mean of the {words}; weighed by what sounds spoken or sung"
+                    made = ensemble(f"{nets}_by{'_level' if how else ''}", protocol, encoder, nets, by="channel")
+                    yield Row(table, said, *made)
             made = ensemble("kinds_all", protocol, *kinds)
             yield Row(table, f"{label}; mean of the three inputs; MFCC statistics", *made)
         else:
