@@ -67,8 +67,7 @@ def _five_parts(clips: pd.DataFrame, seed: int) -> list[tuple[str, ...]]:
                 total[to] += clips_of[row]
         if (uneven := float((total.std(axis=0) / total.mean(axis=0)).mean())) < least:
             best, least = part, uneven
-    speakers = counts.index.to_numpy()
-    return [tuple(speakers[best == number]) for number in range(5)]
+    return [tuple(counts.index.to_numpy()[best == number]) for number in range(5)]
 
 
 def folds_of(corpus: Corpus, protocol: str, clips: pd.DataFrame, seed: int = 0) -> list[int]:

@@ -101,8 +101,7 @@ class Split:
 
     def to_csv(self) -> str:
         """The split as CSV: the same split gives the same text on every system."""
-        table = self.table.assign(protocol=self.label)
-        return table.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
+        return self.table.assign(protocol=self.label).to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
 
     def write(self, path: str | Path) -> None:
         """Write the CSV."""

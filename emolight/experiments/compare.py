@@ -215,6 +215,5 @@ def main(argv: list[str]) -> int:
     if options.csv:
         rows = [{**group["fingerprint"], **row} for group in groups for row in group["results"]]
         # As objects, integers stay integers in a column that has gaps.
-        text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
-        write_text(options.csv.expanduser(), text)
+        write_text(options.csv.expanduser(), pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
     return 0

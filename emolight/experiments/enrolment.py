@@ -113,8 +113,7 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         write_crossval(place, {**about, **own, "selection": f"{about['selection']}; {said}"}, table, [])
     if not rows:
         raise EmolightError("No speaker has so many other clips.", "Give smaller numbers to --enrol.")
-    title = f"{about['name']}: {about['subset']} clips of enrolled speakers"
-    write_found(curve, rows, enrolment_figure(rows, title))
+    write_found(curve, rows, enrolment_figure(rows, f"{about['name']}: {about['subset']} clips of enrolled speakers"))
 
 
 def _ways(

@@ -60,11 +60,11 @@ def mean_of(
 
 
 def gates(gate: pd.DataFrame | None, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """What a gate, of one seed, says of the clips of a table, [rows, labels]; without one there is one label."""
+    """What a gate, its seeds' mean, says of the clips of a table, [rows, labels]; without one there is one label."""
     if gate is None:
         return np.ones((len(rows), 1))
     columns = [PREFIX + name for name in class_names(gate)]
-    gate = gate.assign(fold=gate.get("fold", 0)).drop_duplicates(["clip_id", "fold"])
+    gate = gate.assign(fold=gate.get("fold", 0)).groupby(["clip_id", "fold"], as_index=False)[columns].mean()
     found = rows[["clip_id", "fold"]].merge(gate, how="left", on=["clip_id", "fold"])[columns].to_numpy()
     if np.isnan(found).any():
         problem = "The results of --by are of other clips or folds than those of the members."
@@ -99,15 +99,15 @@ def validation_table(result: Result) -> pd.DataFrame:
     if members := result.facts.get("members"):
         gates = [one for one in [result.facts.get("gate")] if one]
         parts = [validation_table(read_result(result.folder / one["folder"])) for one in [*members, *gates]]
-        folds = {int(fold): np.array([one["folds"][fold] for one in members]).T for fold in members[0]["folds"]}
+        folds = {int(fold): np.column_stack([one["folds"][fold] for one in members]) for fold in members[0]["folds"]}
         return mean_of(parts[: len(members)], folds or None, parts[-1] if gates else None)
     runs = runs_of(result)
     parts = [run.predictions("val").assign(fold=fold, seed=seed) for (fold, seed), run in runs.items()]
     if parts and (lost := {*result.table.get("fold", [])} - {fold for fold, _ in runs}):
         problem = f"{result.name} lacks the runs of fold {min(lost)}, whose validation clips weigh it."
-        raise EmolightError(problem, "Restore them, or leave --weights out.")
+        raise EmolightError(problem, "Restore them, or leave --weights and --by out.")
     if not parts or result.subset == "val":
-        fix = "Take runs or cross-validations that hold test speakers out, or leave --weights out."
+        fix = "Take runs or cross-validations that hold test speakers out, or leave --weights and --by out."
         raise EmolightError(f"{result.name} has no validation clips beside those that are scored, or no runs.", fix)
     return pd.concat(parts, ignore_index=True)
 
@@ -135,8 +135,7 @@ def about_ensemble(
         means = np.mean(list(folds.values()), axis=0) if folds else np.array([1 / len(results)])
         own = {fold: list(map(float, of_fold)) for fold, of_fold in folds.items()}
         by = dict(zip(class_names(gate.table), map(float, means), strict=True)) if gate else {}
-        member = {"name": one.name, "folder": place_of(one), "weight": float(means.mean()), "by": by, "folds": own}
-        members.append(member)
+        members += [{"name": one.name, "folder": place_of(one), "weight": float(means.mean()), "by": by, "folds": own}]
     return {
         "name": name,
         "kind": "ensemble",
@@ -160,7 +159,7 @@ def member_text(member: Mapping[str, Any]) -> str:
     """``mfcc emobox6, weight 0.42 (fold 1 0.40, fold 2 0.44)``; with a gate the weights by its labels."""
     if by := member.get("by"):
         return f"{member['name']}, weight " + ", ".join(f"{weight:.2f} for {label}" for label, weight in by.items())
-    folds = ", ".join(f"fold {fold} {weights[0]:.2f}" for fold, weights in member["folds"].items())
+    folds = ", ".join(f"fold {fold} {np.ravel(weights)[0]:.2f}" for fold, weights in member["folds"].items())
     return f"{member['name']}, weight {member['weight']:.2f}" + f" ({folds})" * bool(folds)
 
 
@@ -180,6 +179,11 @@ def main(argv: list[str]) -> int:
     places = [folder.expanduser().resolve() for folder in options.results]
     if twice := [str(one) for one, place in zip(options.results, places, strict=True) if places.count(place) > 1]:
         raise EmolightError(f"'{twice[0]}' is named twice.", "An ensemble takes each result once; see --weights.")
+    places += [options.by.expanduser().resolve()] if options.by else []
+    for place in places:  # which grows by what they are made of: none of it may be replaced
+        made = read_json(place / CROSSVAL) if (place / CROSSVAL).is_file() else {}
+        inner = [*made.get("members", []), *filter(None, [made.get("gate")])]
+        places += [one for part in inner if (one := (place / part["folder"]).resolve()) not in places]
     first, *others = results = [read_result(folder) for folder in options.results]
     for other in others:
         for key in ("corpus", "task", "protocol", "clips scored", "split"):
@@ -188,13 +192,13 @@ def main(argv: list[str]) -> int:
                 fix = "An ensemble takes results of one corpus, task and protocol, with the same folds and clips."
                 raise EmolightError(problem, fix)
     gate = read_result(options.by) if options.by else None
-    weights = validation_weights(results, gate) if gate or options.weights == "validation" else None
     logs = next((folder for folder in first.folder.parents if folder.name == LOGS.name), LOGS)
     way = re.search(r"_(nested|enrol_.+)$", first.folder.name)
     folder = logs / options.name / re.sub(r"\W+", "_", first.folder.name if way else f"crossval_{first.protocol}")
     there = folder / CROSSVAL
     if folder.resolve() in places or (there.is_file() and read_json(there).get("kind") != "ensemble"):
         raise EmolightError(f"{folder} is a result already, which the ensemble would replace.", "Pass another --name.")
+    weights = validation_weights(results, gate) if gate or options.weights == "validation" else None
     about = about_ensemble(folder, options.name, results, weights, gate)
     table = mean_of([one.table for one in results], weights, gate.table if gate else None)
     write_crossval(folder, about, table, summary_of(first)["controls"])

@@ -36,8 +36,8 @@ class Mean(Network):
 
     def __call__(self, waveforms: Waveform, offset: Any = None) -> tuple[Probabilities, Array]:
         """As :meth:`Network.__call__`; ``offset`` holds one for each network. All hear all of a longer window."""
-        known = waveforms.shape[1] <= max(contract.length for contract, _ in self.parts)
         parts = self.parts + ([self.gate] if self.gate else [])
+        known = waveforms.shape[1] <= max(contract.length for contract, _ in parts)
         found = [
             network(pieces(waveforms, contract.length) if known else waveforms, own)
             for (contract, network), own in zip(parts, offset or [None] * len(parts), strict=True)
@@ -78,23 +78,28 @@ def _loaded(folder: Path, device: str) -> tuple[Contract, Network, int]:
     try:
         about = json.loads((folder / CROSSVAL).read_text(encoding="utf-8"))
         runs, members, gate = about["runs"], about.get("members", []), about.get("gate")
-        weights = [1 / len(runs) for _ in runs]
+        weights: list[Any] = [1 / len(runs) for _ in runs]
         weights += [list(one.get("by", {}).values()) or one["weight"] for one in members]
         places = [folder / one["folder"] for one in [*runs, *members, *([gate] if gate else [])]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        labels = list(members[0]["by"]) if gate else []
+        whole = bool(weights) and np.allclose(sum(map(np.array, weights)), 1)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise EmolightError(f"{folder / CROSSVAL} is damaged: {error}.", "Make it again.") from None
-    if not weights or not np.allclose(sum(map(np.array, weights)), 1):
+    if not whole:
         problem = f"'{folder}' holds results without their models, as of enrolled speakers."
         raise EmolightError(problem, "Give the run or cross-validation that they were made of.")
     found = [_loaded(place, device) for place in places]
     judges = found[: len(weights)]
     first = max((contract for contract, *_ in judges), key=lambda one: one.length)
     for place, (other, *_) in enumerate(found):
-        for key in ("sample_rate", "trim_db", "classes")[: 3 if place < len(judges) else 2]:
-            if getattr(other, key) != (value := getattr(first, key)):
+        known = first if place < len(judges) else replace(first, classes=labels)
+        for key in ("sample_rate", "trim_db", "classes"):
+            if getattr(other, key) != (value := getattr(known, key)):
                 problem = f"The members have different {key}: {getattr(other, key)} and {value}."
                 raise EmolightError(problem, "Predict with each of them.")
     joined = {key: sorted({value for one, *_ in judges for value in one.training.get(key, ())}) for key in JOINED}
     parts = [(contract, network) for contract, network, _ in found]
     mean = Mean(list(zip(parts, weights, strict=False)), parts[-1] if gate else None)
-    return replace(first, training={**first.training, **joined}), mean, sum(count for *_, count in judges)
+    longest = max(contract.duration for contract, _ in parts)  # a gate may hear more than the others
+    whole_of = replace(first, duration=longest, training={**first.training, **joined})
+    return whole_of, mean, sum(count for *_, count in judges)

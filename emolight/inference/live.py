@@ -119,11 +119,7 @@ def predict_live(
 
 
 def listen(
-    recognizer: Recognizer,
-    source: Source,
-    window: float | None = None,
-    hop: float | None = None,
-    form: str = "text",
+    recognizer: Recognizer, source: Source, window: float | None = None, hop: float | None = None, form: str = "text"
 ) -> None:
     """Print a line a window, as ``text`` or ``jsonl``, until Ctrl-C; as text a warning once for each kind."""
     told: set[str] = set()

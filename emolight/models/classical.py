@@ -90,8 +90,7 @@ class Classical(Float32, Embedder):
     def embed(self, samples: Tensor) -> Tensor:
         """Statistics ``[B, E]`` float32 of samples ``[B, T]``, with zeros behind each clip."""
         if self.front is not None:
-            image = self.front(samples).squeeze(1)
-            return masked_statistics(image, 1 + lengths_of(samples) // HOP)
+            return masked_statistics(self.front(samples).squeeze(1), 1 + lengths_of(samples) // HOP)
         rows = []
         for wave, length in zip(samples.float().cpu().numpy(), lengths_of(samples).tolist(), strict=True):
             wave = np.pad(wave[:length], (0, max(0, SHORTEST - length))).clip(-1, 32767 / 32768)  # int16 would wrap

@@ -48,8 +48,7 @@ class _Torchvision(Network):
 
     def _take_imagenet(self, in_channels: int) -> None:
         state, stem = imagenet_state(self.weights), f"{self.stem}.weight"
-        grey = state[stem].sum(dim=1, keepdim=True)
-        state[stem] = grey.repeat(1, in_channels, 1, 1) / in_channels
+        state[stem] = state[stem].sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
         own = self.network.state_dict()
         head = {name: value for name, value in own.items() if name.startswith(f"{self.last}.")}
         self.network.load_state_dict({**state, **head})

@@ -241,8 +241,7 @@ class EmolightCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
             if self.trainer.is_global_zero and not dry:
-                checkpoint = self.own.ckpt_path or ""
-                finish(self.recorder, self.datamodule, self.model, subcommand, checkpoint, self.pictures)
+                finish(self.recorder, self.datamodule, self.model, subcommand, self.own.ckpt_path or "", self.pictures)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1.
             if self.trainer.interrupted and error.code == 1:

@@ -218,8 +218,7 @@ def logs_of(config: Any) -> Path:
 
 def run_name(folder: Path) -> str:
     """The ``--name`` of runs that lie in ``folder``, somewhere below a ``lightning_logs``."""
-    logs = next(parent for parent in folder.parents if parent.name == LOGS.name)
-    return folder.relative_to(logs).as_posix()
+    return folder.relative_to(next(parent for parent in folder.parents if parent.name == LOGS.name)).as_posix()
 
 
 def _moved(corpus: Any, root: str) -> Any:

@@ -113,8 +113,7 @@ def _pictures(study: optuna.Study, metrics: list[str]) -> Iterator[tuple[str, st
         title = name.replace("_", " ").capitalize()
         with warnings.catch_warnings(action="ignore"), style.context("default"):
             try:
-                plot = getattr(draw, f"plot_{name.replace('parameter', 'param')}")
-                drawn = plot(study, **options.get(name, target))
+                drawn = getattr(draw, f"plot_{name.replace('parameter', 'param')}")(study, **options.get(name, target))
                 figure = getattr(drawn, "figure", None) or drawn.flat[0].figure
                 figure.suptitle("")
                 for axes in figure.axes:

@@ -24,7 +24,7 @@ from emolight.evaluation.predictions import (
 )
 from emolight.evaluation.statistics import Difference, Interval
 from emolight.experiments import leakgap
-from emolight.experiments.ensemble import best_weights, mean_of
+from emolight.experiments.ensemble import best_weights, gates, mean_of, member_text
 from emolight.experiments.leakgap import sentence
 from emolight.experiments.results import Result, read_result
 from emolight.experiments.summary import write_crossval
@@ -177,6 +177,11 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
             run(["ensemble", str(folders[0]), str(folders[1]), "--name", name])
     assert (folders[0] / "crossval.json").read_bytes() == before
     assert run(["ensemble", *map(str, folders)]) == 0  # the same one again
+    assert run(["ensemble", str(result.folder), str(folders[0]), "--name", "of_it"]) == 0
+    upper = here / "lightning_logs" / "of_it" / "crossval_emobox6"
+    for words in ([upper, folders[1]], [*folders, "--by", result.folder]):  # it would be a part of itself
+        with pytest.raises(EmolightError, match=r"is a result already, which the ensemble would replace\."):
+            run(["ensemble", *map(str, words)])
     (folders[0] / "summary.json").write_text("{")
     with pytest.raises(EmolightError, match=r"summary\.json is damaged\.\nThe command that made it writes it again"):
         run(["ensemble", *map(str, folders)])
@@ -259,6 +264,9 @@ def test_weights_by_what_another_network_hears_are_found_for_each_of_its_labels(
         assert mean.set_index("clip_id").loc[clip, columns].to_numpy(float) == pytest.approx(
             own[0] * one + own[1] * two
         )
+    seeds = [gate, gate_of(tables[0], sung, 0.57).assign(fold=0)]  # of which a model is the mean
+    told = gates(pd.concat([one.assign(seed=seed) for seed, one in enumerate(seeds)]), joint[0])
+    assert told[sung] == pytest.approx(np.tile([0.77, 0.23], (sung.sum(), 1)))
     with pytest.raises(EmolightError, match=r"of other clips or folds(.|\n)*data\.split_csv"):
         mean_of(joint, {0: weights}, gate.iloc[1:])
 
@@ -295,6 +303,8 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
     assert "chosen on each fold's validation clips" in printed
     assert run(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
+    member = result.facts["members"][0]
+    assert member_text(member) == member_text({**member, "folds": weights["a emobox6"]})  # as it once was written
     assert "a emobox6, weight 0.50 (fold 1 0.89, fold 2 0.11); b emobox6" in page
     assert "Weights: chosen on each fold&#39;s validation clips." in page
     for path in folders[0].glob("fold_2_*"):

@@ -86,8 +86,9 @@ def test_windows_above_the_trained_length_are_heard_whole(ensemble: Path) -> Non
 
 
 def test_a_gate_says_how_much_the_weights_of_each_of_its_classes_count(ensemble: Path, tmp_path: Path) -> None:
-    top, wave = ensemble.parent, voice(0.7)
-    gate = run_of(tmp_path / "gate", bias=0.5)
+    """It hears more of a clip than the others do."""
+    top, wave = ensemble.parent, np.concatenate([voice(0.3, pitch=100), voice(0.4, pitch=400), voice(0.3, pitch=100)])
+    gate = run_of(tmp_path / "gate", duration=1.1, bias=0.5)
     names = load(gate).classes
     weights = np.linspace(0.2, 0.75, len(names))
     by = [dict(zip(names, map(float, own), strict=True)) for own in (weights, 1 - weights)]
@@ -101,8 +102,16 @@ def test_a_gate_says_how_much_the_weights_of_each_of_its_classes_count(ensemble:
     share = heard @ weights
     assert 0.15 < share < 0.85
     said = load(tmp_path).predict(wave, RATE)
-    np.testing.assert_allclose(list(said.probabilities.values()), share * cv + (1 - share) * one, atol=2e-3)
+    np.testing.assert_allclose(list(said.probabilities.values()), share * cv + (1 - share) * one, atol=2e-4)
     assert said.how == f"mean of 3 models of {tmp_path.name}"
+    renamed = [{**one, "by": {f"not {name}": value for name, value in one["by"].items()}} for one in members]
+    for wrong, message in (
+        (renamed, "different classes"),
+        ([members[0], {**members[1], "by": {"a": 1, "b": 1}}], "is damaged"),
+    ):
+        (tmp_path / "crossval.json").write_text(json.dumps({**about, "members": wrong}))
+        with pytest.raises(EmolightError, match=message):
+            load(tmp_path)
 
 
 def test_what_takes_one_model_says_so_and_members_must_agree(ensemble: Path, tmp_path: Path) -> None:
