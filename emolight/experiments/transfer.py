@@ -137,10 +137,10 @@ def _known(data: dict[str, Any], valid: dict[str, set[str]]) -> dict[str, dict[s
     corpus.prepare(root)
     table = corpus.table(root)
     labels = {str(column): set(table[column].astype(str)) for column in table}
-    valid["label_map"] |= labels["emotion"]
+    valid["label_map"] |= (own := labels.get(data["label"] or "emotion", set()))
     valid["filter"] |= set(labels)
     kept = {key: some for key, some in (data["filter"] or {}).items() if labels.get(key, set()) & {*map(str, some)}}
-    renamed = {old: new for old, new in (data["label_map"] or {}).items() if str(old) in labels["emotion"]}
+    renamed = {old: new for old, new in (data["label_map"] or {}).items() if str(old) in own}
     return {"label_map": renamed, "filter": kept}
 
 

@@ -21,7 +21,7 @@ from emolight.run.folder import LOGS, SPLIT, Run
 from emolight.run.precision import BFLOAT16
 from emolight.run.words import CONFIG_OPTIONS, take, word_of
 
-FIXED = ("task", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
+FIXED = ("task", "label", "filter", "label_map", "protocol", "fold", "split_seed", "speakers")
 """Data settings that say which clips a checkpoint was trained and is scored on."""
 SOUND = ("sample_rate", "duration", "trim_db")
 """Data settings that the model is made for."""
@@ -99,7 +99,7 @@ def insert_run(argv: list[str]) -> list[str]:
     if moved:  # the recordings lie where the table says
         data.pop("root", None)
     if other:
-        data = {name: value for name, value in data.items() if name in (*SOUND, "batch_size", "cache_dir")}
+        data = {name: value for name, value in data.items() if name in (*SOUND, "label", "batch_size", "cache_dir")}
     model, network = dict(run.config["model"]), run.config["model"].get("network")
     if isinstance(network, dict) and "pretrained" in (network.get("init_args") or {}):  # the checkpoint has the weights
         model["network"] = {**network, "init_args": {**network["init_args"], "pretrained": False}}

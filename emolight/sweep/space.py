@@ -23,7 +23,7 @@ from emolight.run.words import with_recipes, word_of
 Value = None | bool | int | float | str
 FIXED = re.compile(
     r"name|seed_everything|trainer\.(max_epochs|limit_val_batches|overfit_batches)"
-    r"|data\.(fold|corpus|root|task|emotions|label_map|filter|speakers|protocol|split_seed|split_csv|on_bad_clip)"
+    r"|data\.(fold|corpus|root|task|label|emotions|label_map|filter|speakers|protocol|split_seed|split_csv|on_bad_clip)"
 )
 """Options that no space varies: the sweep sets them, or its trials would be scored on different clips."""
 CLASSES = ("model.features", "model.features.mode", "model.network")

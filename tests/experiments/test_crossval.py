@@ -397,6 +397,14 @@ def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Pa
     assert pd.read_csv(place)["clips"].tolist() == [24, 16]  # not the sad ones
     assert run([*words, '--data.label_map={"sadness":"sad"}']) == 0
     assert pd.read_csv(place)["clips"].tolist() == [24, 24]
+    for name in ("one", "two"):
+        voices = pd.read_csv(f"{name}.csv", dtype=str)
+        voices.assign(sex=["male" if int(who) % 2 else "female" for who in voices["speaker"]]).to_csv(
+            f"{name}.csv", index=False
+        )
+    assert run([*words, "--name=sexes", "--data.label=sex", '--data.label_map={"female": "woman"}']) == 0
+    other = read_predictions(next((here / "lightning_logs" / "sexes").rglob("predictions_test_two.csv")))
+    assert set(other["label"]) == {"male", "woman"}
     table.replace({"angry": "anger", "happy": "joy"}).to_csv("two.csv", index=False)
     with pytest.raises(EmolightError, match=r"one\.csv and two\.csv share the label sad alone: angry, happy, sad and "):
         run([*words, '--data.label_map={"sadness":"sad"}'])

@@ -186,6 +186,7 @@ def test_a_users_own_split_wins_and_gets_its_own_table(fitted: Path, here: Path)
         ("--data.emotions=[calm,sad]", "received ['calm', 'sad']"),
         ("--data.fold=2", "data.fold None, received 2"),
         ("--data.protocol=luna5", "data.protocol None, received luna5"),
+        ("--data.label=intensity", "data.label None, received intensity"),
     ],
 )
 def test_a_flag_that_contradicts_the_checkpoint_is_refused(flag: str, message: str, fitted: Path, here: Path) -> None:

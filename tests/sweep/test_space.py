@@ -70,6 +70,7 @@ def test_a_trials_options(here: Path) -> None:
         ("mel: {", "mell: {", "Unknown choice in space.model.features.mode.with: 'mell'"),
         ("data.batch_size", "model.learning_rate", "which is a parameter itself"),
         ("data.batch_size", "data.root", "data.root is the same in all trials"),
+        ("data.batch_size", "data.label", "data.label is the same in all trials"),
         ("model.learning_rate", "trainer.limit_val_batches", "trainer.limit_val_batches is the same in all trials"),
         ("model.learning_rate", "seed_everything", "seed_everything is the same in all trials"),
         ("config", "trails: 3\nconfig", "Unknown key in the sweep: 'trails'.\nDid you mean 'trials'?"),
