@@ -334,6 +334,7 @@ class EmotionDataModule(pl.LightningDataModule):
             "citation": corpus.citation,
             "task": self.task_name,
             "label": self.split.label,
+            "column": self.choice.label or "emotion",
             "speaker_independent": self.split.speaker_independent("val"),
             "speakers": self.split.speakers("train"),
             "val_speakers": self.split.speakers("val"),

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from emolight.data.corpora import Spec, corpus_of
+from emolight.data.corpora.table import NOTHING
 from emolight.data.corpus import LOSSY, UNKNOWN, Corpus, Discovery, Task
 from emolight.data.splits import plain_number
 from emolight.errors import EmolightError, nearest
@@ -149,7 +150,9 @@ def _labelled(corpus: Corpus, found: Discovery, choice: Choice) -> Discovery:
     table, task = found.table, corpus.tasks.get(choice.task or corpus.default_task)
     table = table if task is None else _meant(table, task, Choice())
     table = table.assign(emotion=table[choice.label].fillna("").astype(str))
-    return replace(found, table=table[table["emotion"] != ""])
+    empty = table["emotion"].str.lower().isin(NOTHING)
+    left_out = {f"no {choice.label}": int(empty.sum())}
+    return replace(found, table=table[~empty], passed_over=found.passed_over | left_out)
 
 
 def _check(problem: str, names: Iterable[str], valid: Sequence[str]) -> None:
@@ -210,9 +213,7 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
-    for known in (
-        sorted(corpus.tasks, key=name.__eq__) if not choice.label_map else ()
-    ):  # the one that is asked for last
+    for known in sorted(corpus.tasks, key=name.__eq__) if not choice.label_map else ():  # the one that is asked last
         of, values = tasks[known]
         title = known if set(of) == set(emotions) and dict(values) == dict(task.filter) else title
     title = f"{title} {choice.label}" if choice.label else title
@@ -229,7 +230,7 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
         lacking = (counts - Counter(clips["emotion"])).total()
     if lacking:
         notes.append(f"{lacking} published clips of {corpus.name} are missing under '{root}' (audit lists them)")
-    notes += [f"{count} files passed over: {reason}" for reason, count in found.passed_over.items()]
+    notes += [f"{count} files passed over: {reason}" for reason, count in found.passed_over.items() if count]
     if 2 * (speakers := clips["speaker"].nunique()) > len(clips) > 10:
         notes.append(f"{speakers} speakers of {len(clips)} clips: if that is not who speaks, no split is independent")
     suffixes = Counter("." + path.rpartition(".")[2].lower() for path in clips["path"].unique())

@@ -20,7 +20,7 @@ needed. Say all of them in your ordinary voice, or as many in each emotion."""
 SENTENCES = " The sentences by which the model adapts are in memory until you leave or start over."
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 ABOUT = """
-**What this is.** A neural network that learned from recordings: {about}. It tells which of {count} emotions a
+**What this is.** A neural network that learned from recordings: {about}. It tells which {told} of {count} a
 recording sounds like most.
 
 **What it is not.** It knows no feelings, and nothing of languages, rooms and ways to speak that it did not learn
@@ -100,12 +100,12 @@ def build(recognizer: Recognizer, model: Any) -> Any:
         return "No sentence is kept."
 
     training = recognizer.contract.training
-    about = training.get("about") or "a corpus that it does not name"
+    about, told = training.get("about") or "a corpus that it does not name", training.get("column", "emotion")
     licence = str(training.get("licence") or "unknown").rstrip(".")
     adapts = getattr(recognizer.network, "speakers", None) is not None
     audio: dict[str, Any] = {"sources": ["upload", "microphone"], "buttons": [], "editable": False, "type": "filepath"}
     with gr.Blocks(title="emolight", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
-        gr.Markdown("# emolight\nWhich emotion does a voice sound like?")
+        gr.Markdown(f"# emolight\nWhich {told} does a voice sound like?")
         with gr.Accordion(f"Record {FEW} sentences first", open=False, visible=adapts, elem_id="speaker"):
             gr.Markdown(FIRST)
             with gr.Row():
@@ -121,10 +121,10 @@ def build(recognizer: Recognizer, model: Any) -> Any:
                 sound = gr.Audio(label="Your recording", elem_id="recording", **audio)
             with gr.Column(min_width=300):
                 text = gr.Markdown(ASK, elem_id="answer")
-                bars = gr.Label(label="Probability of every emotion", elem_id="bars", show_heading=False)
+                bars = gr.Label(label=f"Probability of every {told}", elem_id="bars", show_heading=False)
         plots = [gr.Plot(show_label=False, format="png", visible=False, elem_id=f"picture{n}") for n in (1, 2)]
         kept = SENTENCES if adapts else ""
-        gr.Markdown(ABOUT.format(about=about, licence=licence, count=len(recognizer.classes), kept=kept))
+        gr.Markdown(ABOUT.format(about=about, told=told, licence=licence, count=len(recognizer.classes), kept=kept))
         judged: dict[str, Any] = {"fn": answer, "inputs": sound, "outputs": [text, bars, *plots]}
         sound.change(**judged, **PRIVATE)
         for event in (sentence.change, kind.change):

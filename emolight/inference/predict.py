@@ -37,6 +37,7 @@ def predict_files(recognizer: Recognizer, paths: Sequence[str], **windows: Any) 
         except AudioError as error:
             return error
 
+    told = recognizer.contract.training.get("column", "emotion")
     with ThreadPoolExecutor(2) as pool:
         batches = ([(path, pool.submit(decode, path)) for path in batch] for batch in _batches(paths))
         coming = next(batches, None)
@@ -46,7 +47,7 @@ def predict_files(recognizer: Recognizer, paths: Sequence[str], **windows: Any) 
             usable = [clip for _, clip in decoded if isinstance(clip, Clip)]
             predictions = iter(recognizer.predict_clips(usable, **windows))
             for path, clip in decoded:
-                yield clip if isinstance(clip, AudioError) else Result(path, clip, next(predictions))
+                yield clip if isinstance(clip, AudioError) else Result(path, clip, next(predictions), told)
 
 
 def _batches(paths: Sequence[str]) -> list[list[str]]:

@@ -16,11 +16,12 @@ BAR = 20  # characters of a bar that stands for probability 1
 
 @dataclass(frozen=True)
 class Result:
-    """A recording, what the model says of it, and the emotion in its name, if that follows a corpus' grammar."""
+    """A recording, what the model says of it, and the label in its name, if that follows a corpus' grammar."""
 
     path: str
     clip: Clip
     prediction: Prediction
+    column: str = "emotion"
 
     @property
     def name(self) -> str:
@@ -29,9 +30,9 @@ class Result:
 
     @property
     def truth(self) -> str | None:
-        """The emotion, where the file name follows the grammar of a published corpus."""
+        """What the model tells, such as the emotion, where the grammar of a published corpus says it of a file name."""
         known = recognise(self.path)
-        return str(known[1]["emotion"]) if known else None
+        return str(known[1][self.column]) if known and self.column in known[1] else None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The recording, then its windows, which have times."""

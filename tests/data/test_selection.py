@@ -45,9 +45,10 @@ def test_the_labels_may_be_another_column_of_the_clips_of_the_task() -> None:
         Published(), label="channel", filter={"channel": ["song", "speech"]}, label_map={"song": "sung"}
     ).classes == ["sung", "speech"]
     assert sung.notes == []
-    words = Rows("mine", "sad 1", "sad 2", "happy 1", "happy 2", size=["big", "small", "", "big"])
+    words = Rows("mine", "sad 1", "sad 2", "happy 1", "happy 2", "sad 3", size=["big", "small", "", "big", "NaN"])
     found = of(words, label="size")
     assert (found.classes, found.clips["clip_id"].tolist()) == (["big", "small"], ["0", "1", "3"])
+    assert (found.left_out, found.notes) == ({"no size": 2}, ["2 files passed over: no size"])
     with pytest.raises(EmolightError, match=r"data.label is 'sise', which is no column of mine.\nDid you mean 'size'"):
         of(words, label="sise")
 

@@ -236,3 +236,7 @@ def test_an_encoder_and_an_ensemble_have_a_page(small: Path, enrollable: Path, t
         ]
         names = [block.elem_id for block in demo_page.build(recognizer, None).blocks.values() if block.visible]
         assert ("speaker" in names) == (path == tmp_path)
+    recognizer.contract.training["column"] = "sex"
+    page = str([getattr(block, "value", "") for block in demo_page.build(recognizer, None).blocks.values()])
+    assert "Which sex does a voice sound like?" in page
+    assert "It tells which sex of 3 a" in page

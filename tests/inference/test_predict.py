@@ -16,7 +16,8 @@ from matplotlib.image import imread
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
-from emolight.inference.predict import find_recordings
+from emolight.inference.predict import find_recordings, predict_files
+from emolight.inference.predict_writers import Result
 from emolight.inference.recognizer import load
 
 from .conftest import voice
@@ -143,6 +144,11 @@ def test_right_and_wrong_are_marked_by_the_file_name(
     assert f"  wrong: it is {other}" in out
     assert "it is disgust, which the model does not know" in out
     assert out.splitlines()[-1] == "1 of 2 recordings with a label in their name: 50.0% right"
+    model = load(checkpoint)
+    model.contract.training["column"] = "sex"
+    (told,) = predict_files(model, [str(tmp_path / "03-01-07-01-01-01-07.wav")])
+    assert isinstance(told, Result)
+    assert told.truth == "male"
 
 
 def test_recordings_are_explained(checkpoint: Path, tmp_path: Path) -> None:
