@@ -171,7 +171,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"
     parser.add_argument("--weights", choices=("equal", "validation"), default="equal", help=how)
-    heard = "weights of the validation clips for each label of another result of the same clips, as of --data.label"
+    heard = "validation weights for each label of another result of the same clips, as of one with --data.label"
     parser.add_argument("--by", type=Path, metavar="RUN_OR_CROSSVAL", help=heard)
     options = parser.parse_args(argv)
     if len(options.results) < 2:
