@@ -212,10 +212,11 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     outside = {f"clips of {corpus.name} outside of the task": len(table) - len(clips)}
     left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
-    title = "-".join([*emotions, *(value for values in task.filter.values() for value in values)])
-    for known in sorted(corpus.tasks, key=name.__eq__) if not choice.label_map else ():  # the one that is asked last
-        of, values = tasks[known]
-        title = known if set(of) == set(emotions) and dict(values) == dict(task.filter) else title
+    kept = [value for values in task.filter.values() for value in values]
+    title = "-".join([*([name] if choice.label else []), *emotions, *kept])  # the labels do not tell which emotions
+    for known in () if choice.label_map else sorted(corpus.tasks, key=name.__eq__):  # the one that is asked for last
+        same = set(tasks[known].emotions) == set(emotions) and dict(tasks[known].filter) == dict(task.filter)
+        title = known if same and (known == name or not choice.label) else title
     title = f"{title} {choice.label}" if choice.label else title
     notes = []
     if (expected := corpus.expected()) is not None:

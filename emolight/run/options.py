@@ -84,10 +84,10 @@ def insert_run(argv: list[str]) -> list[str]:
         kept = {name: trainer[name] for name in TRAINER if name in trainer and isinstance(trainer[name], plain)}
         if not take(options, "--trainer.callbacks", "--trainer.callbacks+")[1]:
             kept |= _callbacks(run)
-        if isinstance(trainer.get("logger"), dict | list | str) and not any(
-            word.startswith("--trainer.logger") for word in options
-        ):
-            print("note:   trainer.logger is not taken over: it may name folders and services; give it again")
+        lost = [name for name in ("logger", "max_time", "plugins") if isinstance(trainer.get(name), dict | list | str)]
+        again = [f"trainer.{one}" for one in lost if not any(word.startswith(f"--trainer.{one}") for word in options)]
+        if again and not configured:
+            print(f"note:   not taken over, give it again: {', '.join(again)}")
         words += [word_of(f"trainer.{name}", value) for name, value in kept.items()]
     else:
         words.append(word_of("data.emotions", read_checkpoint(path)["hyper_parameters"]["classes"]))

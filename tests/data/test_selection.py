@@ -40,7 +40,10 @@ def of(corpus: Corpus | list[Corpus], **choice: Any) -> Selection:
 def test_the_labels_may_be_another_column_of_the_clips_of_the_task() -> None:
     sung = of(Published(), label="channel")
     assert (sung.task, sung.classes, len(sung.clips)) == ("article channel", ["song", "speech"], 1880)
-    assert set(of(Published(), task="all", label="sex").clips["emotion"]) == {"female", "male"}
+    sexes = of(Published(), task="all", label="sex")
+    assert (sexes.task, set(sexes.clips["emotion"])) == ("all-female-male sex", {"female", "male"})
+    # Five emotions of speech are not the full task, which has eight of speech.
+    assert of(Published(), label="sex", filter={"channel": ["speech"]}).task == "article-female-male-speech sex"
     assert of(
         Published(), label="channel", filter={"channel": ["song", "speech"]}, label_map={"song": "sung"}
     ).classes == ["sung", "speech"]

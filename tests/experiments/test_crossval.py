@@ -302,6 +302,12 @@ def test_transfer_by_a_column(corpus: Path, here: Path, capsys: pytest.CaptureFi
     assert "note: From only 4 speakers" in printed
 
 
+def test_a_transfer_renames_the_labels_of_the_column_that_holds_them(corpus: Path) -> None:
+    data = {"corpus": "Synthetic", "root": str(corpus), "label": "sex", "label_map": {"male": "m", "calm": "c"}}
+    valid: dict[str, set[str]] = {"label_map": set(), "filter": set()}
+    assert transfer._known({**data, "filter": None}, valid)["label_map"] == {"male": "m"}
+
+
 def test_a_folder_that_is_damaged_or_of_an_ensemble_is_told(
     crossval: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_without_a_checkpoint_nothing_starts_over(stopped: Path, here: Path) -> 
         (["--model.learning_rate=0.5"], "model.learning_rate 0.001, received 0.5"),
         (["--trainer.max_epochs=9"], "trainer.max_epochs 4, received 9"),
         (["--data.fold=2"], "data.fold None, received 2"),
+        (["--data.label=sex"], "data.label None, received sex"),
         (["--data.corpus=other.csv"], "is not of data.corpus other.csv"),
         (["--data.batch_size=8"], "data.batch_size 16, received 8"),
         (["--trainer.limit_train_batches=2"], "begun for 12 steps, and with these options it would have 8"),
@@ -285,14 +286,28 @@ def test_null_and_lists_are_taken_over(usual: str, own: str, word: str, stopped:
     assert word in insert_run(["fit", "--resume", "copy"])
 
 
-def test_a_logger_that_is_not_taken_over_is_told(stopped: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_corpus_is_scored_by_the_same_column_of_labels(stopped: Path, here: Path) -> None:
     shutil.copytree(stopped, here / "copy")
     config = here / "copy" / "config.yaml"
-    config.write_text(config.read_text().replace("  logger: null", "  logger: {class_path: CSVLogger}"))
-    insert_run(["fit", "--resume", "copy", "--trainer.logger=CSVLogger"])
-    assert "trainer.logger" not in capsys.readouterr().out
+    config.write_text(config.read_text().replace("  label: null", "  label: heard"))
+    (here / "copy" / "checkpoints" / "last.ckpt").rename(here / "copy" / "checkpoints" / "best.ckpt")
+    (own,) = (word for word in insert_run(["test", "--ckpt_path", "copy", "--data.corpus=mine.csv"]) if word[0] == "{")
+    assert json.loads(own)["data"]["label"] == "heard"
+
+
+def test_what_is_not_taken_over_is_told(stopped: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(stopped, here / "copy")
+    config = here / "copy" / "config.yaml"
+    text = config.read_text().replace("  logger: null", "  logger: {class_path: CSVLogger}")
+    text = text.replace("  plugins: null", "  plugins: [{class_path: AsyncCheckpointIO}]")
+    config.write_text(text.replace("  max_time: null", "  max_time: 00:01:00:00"))
+    given = ["fit", "--resume", "copy", "--trainer.logger=CSVLogger", "--trainer.max_time=null"]
+    insert_run([*given, "--trainer.plugins+=AsyncCheckpointIO"])
+    assert "note:" not in capsys.readouterr().out
+    insert_run(given)
+    assert "note:   not taken over, give it again: trainer.plugins\n" in capsys.readouterr().out
     assert "CSVLogger" not in " ".join(insert_run(["fit", "--resume", "copy"]))
-    assert "note:   trainer.logger is not taken over" in capsys.readouterr().out
+    assert "again: trainer.logger, trainer.max_time, trainer.plugins\n" in capsys.readouterr().out
 
 
 def test_fit_refuses_a_bare_checkpoint(stopped: Path) -> None:
