@@ -86,7 +86,8 @@ def control_tables(
 
     Returns:
         Control, one of :data:`CONTROLS`, to its predictions table. The majority class gives each class its share of
-        the training clips; permuted labels have :data:`PERMUTATIONS` rows a clip, told apart by the column ``seed``.
+        the training clips; permuted labels have :data:`PERMUTATIONS` rows a clip, told apart by the column ``seed``,
+        and are left out where each speaker has one label alone: there is nothing to permute.
 
     Raises:
         EmolightError: the split has no clips in one of the two subsets, or training clips of one class only.
@@ -116,13 +117,13 @@ def control_tables(
         return table(probabilities)
 
     mfcc = features.drop(columns=list(SECONDS))
-    shares = np.bincount(labels, minlength=classes) / len(labels)
-    permuted = [fitted(mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in range(PERMUTATIONS)]
+    seeds = range(PERMUTATIONS * int(data.clips.groupby("speaker")["emotion"].nunique().max() > 1))
+    permuted = [fitted(mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in seeds]
     return {
-        MAJORITY: table(np.tile(shares, (len(clips), 1))),
+        MAJORITY: table(np.tile(np.bincount(labels, minlength=classes) / len(labels), (len(clips), 1))),
         DURATION: fitted(features[list(SECONDS)], labels),
         MFCC: fitted(mfcc, labels),
-        PERMUTED: pd.concat(permuted, ignore_index=True),
+        **({PERMUTED: pd.concat(permuted, ignore_index=True)} if permuted else {}),
     }
 
 

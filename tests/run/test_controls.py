@@ -215,10 +215,9 @@ def test_permutation_keeps_each_speakers_label_counts() -> None:
 def test_where_each_speaker_has_one_emotion_there_is_nothing_to_permute(
     data: EmotionDataModule, features: pd.DataFrame
 ) -> None:
+    """As of sex: the labels would stay as they are, and what they teach would be called chance."""
     data.clips["emotion"] = [data.classes[int(speaker) % 5] for speaker in data.clips["speaker"]]
-    tables = control_tables(data, "test", features)
-    for _, rows in tables[PERMUTED].groupby("seed"):
-        np.testing.assert_allclose(probabilities(rows), probabilities(tables[MFCC]), atol=1e-3)
+    assert set(control_tables(data, "test", features)) == {*CONTROLS} - {PERMUTED}
 
 
 def test_nothing_of_the_other_clips_enters_training(data: EmotionDataModule, features: pd.DataFrame) -> None:
