@@ -55,8 +55,10 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Epochs of a whole trial."""
-        return int(self.base["trainer"]["max_epochs"]) * len(self.units)
+        """Of a whole trial: its epochs, or their parts where the interval of validations is a share of an epoch."""
+        share = self.base["trainer"]["val_check_interval"]
+        parts = math.ceil(1 / share) if isinstance(share, float) else 1
+        return int(self.base["trainer"]["max_epochs"]) * parts * len(self.units)
 
     @property
     def definition(self) -> dict[str, str]:
@@ -123,13 +125,14 @@ class Report(pl.Callback):
     """Tells Optuna after every validation what the trial would be worth now, and ends a fit that is pruned.
 
     The value is the recorder's, of the validation that counts so far; over several folds and seeds the mean with
-    those that are finished. A pruned fit ends as by early stopping: its run folder is whole.
+    those that are finished. The step is the part of its ``steps`` that the fit has done, however often it validates. A
+    pruned fit ends as by early stopping: its run folder is whole.
     """
 
-    def __init__(self, trial: optuna.Trial, metric: str) -> None:
-        self.trial, self.metric = trial, metric
+    def __init__(self, trial: optuna.Trial, metric: str, steps: int) -> None:
+        self.trial, self.metric, self.steps = trial, metric, steps
         self.finished: list[float] = []
-        self.step, self.pruned = 0, False
+        self.start, self.step, self.pruned = 0, -1, False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; the recorder comes before the callbacks that are added."""
@@ -137,8 +140,12 @@ class Report(pl.Callback):
             return
         recorder = next(one for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
         values = [*self.finished, value_of(recorder.best.metrics, self.metric)]
+        batches = trainer.num_training_batches * (trainer.max_epochs or 1)
+        done = (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / batches
+        if (step := self.start + int(done * self.steps + 1e-6) - 1) <= self.step:
+            return
+        self.step = step
         self.trial.report(statistics.fmean(values), self.step)
-        self.step += 1
         if self.trial.should_prune():
             self.pruned = trainer.should_stop = True
 
@@ -148,11 +155,12 @@ def run_trial(plan: Plan, trial: optuna.Trial) -> list[float]:
     sweep, own = plan.sweep, f"trial_{trial.number:04d}"
     words = [*plan.words, *words_of(sweep.settings(sweep.suggest(trial)))]
     metric = next((name for name in sweep.objectives if name != SIZE), "val/uar")
-    report, found, folders, started = Report(trial, metric), list[list[float]](), list[str](), time.monotonic()
+    report = Report(trial, metric, plan.steps // len(plan.units))
+    found, folders, started = list[list[float]](), list[str](), time.monotonic()
     try:
         for place, (fold, seed) in enumerate(plan.units):
             # Also after a fit that ended early: others are compared with it at the same step.
-            report.step = max(report.step, place * plan.steps // len(plan.units))
+            report.start = place * report.steps
             part = own if len(plan.units) == 1 else f"{own}/fold_{fold}_seed_{seed}"
             unit = {"name": f"{sweep.name}/{part}", "seed_everything": seed}
             unit |= {} if fold is None else {"data.fold": fold}

@@ -76,16 +76,28 @@ def test_a_pruned_fit_ends_early_with_a_whole_folder(
 
 def test_what_is_reported_is_what_the_trial_would_be_worth_now(tmp_path: Path) -> None:
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
-    report, recorder = Report(study.ask(), "val/uar"), Recorder(Run(tmp_path))
+    report, recorder = Report(study.ask(), "val/uar", 4), Recorder(Run(tmp_path))
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, callbacks=[recorder])
     trainer.should_stop = True  # by early stopping, which is no pruning
-    for uar in (0.25, 0.5):
-        recorder.best = Best(0, {"val/uar": uar})
+    trainer.max_epochs, trainer.num_training_batches, loop = 2, 10, SimpleNamespace()
+    trainer.fit_loop = SimpleNamespace(epoch_loop=loop)
+    for batches, uar in ((4, 0.1), (5, 0.25), (8, 0.3), (20, 0.5)):  # before the first of four steps, at it, too early
+        recorder.best, loop.total_batch_idx = Best(0, {"val/uar": uar}), batches - 1
         report.on_validation_end(trainer, None)  # type: ignore[arg-type]
     report.finished.append(0.75)  # another fold follows
+    report.start, loop.total_batch_idx = 4, 9
     report.on_validation_end(trainer, None)  # type: ignore[arg-type]
-    assert study.trials[0].intermediate_values == {0: 0.25, 1: 0.5, 2: 0.625}
+    assert study.trials[0].intermediate_values == {0: 0.25, 3: 0.5, 5: 0.625}
     assert not report.pruned
+
+
+def test_a_trial_reaches_its_last_step_with_its_last_validation(plan: Callable[..., Plan]) -> None:
+    """Two validations an epoch count as two steps, and one every other epoch as one of two."""
+    made = plan(epochs=2, folds=[1])
+    for word, steps, reported in (("val_check_interval=0.5", 4, [0, 1, 2, 3]), ("check_val_every_n_epoch=2", 2, [1])):
+        again = make_plan(replace(made.sweep, name=f"of_{steps}"), [*made.words, f"--trainer.{word}"])
+        assert again.steps == steps
+        assert list(trial_of(again).intermediate_values) == reported
 
 
 def test_a_fold_begins_at_the_same_step_whether_or_not_the_one_before_ended_early(
@@ -94,8 +106,7 @@ def test_a_fold_begins_at_the_same_step_whether_or_not_the_one_before_ended_earl
     steps: list[int] = []
 
     def ended_early(*words: Any) -> Any:
-        steps.append(words[-1].step)
-        words[-1].step += 3
+        steps.append(words[-1].start)
         return SimpleNamespace(folder="here", environment={"best_metrics": {"val/uar": 0.5}, "parameters": 1})
 
     monkeypatch.setattr("emolight.sweep.trial.fit", ended_early)
