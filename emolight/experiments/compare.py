@@ -106,7 +106,8 @@ def _ranked(results: list[Result]) -> Group:
         for name, value in metrics_of(counts.sum(axis=0)).items():
             low, high = statistics.percentiles(of_draws[name]) if len(counts) > 1 else (None, None)
             row |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
-        row |= {"clips": int(result.table["clip_id"].nunique()), "speakers": len(counts), "seeds": counts.shape[1]}
+        row |= {"clips": int(result.table["clip_id"].nunique()), "speakers": len(counts)}
+        row["seeds"] = counts.shape[1] // result.facts.get("draws", 1)  # of enrolled clips each seed has several
         row |= {"test_scored": result.openings, "speaker_independent": result.speaker_independent}
         row |= {name: result.facts.get(name) for name in ("seconds", "commit", "precision")}
         rows.append({**row, "folder": str(result.folder)})

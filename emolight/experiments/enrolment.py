@@ -25,9 +25,10 @@ from emolight.run import cli
 from emolight.run.command import EmolightCLI
 from emolight.run.finish import independence
 from emolight.run.folder import read_json
+from emolight.run.options import check_enrolment
 from emolight.run.recorder import table_of
 
-DRAWS = 5
+DRAWS, ONCE = 5, ("0", "all")  # how often clips are drawn; counts of which there is one draw
 ENOUGH = 0.75
 """Speakers with fewer other clips than asked for enrol all; a row whose mean is below this share is left out."""
 LOOKS = (("o-", BLUE), ("s--", VERMILLION), ("^:", GREEN))
@@ -48,7 +49,8 @@ def score_enrolment(result: Result, counts: Sequence[str], kinds: Sequence[str],
         data.setup()
         print(f"fold {fold} seed {seed}: enrolment", flush=True)
         for way, draw, table in _ways(load_classifier(run.best), data, result.subset, counts, kinds):
-            parts.setdefault(way, []).append(table.assign(fold=fold, seed=DRAWS * seed + draw))
+            number = seed if way[1] in ONCE else DRAWS * seed + draw
+            parts.setdefault(way, []).append(table.assign(fold=fold, seed=number))
         if result.subset == "test":
             run.count_test(run.best, len(data.subset("test")))
     about = {**read_json(result.folder / CROSSVAL), "openings": read_result(result.folder).openings}  # this one, too
@@ -72,16 +74,12 @@ def score_test(done: EmolightCLI) -> None:
     folder = (whole := run.folder.resolve()).with_name(f"{whole.name}{suffix}")  # it may have been given as `.`
     about = {
         "name": f"{folder.parent.name} {folder.name}",
-        "kind": "test",
-        "subset": "test",
-        "corpus": data.corpus_name,
-        "task": data.task_name,
+        **{"kind": "test", "subset": "test", "corpus": data.corpus_name, "task": data.task_name},
         "protocol": data.split.label,
         "selection": run.split.selection,
         "split": data.split.hash,
         "speaker_independent": data.split.speaker_independent("test") and not meaning.startswith("not independent"),
-        "runs": [],
-        "openings": run.openings,
+        **{"runs": [], "openings": run.openings},
         "facts": {**facts_of(run), "meaning": meaning, "speakers": clips["speaker"].nunique()},
     }
     _write(parts, about, folder, run.folder / f"enrolment_test{suffix}")
@@ -99,8 +97,7 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
             continue
         note = f", {mean:.1f} on average" * few
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        row = score_row(table)
-        uar, low, high = row["uar"], row["low"], row["high"]
+        uar, low, high = (row := score_row(table))["uar"], row["low"], row["high"]
         values = {"draws": len(seeds), "uar": uar, "low": low, "high": high}
         rows.append({"enrolled": kind, "clips": count, "clips_mean": round(mean, 2), **values})
         print(f"  {count:>4} clips {kind:<12} UAR {uar:.2%} ({low:.1%} to {high:.1%}){note}", flush=True)
@@ -109,8 +106,9 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
         said = f"speakers enrolled with {count} clips {KINDS[kind]}{note}, {len(seeds)} draws"
         way, said = (count, "speakers not enrolled") if count == "0" else (f"{count}_{kind}", said)
         own = {"name": f"{about['name']}, {way.replace('_', ' ')} clips enrolled", "runs": [], "seeds": seeds}
+        facts = {**about["facts"], "draws": 1 if count in ONCE else DRAWS}
         place = folder.with_name(f"{folder.name}_enrol_{way}")
-        write_crossval(place, {**about, **own, "selection": f"{about['selection']}; {said}"}, table, [])
+        write_crossval(place, {**about, **own, "facts": facts, "selection": f"{about['selection']}; {said}"}, table, [])
     if not rows:
         raise EmolightError("No speaker has so many other clips.", "Give smaller numbers to --enrol.")
     write_found(curve, rows, enrolment_figure(rows, f"{about['name']}: {about['subset']} clips of enrolled speakers"))
@@ -120,7 +118,7 @@ def _ways(
     model: EmotionClassifier, data: EmotionDataModule, subset: str, counts: Sequence[str], kinds: Sequence[str]
 ) -> Iterator[tuple[tuple[str, str], int, pd.DataFrame]]:
     """Kind and count, number of the draw, and the predictions, with how many clips were ``enrolled`` for each."""
-    speakers = model.speakers
+    check_enrolment(counts, (speakers := model.speakers) is not None)  # options chosen within a fold may say no
     assert speakers is not None
     if (data.clips["speaker"] == UNKNOWN).any():
         raise EmolightError("--enrol needs to know the speakers.", "Give the column speaker.")
@@ -139,7 +137,7 @@ def _ways(
         for count in dict.fromkeys(counts):
             if (count == "0" and kind != kinds[0]) or (count == "all" and kind == "one emotion"):
                 continue
-            for draw in range(1 if count in ("0", "all") else DRAWS):
+            for draw in range(1 if count in ONCE else DRAWS):
                 offsets, numbers = torch.zeros_like(statistics), np.zeros(len(clips))
                 for name, pool in pools.items():
                     generator = np.random.default_rng([draw, *str(name).encode()])

@@ -137,12 +137,10 @@ def about_ensemble(
         by = dict(zip(class_names(gate.table), map(float, means), strict=True)) if gate else {}
         members += [{"name": one.name, "folder": place_of(one), "weight": float(means.mean()), "by": by, "folds": own}]
     return {
-        "name": name,
-        "kind": "ensemble",
+        **{"name": name, "kind": "ensemble", "runs": []},
         **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "split")},
         "selection": " / ".join(dict.fromkeys(one.selection for one in results)),
         "speaker_independent": all(one.speaker_independent for one in known),
-        "runs": [],
         "weights": ("chosen on each fold's validation clips" if weights else "equal")
         + (f", by what {gate.name} hears ({', '.join(class_names(gate.table))})" if gate else ""),
         "members": members,
@@ -151,6 +149,7 @@ def about_ensemble(
         "facts": {
             **{key: first.facts.get(key) for key in ("commit", "precision", "root", "speakers", "meaning")},
             "seconds": sum(one.facts.get("seconds") or 0 for one in known),
+            "draws": max(one.facts.get("draws", 1) for one in results),
         },
     }
 

@@ -40,7 +40,7 @@ def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, con
     for name, rows in {**groups, "pooled": pooled, "by_seed": seeds, "controls": controls}.items():
         write_table(folder / "tables" / f"{name}.csv", pd.DataFrame(rows))
     title = f"{about['name']}: {about['subset']} clips, {about['protocol']}"
-    title += f", mean of {len(seeds)} seeds" * (len(seeds) > 1)
+    title += f", mean of {len(seeds)} {('seeds', 'draws')[about['facts'].get('draws', 1) > 1]}" * (len(seeds) > 1)
     for name, figure in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
         save_figure(figure(table, title), folder / "plots" / f"{name}.png")
     write_json(folder / CROSSVAL, about)
@@ -110,11 +110,12 @@ def print_result(result: Result, summary: dict[str, Any]) -> None:
         grid.add_row(name, uar, *intervals, *rest, **look)
 
     pooled, folds = summary["pooled"], summary["groups"].get("fold", [])
+    word = ("seed", "draw")[result.facts.get("draws", 1) > 1]
     values = {name: one["value"] for name, one in pooled.items()}
     add(result.name, values, *(pooled["uar"][unit] for unit in ("by_speaker", "by_clip")), style="bold")
     grid.add_section()
     for seed, one in summary["seeds"].items() if len(summary["seeds"]) > 1 else ():
-        add(f"seed {seed}", one)
+        add(f"{word} {seed}", one)
     for one in folds if len(folds) > 1 else ():
         add(f"fold {one['group']}", one)
     grid.add_section()
@@ -123,7 +124,7 @@ def print_result(result: Result, summary: dict[str, Any]) -> None:
     console.print(grid)
     if (std := summary["seed_std"]["uar"]) is not None:
         mean = summary["seed_mean"]["uar"]
-        console.print(f"seeds:  UAR {100 * mean:.2f} % on average, standard deviation {100 * std:.2f} points")
+        console.print(f"{word}s:  UAR {100 * mean:.2f} % on average, standard deviation {100 * std:.2f} points")
     console.print(f"split:  {result.protocol} ({result.facts['meaning']})")
     console.print(f"epoch:  {result.selection}")
     if few := few_speakers(summary["speakers"]):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,11 @@ from matplotlib.colors import to_rgba
 
 from emolight.__main__ import run
 from emolight.errors import EmolightError
+from emolight.experiments.compare import make_groups
 from emolight.experiments.enrolment import _ways, _write, enrolment_figure, score_enrolment
 from emolight.experiments.results import read_result
 from emolight.inference.recognizer import load
+from emolight.report.report import page
 from emolight.run.folder import Run
 from tests.small import CONFIGS, options
 
@@ -90,6 +93,11 @@ def test_adapted_results_stand_apart_and_say_how(crossval: Path) -> None:
     assert "enrolled with 2 clips of all emotions, 5 draws" in enrolled.selection
     assert set(enrolled.table["clip_id"]) == set(plain.table["clip_id"])
     assert enrolled.table["seed"].nunique() == 5
+    (group,) = make_groups([enrolled])
+    assert group["results"][0]["seeds"] == 1  # and each of its draws is of the same network
+    text = page(enrolled)
+    assert "a mean over 5 draws of enrolled clips, between which" in text
+    assert "5 seeds" not in text
     with pytest.raises(EmolightError, match="holds results without their models, as of enrolled speakers"):
         load(enrolled.folder)
     # Not enrolled at all, the same model gives what `test` gave.
@@ -175,6 +183,14 @@ def test_speakers_without_ordinary_clips_are_not_said_to_be_enrolled(tmp_path: P
     table = pd.DataFrame({"clip_id": ["a"], "seed": [0], "enrolled": [0.0]})
     with pytest.raises(EmolightError, match="No speaker has so many other clips"):
         _write({("ordinary", "all"): [table]}, {}, tmp_path / "run", tmp_path / "curve")
+
+
+def test_a_fold_that_chose_not_to_adapt_is_told() -> None:
+    """The sweep of ``--nested`` may have model.speaker_norm in its space."""
+    data: Any = SimpleNamespace(clips=pd.DataFrame({"speaker": ["1"]}))
+    model: Any = SimpleNamespace(speakers=None)
+    with pytest.raises(EmolightError, match="adapt to speakers"):
+        next(_ways(model, data, "test", ["2"], ["mixed"]))
 
 
 def test_models_that_do_not_adapt_are_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
