@@ -328,12 +328,16 @@ class EmotionDataModule(pl.LightningDataModule):
         drawn = np.random.default_rng(0).permutation(of_train)[:PROFILED]
         profiles = [profile(self.cache.waveform(clip_id), self.sample_rate) for clip_id in drawn]
         return {
-            **{"corpus": corpus.name, "about": corpus.about, "licence": corpus.licence, "citation": corpus.citation},
+            "corpus": corpus.name,
+            "about": corpus.about,
+            "licence": corpus.licence,
+            "citation": corpus.citation,
             "task": self.task_name,
             "label": self.split.label,
             "column": self.choice.label or "emotion",
             "speaker_independent": self.split.speaker_independent("val"),
-            **{"speakers": self.split.speakers("train"), "val_speakers": self.split.speakers("val")},
+            "speakers": self.split.speakers("train"),
+            "val_speakers": self.split.speakers("val"),
             "hashes": [self.cache.content(clip_id) for clip_id in of_train],
             "val_hashes": [self.cache.content(clip_id) for clip_id in of_val],
             "ranges": pd.DataFrame(profiles).agg(["min", "max"]).to_dict("list"),

@@ -221,7 +221,8 @@ def summarise(table: pd.DataFrame, resamples: int = RESAMPLES) -> dict[str, Any]
     few, most = GROUP_SIZES
     columns = [name for name in group_columns(table) if few <= table[name].nunique() <= most]
     return {
-        **{"clips": found["n"], "speakers": int(table["speaker"].nunique())},
+        "clips": found["n"],
+        "speakers": int(table["speaker"].nunique()),
         "pooled": {
             name: {"value": value, "by_speaker": list(by_speaker[name]), "by_clip": list(by_clip[name])}
             for name, value in values.items()

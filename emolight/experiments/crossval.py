@@ -165,7 +165,10 @@ def _write(
     about = {
         **first.fingerprint,
         "name": f"{folder.parent.name} {folder.name.removeprefix('crossval_')}",
-        **{"kind": "crossval", "subset": subset, "folds": folds, "seeds": seeds},
+        "kind": "crossval",
+        "subset": subset,
+        "folds": folds,
+        "seeds": seeds,
         "protocol": (label if set(every) <= set(folds) else f"{label} folds {' '.join(map(str, folds))}") + note,
         "split": hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
         "speaker_independent": all(run.split.speaker_independent(subset) for run in runs.values()),

@@ -74,12 +74,16 @@ def score_test(done: EmolightCLI) -> None:
     folder = (whole := run.folder.resolve()).with_name(f"{whole.name}{suffix}")  # it may have been given as `.`
     about = {
         "name": f"{folder.parent.name} {folder.name}",
-        **{"kind": "test", "subset": "test", "corpus": data.corpus_name, "task": data.task_name},
+        "kind": "test",
+        "subset": "test",
+        "corpus": data.corpus_name,
+        "task": data.task_name,
         "protocol": data.split.label,
         "selection": run.split.selection,
         "split": data.split.hash,
         "speaker_independent": data.split.speaker_independent("test") and not meaning.startswith("not independent"),
-        **{"runs": [], "openings": run.openings},
+        "runs": [],
+        "openings": run.openings,
         "facts": {**facts_of(run), "meaning": meaning, "speakers": clips["speaker"].nunique()},
     }
     _write(parts, about, folder, run.folder / f"enrolment_test{suffix}")

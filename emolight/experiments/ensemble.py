@@ -137,7 +137,9 @@ def about_ensemble(
         by = dict(zip(class_names(gate.table), map(float, means), strict=True)) if gate else {}
         members += [{"name": one.name, "folder": place_of(one), "weight": float(means.mean()), "by": by, "folds": own}]
     return {
-        **{"name": name, "kind": "ensemble", "runs": []},
+        "name": name,
+        "kind": "ensemble",
+        "runs": [],
         **{key: getattr(first, key) for key in ("subset", "corpus", "task", "protocol", "split")},
         "selection": " / ".join(dict.fromkeys(one.selection for one in results)),
         "speaker_independent": all(one.speaker_independent for one in known),
