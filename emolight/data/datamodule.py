@@ -111,6 +111,7 @@ class EmotionDataModule(pl.LightningDataModule):
                 raise EmolightError(problem, 'Quote such words: ["no", "yes"]')
         names = None if emotions is None else [str(name) for name in emotions]  # YAML makes numbers of 0 and 1
         renamed = {str(name): new for name, new in (label_map or {}).items()}
+        label = None if label == "emotion" else label
         self.choice = Choice(task, label, names, renamed, filter, speakers, protocol == EVERY_CLIP)
         self.protocol, self.fold, self.split_seed = protocol, fold, split_seed
         self.split_csv = expand(split_csv) if split_csv else None

@@ -146,7 +146,8 @@ def _labelled(corpus: Corpus, found: Discovery, choice: Choice) -> Discovery:
     """The clips of the task with another column for their ``emotion``, where ``data.label`` names one."""
     if choice.label is None:
         return found
-    _check(f"data.label is '{{}}', which is no column of {corpus.name}", [choice.label], list(map(str, found.table)))
+    columns = [str(name) for name in found.table if name not in ("clip_id", "path", "speaker")]
+    _check(f"data.label is '{{}}', which is no column of {corpus.name} with labels", [choice.label], columns)
     table, task = found.table, corpus.tasks.get(choice.task or corpus.default_task)
     table = table if task is None else _meant(table, task, Choice())
     table = table.assign(emotion=table[choice.label].fillna("").astype(str))
