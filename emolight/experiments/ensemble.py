@@ -79,6 +79,9 @@ def best_weights(
 
     Each class counts alike, and ``prior`` speaks for equal weights. None is negative, and those of a label sum to 1.
     The loss is convex in them; each step of expectation maximisation lowers it.
+
+    Source:
+        Jacobs et al., *Adaptive Mixtures of Local Experts*, 1991; here the gate is trained before.
     """
     names = class_names(tables[0])
     label = pd.Categorical(tables[0]["label"], names).codes
