@@ -68,7 +68,7 @@ def confusion_figure(table: pd.DataFrame, title: str) -> Figure:
         for line in zip(percent, counts, strict=True)
     ]
     figure = matrix_figure(percent, texts, names, names, title)
-    figure.axes[0].set_xlabel(f"predicted: % of each true emotion (clips{mean})", fontsize=10)
+    figure.axes[0].set_xlabel(f"predicted: % of each true label (clips{mean})", fontsize=10)
     figure.axes[0].set_ylabel("true", fontsize=10)
     return figure
 

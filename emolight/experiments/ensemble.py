@@ -152,7 +152,7 @@ def about_ensemble(
         "gate": {"name": gate.name, "folder": place_of(gate)} if gate else None,
         "openings": sum(one.openings for one in known),
         "facts": {
-            **{key: first.facts.get(key) for key in ("commit", "precision", "root", "speakers", "meaning")},
+            **{key: first.facts.get(key) for key in ("commit", "precision", "root", "label", "speakers", "meaning")},
             "seconds": sum(one.facts.get("seconds") or 0 for one in known),
             "draws": max(one.facts.get("draws", 1) for one in results),
         },

@@ -90,7 +90,7 @@ def facts_of(run: Run, *others: Run) -> dict[str, Any]:
     return {
         **{name: run.environment.get(name) for name in ("seconds", "commit", "precision")},
         **{name: own.get(name) for name in MODEL if all(one.get(name) == own.get(name) for one in told)},
-        "root": run.config["data"].get("root"),
+        **{name: run.config["data"].get(name) for name in ("root", "label")},
         "speakers": int(run.split.table["speaker"].nunique()),
         "meaning": run.split.meaning,
     }

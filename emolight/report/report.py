@@ -83,8 +83,8 @@ def page(result: Result, root: Roots = None, most: int = 12, each: int = 2, comm
             metrics.append(pd.read_csv(run.folder / "metrics.csv").dropna(subset=["epoch"]))
     metrics = [one for one in metrics if one["epoch"].nunique() > 1]  # of one epoch there is no curve
     figures = {
-        "confusion": picture(plots.confusion_figure(table, ""), "Confusion matrix, a row a true emotion"),
-        "recall": picture(plots.recall_figure(table, ""), "Recall of each emotion; the table below has it"),
+        "confusion": picture(plots.confusion_figure(table, ""), "Confusion matrix, a row a true label"),
+        "recall": picture(plots.recall_figure(table, ""), "Recall of each label; the table below has it"),
         "speakers": picture(plots.speaker_figure(table, ""), "UAR of each speaker; the table below has it"),
         "reliability": picture(plots.reliability_figure(table), "Reliability: accuracy by confidence"),
     }

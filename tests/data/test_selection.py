@@ -52,7 +52,9 @@ def test_the_labels_may_be_another_column_of_the_clips_of_the_task() -> None:
     found = of(words, label="size")
     assert (found.classes, found.clips["clip_id"].tolist()) == (["big", "small"], ["0", "1", "3"])
     assert (found.left_out, found.notes) == ({"no size": 2}, ["2 files passed over: no size"])
-    with pytest.raises(EmolightError, match=r"data.label is 'sise', which is no column of mine with labels.\nDid you mean 'size'"):
+    with pytest.raises(
+        EmolightError, match=r"data.label is 'sise', which is no column of mine with labels.\nDid you mean 'size'"
+    ):
         of(words, label="sise")
     with pytest.raises(EmolightError, match="no column of mine with labels"):
         of(words, label="speaker")

@@ -177,6 +177,16 @@ def test_ensemble_names_its_members_and_has_no_curves(logs: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick", "no_figures")
+def test_labels_that_are_no_emotions_are_called_by_their_column(run: Path) -> None:
+    result = read_result(run)
+    sung = result._replace(facts={**result.facts, "label": "channel"})
+    assert "5 emotions (" in Page(report.page(result)).text
+    text = Page(report.page(sung)).text
+    assert "5 labels of channel (" in text
+    assert "Right and wrong clips of every channel" in text
+
+
+@pytest.mark.usefixtures("quick", "no_figures")
 def test_validation_clips_of_a_run(run: Path) -> None:
     (run / "predictions_test.csv").unlink()
     page = make_page(run)
