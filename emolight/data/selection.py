@@ -214,7 +214,9 @@ def _one(corpus: Corpus, root: Path, found: Discovery, choice: Choice) -> Select
     left_out = {reason: count for reason, count in {**found.passed_over, **outside}.items() if count}
     # The name that the corpus has for the task, or its emotions and filter themselves.
     kept = [value for values in task.filter.values() for value in values]
-    title = "-".join([*([name] if choice.label else []), *emotions, *kept])  # the labels do not tell which emotions
+    title = "-".join(
+        [*([name] if choice.label and corpus.tasks else []), *emotions, *kept]
+    )  # the labels do not tell which emotions
     for known in () if choice.label_map else sorted(corpus.tasks, key=name.__eq__):  # the one that is asked for last
         same = set(tasks[known].emotions) == set(emotions) and dict(tasks[known].filter) == dict(task.filter)
         title = known if same and (known == name or not choice.label) else title
