@@ -296,7 +296,7 @@ def tables(rows: list[Row], page: str = "") -> dict[str, str]:
     if cards:
         kept = standing(page, "robustness")
         names, *_ = [*(cells for first, cells in kept.items() if first.startswith("UAR")), ["", *cards]]
-        columns = [*dict.fromkeys([*cards, *names[1:]])]
+        columns = [name for name in ("mfcc", "robust") if name in {*cards, *names[1:]}]
         table = []
         for change in next(iter(cards.values())):
             old = dict(zip(names[1:], kept.get(change, [])[1:], strict=False))
