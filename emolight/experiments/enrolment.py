@@ -101,7 +101,8 @@ def _write(parts: Parts, about: Mapping[str, Any], folder: Path, curve: Path) ->
             continue
         note = f", {mean:.1f} on average" * few
         seeds = sorted(int(seed) for seed in table["seed"].unique())
-        uar, low, high = (row := score_row(table))["uar"], row["low"], row["high"]
+        row = score_row(table)
+        uar, low, high = row["uar"], row["low"], row["high"]
         values = {"draws": len(seeds), "uar": uar, "low": low, "high": high}
         rows.append({"enrolled": kind, "clips": count, "clips_mean": round(mean, 2), **values})
         print(f"  {count:>4} clips {kind:<12} UAR {uar:.2%} ({low:.1%} to {high:.1%}){note}", flush=True)
@@ -122,7 +123,8 @@ def _ways(
     model: EmotionClassifier, data: EmotionDataModule, subset: str, counts: Sequence[str], kinds: Sequence[str]
 ) -> Iterator[tuple[tuple[str, str], int, pd.DataFrame]]:
     """Kind and count, number of the draw, and the predictions, with how many clips were ``enrolled`` for each."""
-    check_enrolment(counts, (speakers := model.speakers) is not None)  # options chosen within a fold may say no
+    speakers = model.speakers
+    check_enrolment(counts, speakers is not None)  # options chosen within a fold may say no
     assert speakers is not None
     if (data.clips["speaker"] == UNKNOWN).any():
         raise EmolightError("--enrol needs to know the speakers.", "Give the column speaker.")

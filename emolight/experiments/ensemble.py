@@ -159,6 +159,13 @@ def about_ensemble(
     }
 
 
+def parts_of(folder: Path) -> list[Path]:
+    """The folder of a result, and those of all that it is made of."""
+    about = read_json(folder / CROSSVAL) if (folder / CROSSVAL).is_file() else {}
+    inner = [one for one in (*about.get("members", ()), about.get("gate")) if one]
+    return [folder, *(part for one in inner for part in parts_of((folder / one["folder"]).resolve()))]
+
+
 def member_text(member: Mapping[str, Any]) -> str:
     """``mfcc emobox6, weight 0.42 (fold 1 0.40, fold 2 0.44)``; with a gate the weights by its labels."""
     if by := member.get("by"):
@@ -184,10 +191,6 @@ def main(argv: list[str]) -> int:
     if twice := [str(one) for one, place in zip(options.results, places, strict=True) if places.count(place) > 1]:
         raise EmolightError(f"'{twice[0]}' is named twice.", "An ensemble takes each result once; see --weights.")
     places += [options.by.expanduser().resolve()] if options.by else []
-    for place in places:  # which grows by what they are made of: none of it may be replaced
-        made = read_json(place / CROSSVAL) if (place / CROSSVAL).is_file() else {}
-        inner = [*made.get("members", []), *filter(None, [made.get("gate")])]
-        places += [one for part in inner if (one := (place / part["folder"]).resolve()) not in places]
     first, *others = results = [read_result(folder) for folder in options.results]
     for other in others:
         for key in ("corpus", "task", "protocol", "clips scored", "split"):
@@ -200,7 +203,8 @@ def main(argv: list[str]) -> int:
     way = re.search(r"_(nested|enrol_.+)$", first.folder.name)
     folder = logs / options.name / re.sub(r"\W+", "_", first.folder.name if way else f"crossval_{first.protocol}")
     there = folder / CROSSVAL
-    if folder.resolve() in places or (there.is_file() and read_json(there).get("kind") != "ensemble"):
+    made_of = {part for place in places for part in parts_of(place)}
+    if folder.resolve() in made_of or (there.is_file() and read_json(there).get("kind") != "ensemble"):
         raise EmolightError(f"{folder} is a result already, which the ensemble would replace.", "Pass another --name.")
     weights = validation_weights(results, gate) if gate or options.weights == "validation" else None
     about = about_ensemble(folder, options.name, results, weights, gate)

@@ -40,7 +40,8 @@ def write_crossval(folder: Path, about: dict[str, Any], table: pd.DataFrame, con
     for name, rows in {**groups, "pooled": pooled, "by_seed": seeds, "controls": controls}.items():
         write_table(folder / "tables" / f"{name}.csv", pd.DataFrame(rows))
     title = f"{about['name']}: {about['subset']} clips, {about['protocol']}"
-    title += f", mean of {len(seeds)} {('seeds', 'draws')[about['facts'].get('draws', 1) > 1]}" * (len(seeds) > 1)
+    each = "draws" if about["facts"].get("draws", 1) > 1 else "seeds"
+    title += f", mean of {len(seeds)} {each}" * (len(seeds) > 1)
     for name, figure in (("confusion", confusion_figure), ("recall", recall_figure), ("speakers", speaker_figure)):
         save_figure(figure(table, title), folder / "plots" / f"{name}.png")
     write_json(folder / CROSSVAL, about)

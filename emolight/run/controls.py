@@ -117,7 +117,8 @@ def control_tables(
         return table(probabilities)
 
     mfcc = features.drop(columns=list(SECONDS))
-    seeds = range(PERMUTATIONS * int(data.clips.groupby("speaker")["emotion"].nunique().max() > 1))
+    several = data.clips.groupby("speaker")["emotion"].nunique().max() > 1
+    seeds = range(PERMUTATIONS) if several else ()
     permuted = [fitted(mfcc, permute_within(labels, speakers, seed)).assign(seed=seed) for seed in seeds]
     return {
         MAJORITY: table(np.tile(np.bincount(labels, minlength=classes) / len(labels), (len(clips), 1))),
