@@ -98,6 +98,10 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
                 yield Row("article emobox6", f"{one}, ResNet18, seed 1", *made)
             six = ensemble("inputs_twice", protocol, *INPUTS, *(f"{one}_1" for one in INPUTS))
             yield Row("article emobox6", "mean of the three inputs, two seeds of each", *six)
+            words = ("--config", "configs/mfcc.yaml", "--nested", "sweeps/inputs.yaml")
+            folder, command = crossval("mfcc", protocol, *words)
+            label = "ResNet18, input, mel bins and learning rate chosen within each fold"
+            yield Row("article emobox6", label, f"{folder}_nested", command)
         four = ensemble("networks", protocol, *INPUTS, "stems")
         yield Row(f"article {protocol}", "mean of the three inputs and of three stems, four networks alike", *four)
     words = ("--config", "configs/mfcc.yaml", *robust, "--robustness")

@@ -62,7 +62,7 @@ def confusion_figure(table: pd.DataFrame, title: str) -> Figure:
     names, counts = class_names(table), confusion(table)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    digits, mean = (0, "") if np.array_equal(counts, counts.round()) else (1, ", mean over the seeds")
+    digits, mean = (0, "") if np.array_equal(counts, counts.round()) else (1, ", mean")
     texts = [
         ["–" if np.isnan(share) else f"{share:.1f}\n({clips:.{digits}f})" for share, clips in zip(*line, strict=True)]
         for line in zip(percent, counts, strict=True)

@@ -132,6 +132,7 @@ def about_ensemble(
     def place_of(one: Result) -> str:  # relative: they may move together
         return Path(os.path.relpath(one.folder.resolve(), folder.resolve())).as_posix()
 
+    made_of = {part for one in known for part in parts_of(one.folder.resolve())}  # two members may share one
     members = []
     for place, one in enumerate(results):
         folds = {fold: of_fold[:, place] for fold, of_fold in (weights or {}).items()}
@@ -150,7 +151,7 @@ def about_ensemble(
         + (f", by what {gate.name} hears ({', '.join(class_names(gate.table))})" if gate else ""),
         "members": members,
         "gate": {"name": gate.name, "folder": place_of(gate)} if gate else None,
-        "openings": sum(one.openings for one in known),
+        "openings": sum(read_result(one).openings for one in made_of if len(parts_of(one)) == 1),
         "facts": {
             **{key: first.facts.get(key) for key in ("commit", "precision", "root", "label", "speakers", "meaning")},
             "seconds": sum(one.facts.get("seconds") or 0 for one in known),
@@ -181,10 +182,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
     how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"
-    parser.add_argument("--weights", choices=("equal", "validation"), default="equal", help=how)
+    parser.add_argument("--weights", choices=("equal", "validation"), help=how)
     heard = "validation weights for each label of another result of the same clips, as of one with --data.label"
     parser.add_argument("--by", type=Path, metavar="RUN_OR_CROSSVAL", help=heard)
     options = parser.parse_args(argv)
+    if options.by and options.weights == "equal":
+        raise EmolightError("--by chooses weights on validation clips; received --weights equal.", "Leave one out.")
     if len(options.results) < 2:
         raise EmolightError("An ensemble needs two results, received one.", "Name more folders.")
     places = [folder.expanduser().resolve() for folder in options.results]

@@ -152,7 +152,7 @@ def test_of_several_seeds_every_figure_shows_the_mean_over_them(seeds: pd.DataFr
     counts = np.mean([confusion(one) for one in each], axis=0)
     words = texts(confusion_figure(seeds, ""))
     assert f"{share:.1f}\n({counts[0, 0]:.1f})" in words
-    assert "predicted: % of each true label (clips, mean over the seeds)" in words
+    assert "predicted: % of each true label (clips, mean)" in words
     bars = [bar.get_width() for bar in speaker_figure(seeds, "").axes[0].patches]
     assert bars == pytest.approx(100 * np.mean([scores_by(one, "speaker")["uar"] for one in each], axis=0))
 

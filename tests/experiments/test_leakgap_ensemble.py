@@ -179,6 +179,9 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     assert run(["ensemble", *map(str, folders)]) == 0  # the same one again
     assert run(["ensemble", str(result.folder), str(folders[0]), "--name", "of_it"]) == 0
     upper = here / "lightning_logs" / "of_it" / "crossval_emobox6"
+    assert read_result(upper).openings == 18  # the first is in it twice
+    with pytest.raises(EmolightError, match="received --weights equal"):
+        run(["ensemble", *map(str, folders), "--by", str(result.folder), "--weights", "equal"])
     for words in ([upper, folders[1]], [*folders, "--by", result.folder]):  # it would be a part of itself
         with pytest.raises(EmolightError, match=r"is a result already, which the ensemble would replace\."):
             run(["ensemble", *map(str, words)])
