@@ -89,6 +89,13 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
             yield Row(table, f"{one}, ResNet18", *crossval(one, protocol, *words))
         folder, command = ensemble("inputs", protocol, *INPUTS)
         yield Row(table, "mean of the three inputs", f"{folder}{'_seed_0' * (protocol == 'random')}", command)
+    longer = ("mel", "spectrogram")
+    for one in longer:
+        words = ("--config", f"configs/{one}.yaml", "--trainer.max_epochs", "80", "--seeds", "0", "1", "2")
+        yield Row("article random", f"{one}, ResNet18, 80 epochs", *crossval(f"{one}_80", "random", *words))
+    folder, command = ensemble("inputs_80", "random", "mfcc", *(f"{one}_80" for one in longer))
+    label = "mean of the three inputs, mel and spectrogram with 80 epochs"
+    yield Row("article random", label, f"{folder}_seed_0", command)
     stems = ("--config", "configs/stems.yaml")
     for protocol in ("emobox6", "luna5"):
         yield Row(f"article {protocol}", STEMS, *crossval("stems", protocol, *stems))
