@@ -105,6 +105,8 @@ def rows_of(encoders: Path, nemo: Path) -> Iterator[Row]:
                 yield Row("article emobox6", f"{one}, ResNet18, seed 1", *made)
             six = ensemble("inputs_twice", protocol, *INPUTS, *(f"{one}_1" for one in INPUTS))
             yield Row("article emobox6", "mean of the three inputs, two seeds of each", *six)
+            one = ensemble("input_best", protocol, *INPUTS, weights="best")
+            yield Row("article emobox6", "one of the three inputs, chosen within each fold", *one)
             words = ("--config", "configs/mfcc.yaml", "--nested", "sweeps/inputs.yaml")
             folder, command = crossval("mfcc", protocol, *words)
             label = "ResNet18, input, mel bins and learning rate chosen within each fold"

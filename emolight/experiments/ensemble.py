@@ -72,6 +72,21 @@ def gates(gate: pd.DataFrame | None, rows: pd.DataFrame) -> NDArray[np.float64]:
     return found
 
 
+def said_of_truth(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities [rows, members] of the true label in :func:`joined` tables, and each row's share: classes alike."""
+    names = class_names(tables[0])
+    label = pd.Categorical(tables[0]["label"], names).codes
+    rows, columns = np.arange(len(label)), [PREFIX + name for name in names]
+    given = np.stack([table[columns].to_numpy()[rows, label] for table in tables], axis=1) + FLOOR
+    return given, 1 / np.bincount(label)[label]
+
+
+def best_member(tables: Sequence[pd.DataFrame]) -> NDArray[np.float64]:
+    """Weights [1, members] of which all is on the member of least log loss; each class counts alike."""
+    given, times = said_of_truth(tables)
+    return np.eye(len(tables))[[(times @ np.log(given)).argmax()]]
+
+
 def best_weights(
     tables: Sequence[pd.DataFrame], gate: pd.DataFrame | None = None, prior: float = PRIOR
 ) -> NDArray[np.float64]:
@@ -83,12 +98,8 @@ def best_weights(
     Source:
         Jacobs et al., *Adaptive Mixtures of Local Experts*, 1991; here the gate is trained before.
     """
-    names = class_names(tables[0])
-    label = pd.Categorical(tables[0]["label"], names).codes
-    rows, columns = np.arange(len(label)), [PREFIX + name for name in names]
-    given = np.stack([table[columns].to_numpy()[rows, label] for table in tables], axis=1) + FLOOR
-    said = gates(gate, tables[0])  # [rows, labels]
-    weights, times = np.full((said.shape[1], len(tables)), 1 / len(tables)), 1 / np.bincount(label)[label]
+    (given, times), said = said_of_truth(tables), gates(gate, tables[0])  # said: [rows, labels]
+    weights = np.full((said.shape[1], len(tables)), 1 / len(tables))
     for _ in range(STEPS):
         shares = said[..., None] * weights * given[:, None]  # [rows, labels, members]
         counts = np.einsum("rlm,r->lm", shares / shares.sum(axis=(1, 2), keepdims=True), times)
@@ -115,12 +126,13 @@ def validation_table(result: Result) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def validation_weights(results: Sequence[Result], gate: Result | None = None) -> Weights:
-    """The :func:`best_weights` of each fold, on its validation clips with all seeds."""
+def validation_weights(results: Sequence[Result], gate: Result | None = None, one: bool = False) -> Weights:
+    """The :func:`best_weights` of each fold, or its ``one`` :func:`best_member`, on validation clips of all seeds."""
     parts = joined([validation_table(result) for result in results])
     said = gate and validation_table(gate)
     folds = sorted({int(fold) for fold in parts[0]["fold"]})
-    return {fold: best_weights([part[part["fold"] == fold] for part in parts], said) for fold in folds}
+    of_fold = {fold: [part[part["fold"] == fold] for part in parts] for fold in folds}
+    return {fold: best_member(tables) if one else best_weights(tables, said) for fold, tables in of_fold.items()}
 
 
 def about_ensemble(
@@ -181,13 +193,16 @@ def main(argv: list[str]) -> int:
     parser = CommandParser("ensemble", what)
     parser.add_argument("results", type=Path, nargs="+", metavar="RUN_OR_CROSSVAL", help="two folders or more")
     parser.add_argument("--name", default="ensemble", help="lightning_logs/NAME/...; default: %(default)s")
-    how = "validation: those of least log loss on each fold's validation clips, never on test clips; default: equal"
-    parser.add_argument("--weights", choices=("equal", "validation"), help=how)
+    how = (
+        "validation: those of least log loss on each fold's validation clips, never on test clips; best: the one member"
+    )
+    parser.add_argument("--weights", choices=("equal", "validation", "best"), help=f"{how} of least; default: equal")
     heard = "validation weights for each label of another result of the same clips, as of one with --data.label"
     parser.add_argument("--by", type=Path, metavar="RUN_OR_CROSSVAL", help=heard)
     options = parser.parse_args(argv)
-    if options.by and options.weights == "equal":
-        raise EmolightError("--by chooses weights on validation clips; received --weights equal.", "Leave one out.")
+    if options.by and options.weights in ("equal", "best"):
+        problem = f"--by goes with weights of validation clips; received --weights {options.weights}."
+        raise EmolightError(problem, "Leave one of them out.")
     if len(options.results) < 2:
         raise EmolightError("An ensemble needs two results, received one.", "Name more folders.")
     places = [folder.expanduser().resolve() for folder in options.results]
@@ -209,7 +224,8 @@ def main(argv: list[str]) -> int:
     made_of = {part for place in places for part in parts_of(place)}
     if folder.resolve() in made_of or (there.is_file() and read_json(there).get("kind") != "ensemble"):
         raise EmolightError(f"{folder} is a result already, which the ensemble would replace.", "Pass another --name.")
-    weights = validation_weights(results, gate) if gate or options.weights == "validation" else None
+    chosen = gate or options.weights in ("validation", "best")
+    weights = validation_weights(results, gate, options.weights == "best") if chosen else None
     about = about_ensemble(folder, options.name, results, weights, gate)
     table = mean_of([one.table for one in results], weights, gate.table if gate else None)
     write_crossval(folder, about, table, summary_of(first)["controls"])

@@ -180,8 +180,9 @@ def test_ensemble_command_writes_a_result(here: Path, capsys: pytest.CaptureFixt
     assert run(["ensemble", str(result.folder), str(folders[0]), "--name", "of_it"]) == 0
     upper = here / "lightning_logs" / "of_it" / "crossval_emobox6"
     assert read_result(upper).openings == 18  # the first is in it twice
-    with pytest.raises(EmolightError, match="received --weights equal"):
-        run(["ensemble", *map(str, folders), "--by", str(result.folder), "--weights", "equal"])
+    for weights in ("equal", "best"):
+        with pytest.raises(EmolightError, match=f"received --weights {weights}"):
+            run(["ensemble", *map(str, folders), "--by", str(result.folder), "--weights", weights])
     for words in ([upper, folders[1]], [*folders, "--by", result.folder]):  # it would be a part of itself
         with pytest.raises(EmolightError, match=r"is a result already, which the ensemble would replace\."):
             run(["ensemble", *map(str, words)])
@@ -301,6 +302,10 @@ def test_weights_come_from_each_folds_validation_clips_and_are_named(
     # Test clips had no say: with weights of theirs every clip would be right.
     assert scores(result.table)["uar"] == pytest.approx(0.2)
     assert pd.read_csv(folder / "tables" / "members.csv")["weight"].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    assert run(["ensemble", *map(str, folders), "--weights", "best", "--name", "one"]) == 0
+    one = read_result(here / "lightning_logs" / "one" / "crossval_emobox6")
+    assert [member["folds"] for member in one.facts["members"]] == [{"1": [1], "2": [0]}, {"1": [0], "2": [1]}]
+    assert scores(one.table)["uar"] == pytest.approx(0.2)
     printed = capsys.readouterr().out
     assert "a emobox6, weight 0.50 (fold 1 0.89, fold 2 0.11)" in printed
     assert "chosen on each fold's validation clips" in printed
