@@ -204,12 +204,18 @@ def score_robustness(result: Result, root: str | list[str] | None) -> None:
     write_found(result.folder / f"robustness_{result.subset}", plain, figure)
 
 
+def clips_of(data: EmotionDataModule) -> dict[str, Any]:
+    """How many ``clips`` the data has, and the ``hash`` of them, their labels, speakers, recordings and own subsets."""
+    own = ["subset"] if data.split_csv or data.split.protocol == "subset" else []
+    table = data.clips[["clip_id", "emotion", "speaker", *own]].sort_values("clip_id")
+    table["content"] = table["clip_id"].map(data.cache.hashes)  # what the recordings sound like
+    return {"clips": len(table), "hash": hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()}
+
+
 def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) -> None:
     """Write the shared configuration and the clips, or refuse a folder that was begun with others."""
     path, root = folder / BASE, ", ".join(str(place) for _, place in data.places)
-    table = data.clips[["clip_id", "emotion", "speaker"]].sort_values("clip_id")
-    table["content"] = table["clip_id"].map(data.cache.hashes)  # what the recordings sound like
-    digest = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+    clips = clips_of(data)
     if path.is_file():
         fix = "Give the new recipe another --name, or remove the folder."
         earlier = read_config(path)
@@ -218,9 +224,9 @@ def _keep_base(folder: Path, config: dict[str, Any], data: EmotionDataModule) ->
             if changed := differences(kept, config[part], part):
                 raise EmolightError(f"{folder} was begun with {changed[0]}.", fix)
         before = read_json(folder / CLIPS, fix)
-        if before["hash"] != digest:
+        if before["hash"] != clips["hash"]:
             raise EmolightError(f"{folder} was begun with {before['clips']} clips, those in '{root}' are others.", fix)
-    write_json(folder / CLIPS, {"clips": len(table), "hash": digest})
+    write_json(folder / CLIPS, clips)
     write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 

@@ -27,6 +27,7 @@ from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError
 from emolight.evaluation.predictions import predictions_table, read_predictions, scores
 from emolight.experiments import jobs, transfer
+from emolight.experiments.crossval import clips_of
 from emolight.experiments.disturb import DISTURBANCES
 from emolight.experiments.processes import Task, environment, run_processes
 from emolight.experiments.results import facts_of, read_result
@@ -132,6 +133,24 @@ def test_another_recipe_and_other_clips_are_refused_but_not_another_place(
     first.write_bytes(sound)
     with pytest.raises(EmolightError, match=r"was begun with 480 clips(.|\n)*are others"):
         run(["crossval", *command(moved, *FOLDS_RUN)])
+
+
+def test_other_subsets_in_the_same_table_are_refused(corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = Synthetic().find(corpus).table[["path", "emotion", "speaker"]]
+    words = command(corpus, **{"data.corpus": "mine.csv", "data.task": "null"})
+    begun: list[Any] = []
+    monkeypatch.setattr("emolight.experiments.crossval.run_all", lambda tasks, *_: begun.append(tasks))
+    for subsets in (["train", "val", "test"], ["test", "val", "train"]):
+        clips.assign(subset=np.resize(subsets, len(clips))).to_csv("mine.csv", index=False)
+        with pytest.raises(EmolightError if begun else StopIteration, match="begun with 480 clips" if begun else ""):
+            run(["crossval", *words])
+    assert len(begun) == 1
+    data: Any = SimpleNamespace(split_csv="own.csv", split=SimpleNamespace(protocol="custom"))
+    data.cache, hashes = SimpleNamespace(hashes={}), set[str]()
+    for subset in ("train", "val"):  # of a sweep, whose split may be a file
+        data.clips = clips.assign(clip_id=clips["path"], subset=subset)
+        hashes.add(clips_of(data)["hash"])
+    assert len(hashes) == 2
 
 
 def test_robustness_is_of_every_folds_held_out_speakers(
