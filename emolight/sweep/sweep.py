@@ -121,11 +121,11 @@ def _worker(options: argparse.Namespace, words: list[str]) -> None:
     sweep = read_sweep(Path(options.config[0]), **({"name": options.name} if options.name else {}))
 
     from emolight.sweep.storage import database_errors
-    from emolight.sweep.trial import make_plan
+    from emolight.sweep.trial import check_sweep
     from emolight.sweep.workers import run_worker
 
     with database_errors():
-        run_worker(make_plan(sweep, words), options.storage)
+        run_worker(check_sweep(sweep, words), options.storage)
 
 
 def _retrain(options: argparse.Namespace, words: list[str]) -> None:

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.errors import EmolightError, check_choice
-from emolight.experiments.crossval import PLACES, all_folds
+from emolight.experiments.crossval import PLACES, all_folds, clips_of
 from emolight.experiments.jobs import fitted
 from emolight.experiments.processes import Task, run_processes
 from emolight.run import cli
@@ -37,11 +37,12 @@ SIZE = "parameters"  # an objective that is no metric: the number of weights
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a sweep share: options of every ``fit``, and the configuration that these make."""
+    """What all trials of a sweep share: options of every ``fit``, the configuration that these make, and the clips."""
 
     sweep: Sweep
     words: list[str]
     base: dict[str, Any]
+    clips: str = ""
 
     @property
     def folder(self) -> Path:
@@ -63,7 +64,8 @@ class Plan:
     @property
     def definition(self) -> dict[str, str]:
         """What decides the search, and not where it runs: dotted name to text."""
-        told: dict[str, Any] = {key: getattr(self.sweep, key) for key in ("objectives", "folds", "seeds")}
+        keys = ("objectives", "folds", "seeds", "sampler", "sampler_seed", "pruner")
+        told: dict[str, Any] = {"clips": self.clips, **{key: getattr(self.sweep, key) for key in keys}}
         told["space"] = {name: asdict(parameter) for name, parameter in self.sweep.space.items()}
         for group, places in (("data", PLACES), ("model", ()), ("trainer", MACHINE)):
             told[group] = {name: value for name, value in self.base[group].items() if name not in places}
@@ -98,7 +100,7 @@ def check_sweep(sweep: Sweep, fit_options: Sequence[str]) -> Plan:
     metrics = [*METRICS, *(f"val/recall_{name}" for name in data.classes), *[SIZE] * (len(sweep.objectives) > 1)]
     for name in sweep.objectives:
         check_choice("objective (test clips choose nothing)", name, metrics)
-    return plan
+    return replace(plan, clips="{clips} ({hash:.12})".format(**clips_of(data)))
 
 
 def ends(sweep: Sweep) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import optuna
 from emolight.errors import EmolightError, end_once
 from emolight.experiments.processes import MISTAKE, Task, run_processes
 from emolight.sweep.storage import open_storage
-from emolight.sweep.study import SlotStudy, check_definition, finished, work
+from emolight.sweep.study import BUDGET, SlotStudy, check_definition, finished, work
 from emolight.sweep.trial import Plan, drop_checkpoints, run_trial
 
 RESTARTS = 3  # so many workers in a row may be lost without a finished trial between them
@@ -29,13 +30,16 @@ def run_worker(plan: Plan, url: str) -> None:
         signal.signal(signal.SIGTERM, end_once)
         if multiprocessing.parent_process():  # Ctrl-C reaches both; this one is ended by its parent, once
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sweep, storage = plan.sweep, open_storage(url)
+    name, storage = plan.sweep.name, open_storage(url)
     try:
-        study = SlotStudy(sweep.name, storage, pruner=sweep.make_pruner(plan.steps))
+        study = SlotStudy(name, storage, pruner=plan.sweep.make_pruner(plan.steps))
         check_definition(study, plan.definition)
     except KeyError:
         fix = "Begin it with: python -m emolight sweep --config ..."
-        raise EmolightError(f"The storage has no study '{sweep.name}', or not yet.", fix) from None
+        raise EmolightError(f"The storage has no study '{name}', or not yet.", fix) from None
+    if not plan.folder.is_dir():
+        raise EmolightError(f"The sweep's folder {plan.folder} is not here.", "Start the worker where the sweep began.")
+    sweep = replace(plan.sweep, trials=study.user_attrs[BUDGET])  # by it the sampler counts its first trials
     study.make_sampler, study.seed = sweep.make_sampler, sweep.sampler_seed
     work(study, lambda trial: run_trial(plan, trial), lambda: drop_checkpoints(plan, study))
 

@@ -69,6 +69,7 @@ def soak_trials(trials: int, words: list[str]) -> list[tuple[int, float, int]]:
 
     sweep = read_sweep(Path("soak.yaml"))
     plan, url = check_sweep(sweep, words), sqlite_url(Path("study.db").absolute())
+    plan.folder.mkdir(parents=True, exist_ok=True)
     create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, trials)
     found: list[tuple[int, float, int]] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from optuna.trial import TrialState
 from emolight.__main__ import run
 from emolight.errors import EmolightError
 from emolight.sweep import workers
+from emolight.sweep.space import read_sweep
 from emolight.sweep.storage import open_storage, sqlite_url
-from emolight.sweep.study import SlotStudy, finished
+from emolight.sweep.study import SlotStudy, create_study, finished
 from emolight.sweep.sweep import main
+from emolight.sweep.trial import check_sweep
 from tests.sweep import trivial
 
 
@@ -86,6 +89,33 @@ def test_a_worker_needs_a_study(words: list[str], here: Path) -> None:
     open_storage(f"sqlite:///{here}/other.db", True)
     with pytest.raises(EmolightError, match="The storage has no study 'small'"):
         main(["worker", *words, "--storage", f"sqlite:///{here}/other.db"])
+
+
+def test_a_worker_makes_the_trials_that_the_sweep_would_make(
+    words: list[str], corpus: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, moved, begun = Path(words[1]), here / "moved", list[Any]()
+    plan, url, text = check_sweep(read_sweep(path), words[2:]), "sqlite:///my.db", path.read_text()
+    create_study(open_storage(url, True), "small", plan.sweep.objectives, plan.definition, 40)
+    monkeypatch.setattr(workers, "work", lambda study, *_: begun.append(study.make_sampler(0)))
+    shutil.copytree(corpus, moved)
+    first, *_ = sorted(moved.rglob("*.wav"))
+    first.write_bytes(first.read_bytes()[:-2] + b"12")
+
+    def told(changed: str, root: Path = corpus) -> str:
+        path.write_text(text.replace("pruner: none", changed))
+        try:
+            main(["worker", *words, "--storage", url, f"--data.root={root}"])
+        except EmolightError as error:
+            return str(error).replace("The study 'small' was begun with another search: ", "")
+        return ""
+
+    problems = [told("pruner: none")]
+    plan.folder.mkdir(parents=True)
+    problems += [told("pruner: median"), told("pruner: none\nsampler: random"), told("pruner: none", moved)]
+    starts = ["The sweep's folder lightning_logs/small is not", 'pruner: "', 'sampler: "', 'clips: "480 (']
+    assert [one[: len(start)] for one, start in zip(problems, starts, strict=True)] == starts
+    assert [told("pruner: none"), begun[0]._n_startup_trials] == ["", 10]  # of a budget of 40, not of the YAML's two
 
 
 def test_retrain_before_the_sweep(words: list[str]) -> None:

@@ -38,6 +38,7 @@ def plan(words: list[str]) -> Callable[..., Plan]:
 def trial_of(plan: Plan) -> FrozenTrial:
     url, sweep = "sqlite:///study.db", plan.sweep
     study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
+    plan.folder.mkdir(parents=True, exist_ok=True)
     run_worker(plan, url)
     (trial,) = study.trials
     return trial
