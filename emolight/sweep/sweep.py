@@ -131,7 +131,7 @@ def _worker(options: argparse.Namespace, words: list[str]) -> None:
 def _retrain(options: argparse.Namespace, words: list[str]) -> None:
     from emolight.experiments import crossval
     from emolight.run import cli
-    from emolight.run.folder import LOGS
+    from emolight.run.folder import LOGS, run_name
 
     folder, called = Path(options.config[0]).expanduser(), options.name
     if folder.is_file():
@@ -139,7 +139,9 @@ def _retrain(options: argparse.Namespace, words: list[str]) -> None:
     best = folder / "best.yaml"
     if not best.is_file():
         raise EmolightError(f"There is no {best}.", "Finish the sweep first, or give its folder as --config.")
-    words = ["--config", str(best), "--name", called or f"{folder.name}/retrained", *words]
+    place = folder.resolve()  # also of --config .
+    inside = run_name(place) if LOGS.name in place.parent.parts else place.name
+    words = ["--config", str(best), "--name", called or f"{inside}/retrained", *words]
     for name in ("folds", "seeds", "workers"):
         given = getattr(options, name)
         if given and not options.protocol:

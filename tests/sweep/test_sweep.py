@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -126,11 +127,15 @@ def test_retrain_before_the_sweep(words: list[str]) -> None:
 def test_a_name_beside_the_folder_of_a_sweep_is_of_the_new_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[list[str]] = []
     monkeypatch.setattr("emolight.run.cli.main", told.append)
-    (here / "lightning_logs" / "small").mkdir(parents=True)
-    (here / "lightning_logs" / "small" / "best.yaml").touch()
-    for more in ([], ["--name", "longer"]):
-        main(["retrain", "--config", "lightning_logs/small", *more])
-    assert [words[4] for words in told] == ["small/retrained", "longer"]
+    for name in ("lightning_logs/small", "lightning_logs/mine/small", "copied"):
+        (here / name).mkdir(parents=True)
+        (here / name / "best.yaml").touch()
+        for more in ([], ["--name", "longer"]):
+            main(["retrain", "--config", name, *more])
+    with contextlib.chdir("lightning_logs/small"):
+        main(["retrain", "--config", "."])
+    names = ["small/retrained", "longer", "mine/small/retrained", "longer", "copied/retrained", "longer"]
+    assert [words[4] for words in told] == [*names, "small/retrained"]
 
 
 def die(*_: Any) -> None:
