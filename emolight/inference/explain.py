@@ -3,6 +3,7 @@
 import textwrap
 from itertools import count
 from pathlib import Path, PurePath
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,10 @@ def class_activation(
     The mean gradient of the emotion's logit weighs each channel of the layer that the network names; negative sums
     count as 0. Source: Selvaraju et al., *Grad-CAM*, ICCV 2017. All 0 when no cell speaks for the emotion.
     """
-    kept: list[torch.Tensor] = []
+    kept, own, layer = list[torch.Tensor](), get_ident(), model.network.cam_layer.layer  # others may draw, too
     with torch.no_grad():
         features = model.features(torch.from_numpy(waveform)[None].to(model.device), offset)
-    hook = model.network.cam_layer.layer.register_forward_hook(lambda _layer, _inputs, output: kept.append(output))
+    hook = layer.register_forward_hook(lambda _, __, output: kept.extend([output] * (get_ident() == own)))
     with hook, torch.enable_grad():
         logit = model.network(features.requires_grad_())[0, model.classes.index(emotion)]
         (gradient,) = torch.autograd.grad(logit, kept[0])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +60,14 @@ def test_the_map_is_grad_cam_as_defined(model: EmotionClassifier) -> None:
     assert cells.max() == pytest.approx(1.0)
     np.testing.assert_allclose(cells, expected / expected.max(), atol=1e-4)
     assert not np.allclose(cells, class_activation(model, voice(), "sad"))
+
+    def interrupt(*_: object) -> None:
+        hook.remove()
+        with ThreadPoolExecutor(1) as another:
+            another.submit(class_activation, model, voice(pitch=100), "sad").result()
+
+    hook = model.network.register_forward_pre_hook(interrupt)
+    np.testing.assert_allclose(class_activation(model, voice(), "happy"), cells, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [ResNet18, MultiStemResNet18, WaveCNN])
