@@ -16,7 +16,7 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospac
 """Gradio's own theme asks a font server."""
 ASK = "Record or upload a sentence."
 FIRST = f"""The model can adapt to a voice. Record {FEW} sentences or more, one after the other; no labels are
-needed. Say all of them in your ordinary voice, or as many in each emotion."""
+needed. Say all of them in your ordinary voice, or as many of every {{told}}."""
 SENTENCES = " The sentences by which the model adapts are in memory until you leave or start over."
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 ABOUT = """
@@ -107,12 +107,12 @@ def build(recognizer: Recognizer, model: Any) -> Any:
     with gr.Blocks(title="emolight", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         gr.Markdown(f"# emolight\nWhich {told} does a voice sound like?")
         with gr.Accordion(f"Record {FEW} sentences first", open=False, visible=adapts, elem_id="speaker"):
-            gr.Markdown(FIRST)
+            gr.Markdown(FIRST.format(told=told))
             with gr.Row():
                 with gr.Column(min_width=300):
                     sentence = gr.Audio(label="A sentence", elem_id="sentence", **audio)
                 with gr.Column(min_width=300):
-                    kinds = [(words, kind) for kind, words in KINDS.items()]
+                    kinds = [(words.format(told), kind) for kind, words in KINDS.items()]
                     kind = gr.Radio(kinds, value=kinds[0][1], label="The sentences are")
                     learned = gr.Markdown("No sentence is kept.", elem_id="learned")
                     again = gr.Button("Start over")

@@ -184,8 +184,8 @@ def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> 
     made.pop(SPEAKERS, None)
     write_text(folder / "config.json", json.dumps({**made, "training": training}, indent=1) + "\n")
     run = Run.around(source) if checkpoint_of(source).name == "best.ckpt" else None  # of which the figures are
-    card = run.folder / CARD if run else None
-    text = card.read_text(encoding="utf-8") if card and card.is_file() else "# A speech emotion classifier\n"
+    card, told = run.folder / CARD if run else None, made["training"].get("column", "emotion")
+    text = card.read_text(encoding="utf-8") if card and card.is_file() else f"# A classifier of {told} from speech\n"
     more = "".join(f"\n- `{name}`: {made[name]}" for name in ("offset", "statistic", SCORE) if name in made)
     more = f"\n\nIt takes and gives, too:\n{more}" if more else ""
     use = USE.format(**{**made, "classes": ", ".join(made["classes"]), "more": more})
@@ -197,7 +197,7 @@ def write_bundle(source: str | Path, folder: str | Path, half: bool = False) -> 
 
 def _metadata(made: dict[str, Any], run: Run | None) -> dict[str, Any]:
     """What stands at the head of a hub's model card."""
-    tags = ["speech-emotion-recognition", "emolight", "onnx"]
+    tags = [f"speech-{made['training'].get('column', 'emotion')}-recognition", "emolight", "onnx"]
     task = {"type": "audio-classification"}
     found = {"license": "other", "license_name": made["data_licence"], "pipeline_tag": task["type"], "tags": tags}
     if run is None:

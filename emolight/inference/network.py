@@ -27,8 +27,8 @@ class Speakers:
         """As :meth:`emolight.models.speakers.SpeakerNorm.offset`, of one clip or more."""
         if ordinary and np.isnan(self.ordinary).any():
             raise EmolightError(
-                "The model was trained without neutral and calm clips: it does not know how an ordinary voice differs.",
-                "Enrol clips of all emotions, as mixed.",
+                "The model was trained without clips labelled neutral or calm: it knows no ordinary voice.",
+                "Enrol clips of all labels, as mixed.",
             )
         shift, count = self.centre + (self.ordinary if ordinary else 0.0), len(statistics)
         return np.asarray((statistics.mean(0) - shift) * (count / (count + self.strength)), dtype=np.float32)

@@ -23,8 +23,8 @@ __all__ = ["Clip", "Contract", "Prediction", "Recognizer", "load"]
 SILENT = 1e-3
 """A window this much below the level of the loudest one is silent: 16 bits of quiet room noise beside a voice."""
 MIN_WINDOW, MAX_WINDOW = 0.05, 60.0
-KINDS: dict[str, str] = {"ordinary": "in an ordinary voice", "mixed": "of all emotions"}
-"""What recordings that enrol a speaker may hold."""
+KINDS: dict[str, str] = {"ordinary": "in an ordinary voice", "mixed": "of every {}"}
+"""What recordings that enrol a speaker may hold; {} is what the model tells."""
 FEW = 5
 UNFAMILIAR = "out-of-distribution score {:.2f}: unlike the training clips; 95 % of the validation clips have at most 1"
 UNITS = {"duration": "s", "level": "dBFS", "bandwidth": "Hz"}  # of the values of emolight.data.audio.profile
@@ -96,10 +96,10 @@ class Recognizer:
             parts = [sound[start : start + length] for start in window_starts(len(sound), length, length)]
             pieces += [part for part, heard in zip(parts, sounding(parts), strict=True) if heard]
         network: Any = self.network
-        adapted = copy.copy(self)
+        adapted, told = copy.copy(self), self.contract.training.get("column", "emotion")
         adapted.offset = network.enrol(np.stack(pieces), kind == "ordinary")
         adapted.enrolled = {clip.content for clip in clips if clip.content}
-        several = f"{counted(len(clips), 'recording')} {KINDS[kind]}"
+        several = f"{counted(len(clips), 'recording')} {KINDS[kind].format(told)}"
         few = f", few: {FEW} or more are better" if len(pieces) < FEW else ""
         adapted.about = "; ".join(filter(None, (network.about, f"speaker enrolled with {several}{few}")))
         return adapted

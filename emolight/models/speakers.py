@@ -81,8 +81,8 @@ class SpeakerNorm(Float32):
             return torch.zeros_like(self.centre)
         if ordinary and self.ordinary.isnan().any():
             raise EmolightError(
-                "The model was trained without neutral and calm clips: it does not know how an ordinary voice differs.",
-                "Enrol clips of all emotions, as mixed.",
+                "The model was trained without clips labelled neutral or calm: it knows no ordinary voice.",
+                "Enrol clips of all labels, as mixed.",
             )
         shift = self.centre + (self.ordinary if ordinary else 0.0)
         return (statistics.mean(0) - shift) * len(statistics) / (len(statistics) + self.strength)

@@ -430,6 +430,8 @@ def test_transfer_finds_each_corpus_and_scores_again_what_has_changed(corpus: Pa
     assert run([*words, "--name=sexes", "--data.label=sex", '--data.label_map={"female": "woman"}']) == 0
     other = read_predictions(next((here / "lightning_logs" / "sexes").rglob("predictions_test_two.csv")))
     assert set(other["label"]) == {"male", "woman"}
+    card = next((here / "lightning_logs" / "sexes").rglob("MODEL_CARD.md")).read_text(encoding="utf-8")
+    assert "always names one of its labels" in card
     table.replace({"angry": "anger", "happy": "joy"}).to_csv("two.csv", index=False)
     with pytest.raises(EmolightError, match=r"one\.csv and two\.csv share the label sad alone: angry, happy, sad and "):
         run([*words, '--data.label_map={"sadness":"sad"}'])

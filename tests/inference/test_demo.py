@@ -200,8 +200,8 @@ def test_a_microphone_is_heard_and_a_speaker_enrolled_in_a_browser(
             tab.wait_for_selector(f"#learned >> text=/^{count} /")
         tab.wait_for_selector("#answer >> text=/speaker enrolled with 5 recordings in an ordinary voice/")
         shown(tmp_path / "mine.wav", plain.enrol(files))
-        tab.get_by_label("of all emotions").click()
-        tab.wait_for_selector("#answer >> text=/speaker enrolled with 5 recordings of all emotions/")
+        tab.get_by_label("of every emotion").click()
+        tab.wait_for_selector("#answer >> text=/speaker enrolled with 5 recordings of every emotion/")
         shown(tmp_path / "mine.wav", plain.enrol(files, "mixed"))
         assert [path.name for path in tmp_path.rglob("*/*.wav") if path.name in {one.name for one in files}] == []
         tab.get_by_role("button", name="Start over").click()

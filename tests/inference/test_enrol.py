@@ -56,7 +56,7 @@ def test_an_enrolled_model_is_the_classifier_with_the_speakers_offset(enrollable
     assert [one.how for one in said] == [
         "",
         "speaker enrolled with 6 recordings in an ordinary voice",
-        "speaker enrolled with 6 recordings of all emotions",
+        "speaker enrolled with 6 recordings of every emotion",
     ]
 
 
@@ -106,7 +106,7 @@ def test_the_command_line_enrols_and_every_format_says_so(
     enrollable: Path, speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["predict", str(enrollable), str(speaker / "0.wav"), "--enrol", str(speaker), "--enrol-as", "mixed"]
-    how = "speaker enrolled with 6 recordings of all emotions"
+    how = "speaker enrolled with 6 recordings of every emotion"
     for form in ("text", "csv", "json"):
         assert run([*words, "--format", form]) == 0
         assert how in capsys.readouterr().out

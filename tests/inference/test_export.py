@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from emolight.inference.recognizer import Contract, load  # noqa: E402
 from emolight.inference.torch_network import load_torch  # noqa: E402
 from emolight.models.features import MFCC, MelSpectrogram, Spectrogram, Waveform  # noqa: E402
 from emolight.models.stems import Stacked  # noqa: E402
+from tests.inference import conftest  # noqa: E402
 from tests.inference.conftest import CLASSES, save, small_model, voice  # noqa: E402
 
 RATE = 16000
@@ -74,13 +74,20 @@ def test_a_bundle_is_a_model_with_a_card_and_an_example(small: Path, recording: 
     assert run(["predict", str(folder), str(recording)]) == 0
 
 
-def test_a_bundle_has_the_figures_of_its_own_checkpoint_or_none(small: Path, tmp_path: Path) -> None:
+def test_a_bundle_has_the_figures_of_its_own_checkpoint_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("name: a\n")
     (tmp_path / "run" / "MODEL_CARD.md").write_text("# UAR of the best epoch\n")
-    last = shutil.copy(small, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    facts = {**conftest.training_facts(), "column": "sex"}
+    monkeypatch.setattr(conftest, "training_facts", lambda: facts)
+    last = save(small_model(MFCC), tmp_path / "run" / "checkpoints" / "last.ckpt")
     export.write_bundle(last, tmp_path / "bundle")
-    assert "best epoch" not in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "best epoch" not in card
+    assert "# A classifier of sex from speech" in card
+    assert "emotion" not in card
 
 
 def test_half_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
