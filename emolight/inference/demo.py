@@ -38,6 +38,8 @@ def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[
 
 def read(recognizer: Recognizer, path: str | Path) -> Clip:
     """An uploaded recording; EmolightError for a large, long or unusable one."""
+    if not Path(path).is_file():
+        raise EmolightError("The recording is not kept any more.", "Record or upload it again.")
     seconds = 0.0
     with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError):  # load_clip says what is wrong
         if (size := Path(path).stat().st_size) > MAX_BYTES:
@@ -49,7 +51,7 @@ def read(recognizer: Recognizer, path: str | Path) -> Clip:
             seconds = len(clip.waveform) / recognizer.contract.sample_rate
     except EmolightError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        raise EmolightError(f"This recording cannot be used: {reason}.", "Give a WAV, FLAC, OGG or MP3 file.") from None
+        raise EmolightError(f"This recording cannot be used: {reason}.", "Give another: WAV, FLAC, OGG, MP3.") from None
     if seconds > MAX_SECONDS:
         raise EmolightError(f"The recording takes {seconds:.1f} s.", f"Give one of at most {MAX_SECONDS} s.")
     return clip

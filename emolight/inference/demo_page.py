@@ -35,17 +35,11 @@ after five minutes.{kept}
 
 @dataclass
 class Visit:
-    """What is kept of a person while their page is open: an upload, and the model with what it adapted by."""
+    """What is kept of a person while their page is open: their upload, and the model with what it adapted by."""
 
     model: Recognizer
     upload: str | None = None
     sentences: list[Clip] = field(default_factory=list)
-
-    def forget(self) -> None:
-        """Delete the upload."""
-        if self.upload:
-            Path(self.upload).unlink(missing_ok=True)
-        self.upload = None
 
     def enrol(self, kind: str) -> str:
         """Adapt the model to all sentences so far, and tell of it."""
@@ -61,16 +55,19 @@ def build(recognizer: Recognizer, model: Any) -> Any:
     def visit_of(request: gr.Request) -> Visit:
         return visits.setdefault(str(request.session_hash), Visit(recognizer))
 
+    def delete(path: str | None) -> None:
+        """Delete an upload, unless a page still shows it: Gradio keeps equal files of the same name as one."""
+        if path and path not in [visit.upload for visit in list(visits.values())]:
+            Path(path).unlink(missing_ok=True)
+
     def leave(request: gr.Request) -> None:
-        visit_of(request).forget()
-        del visits[str(request.session_hash)]
+        delete(visits.pop(str(request.session_hash), Visit(recognizer)).upload)
 
     def answer(path: str | None, request: gr.Request) -> tuple[Any, ...]:
         visit = visit_of(request)
-        if path != visit.upload:
-            visit.forget()
         hidden = [gr.update(visible=False)] * len(plots)
-        visit.upload = path
+        old, visit.upload = visit.upload, path
+        delete(old)
         if path is None:
             return ASK, None, *hidden
         try:
@@ -91,8 +88,7 @@ def build(recognizer: Recognizer, model: Any) -> Any:
         except EmolightError as error:
             return None, warned(error)
         finally:
-            if path:
-                Path(path).unlink(missing_ok=True)
+            delete(path)
 
     def start_over(request: gr.Request) -> str:
         visit = visit_of(request)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -240,3 +241,27 @@ def test_an_encoder_and_an_ensemble_have_a_page(small: Path, enrollable: Path, t
     page = str([getattr(block, "value", "") for block in demo_page.build(recognizer, None).blocks.values()])
     assert "Which sex does a voice sound like?" in page
     assert "It tells which sex of 3 a" in page
+    assert "or as many of every sex." in page
+
+
+def test_an_upload_is_kept_while_a_page_shows_it(enrollable: Path, speaker: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from emolight.inference import demo_page
+
+    page = demo_page.build(load(enrollable), None)
+    answer, learn, leave = (
+        {one.name: one.fn for one in page.fns.values()}[name] for name in ("answer", "learn", "leave")
+    )
+    ann, ben = SimpleNamespace(session_hash="ann"), SimpleNamespace(session_hash="ben")
+    path = shutil.copy(speaker / "0.wav", tmp_path)  # Gradio has one path for equal files
+    for visitor in (ann, ben):
+        assert "It sounds" in answer(path, visitor)[0]
+    answer(None, ann)
+    assert learn(path, "mixed", ben)[1] == "1 of 5 sentences"
+    assert "the speaker was enrolled with this very recording" in answer(path, ben)[0]
+    assert "enrolled" not in answer(path, ann)[0]
+    leave(ben)
+    assert "It sounds" in answer(path, ann)[0]
+    leave(ann)
+    assert not Path(path).exists()
+    assert answer(path, ann)[0] == "⚠️ The recording is not kept any more. Record or upload it again."
