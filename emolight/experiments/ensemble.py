@@ -144,7 +144,8 @@ def about_ensemble(
     def place_of(one: Result) -> str:  # relative: they may move together
         return Path(os.path.relpath(one.folder.resolve(), folder.resolve())).as_posix()
 
-    made_of = {part for one in known for part in parts_of(one.folder.resolve())}  # two members may share one
+    scored = {one.folder.resolve(): one for one in known}
+    made_of = {part for place in scored for part in parts_of(place)}  # two members may share one
     members = []
     for place, one in enumerate(results):
         folds = {fold: of_fold[:, place] for fold, of_fold in (weights or {}).items()}
@@ -163,7 +164,7 @@ def about_ensemble(
         + (f", by what {gate.name} hears ({', '.join(class_names(gate.table))})" if gate else ""),
         "members": members,
         "gate": {"name": gate.name, "folder": place_of(gate)} if gate else None,
-        "openings": sum(read_result(one).openings for one in made_of if len(parts_of(one)) == 1),
+        "openings": sum((scored.get(one) or read_result(one)).openings for one in made_of if len(parts_of(one)) == 1),
         "facts": {
             **{key: first.facts.get(key) for key in ("commit", "precision", "root", "label", "speakers", "meaning")},
             "seconds": sum(one.facts.get("seconds") or 0 for one in known),
