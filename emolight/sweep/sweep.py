@@ -81,6 +81,11 @@ def search(
     url = storage or sqlite_url(plan.folder / "study.db")
     with database_errors():
         study = create_study(open_storage(url, True), sweep.name, sweep.objectives, plan.definition, sweep.trials)
+        there = {path.name for path in plan.folder.glob("trial_*")}  # before the study: others may work on it
+        begun = {f"trial_{one.number:04d}" for one in study.trials if one.state.name != "WAITING"}
+        if there - begun:
+            problem = f"{plan.folder}/{min(there - begun)} is of another study than that in {url.rpartition('@')[2]}."
+            raise EmolightError(problem, "Give that one's --storage, or another --name; or remove the folder.")
         print(f"sweep {sweep.name}: {sweep.trials} trials, {workers} at a time, in {plan.folder}", flush=True)
         try:
             if ray is not None:

@@ -52,6 +52,8 @@ def test_sweep_resume_and_retrain(words: list[str], capsys: pytest.CaptureFixtur
     crossval = ["--protocol", "emobox6", "--workers", "2", "--folds", "1", "--seeds", "0"]
     assert run(["sweep", "retrain", "--config", "small.yaml", *crossval]) == 0
     assert (folder / "retrained" / "crossval_emobox6" / "crossval.json").is_file()
+    with pytest.raises(EmolightError, match=r"small/trial_0000 is of another study than that in sqlite:///other\.db"):
+        run(["sweep", *words, "--storage", "sqlite:///other.db"])
     with pytest.raises(EmolightError, match=r"begun with another search: trainer\.precision"):
         run(["sweep", *words, "--trainer.precision", "bf16-mixed"])
     path = Path("small.yaml")
