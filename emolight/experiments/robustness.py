@@ -16,7 +16,7 @@ from rich.progress import track
 
 from emolight.data.audio import AudioError, load_waveform
 from emolight.data.splits import SCORED
-from emolight.errors import CommandParser, EmolightError
+from emolight.errors import CommandParser, EmolightError, counted
 from emolight.evaluation import style
 from emolight.evaluation.predictions import predictions_table, scores
 from emolight.evaluation.statistics import few_speakers, paired_difference
@@ -146,6 +146,6 @@ def main(argv: list[str]) -> int:
     if few := few_speakers(clips["speaker"].nunique()):
         print(f"note:  {few}")
     if times:
-        print(f"test:  the test set of this run was scored {times} times")
+        print(f"test:  the test set of this run was scored {counted(times, 'time')}")
     print(f"{table}\n{picture}")
     return 0

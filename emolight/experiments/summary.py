@@ -12,7 +12,7 @@ from rich.table import Table
 
 from emolight.data.datamodule import EmotionDataModule
 from emolight.data.splits import SCORED
-from emolight.errors import EmolightError
+from emolight.errors import EmolightError, counted
 from emolight.evaluation.plots import confusion_figure, recall_figure, save_figure, speaker_figure
 from emolight.evaluation.predictions import scores
 from emolight.evaluation.statistics import bootstrap, few_speakers, summarise
@@ -131,5 +131,5 @@ def print_result(result: Result, summary: dict[str, Any]) -> None:
     if few := few_speakers(summary["speakers"]):
         console.print(f"note:   {few}")
     if result.subset == "test":
-        console.print(f"test:   the test set of its runs was scored {result.openings} times in all")
+        console.print(f"test:   the test set of its runs was scored {counted(result.openings, 'time')} in all")
     console.print(f"folder: {result.folder}")

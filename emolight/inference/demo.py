@@ -27,7 +27,7 @@ def judge(recognizer: Recognizer, path: str | Path, model: Any = None) -> tuple[
     The probabilities of a long one over time; and by ``model``, the recognizer's checkpoint, what the network saw.
     """
     clip = read(recognizer, path)
-    (prediction,), told = recognizer.predict_clips([clip]), recognizer.contract.training.get("column", "emotion")
+    (prediction,), told = recognizer.predict_clips([clip]), recognizer.contract.told
     figures = [timeline(prediction, f"probability of every {told} over time")] if prediction.windows else []
     if model:
         from emolight.inference.explain import explain

@@ -96,7 +96,7 @@ def build(recognizer: Recognizer, model: Any) -> Any:
         return "No sentence is kept."
 
     training = recognizer.contract.training
-    about, told = training.get("about") or "a corpus that it does not name", training.get("column", "emotion")
+    about, told = training.get("about") or "a corpus that it does not name", recognizer.contract.told
     licence = str(training.get("licence") or "unknown").rstrip(".")
     adapts = getattr(recognizer.network, "speakers", None) is not None
     audio: dict[str, Any] = {"sources": ["upload", "microphone"], "buttons": [], "editable": False, "type": "filepath"}

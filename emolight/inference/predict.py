@@ -37,7 +37,7 @@ def predict_files(recognizer: Recognizer, paths: Sequence[str], **windows: Any) 
         except AudioError as error:
             return error
 
-    told = recognizer.contract.training.get("column", "emotion")
+    told = recognizer.contract.told
     with ThreadPoolExecutor(2) as pool:
         batches = ([(path, pool.submit(decode, path)) for path in batch] for batch in _batches(paths))
         coming = next(batches, None)

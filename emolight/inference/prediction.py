@@ -30,6 +30,11 @@ class Contract:
         return round(self.duration * self.sample_rate)
 
     @property
+    def told(self) -> str:
+        """What the model tells: emotion, or the column of the table whose labels it learnt."""
+        return str(self.training.get("column", "emotion"))
+
+    @property
     def longest(self) -> float:
         """Seconds up to which the middle stands for a recording, as in training; longer ones get windows."""
         trained: float = self.training.get("ranges", {}).get("duration", (0.0, 0.0))[1]

@@ -96,7 +96,7 @@ class Recognizer:
             parts = [sound[start : start + length] for start in window_starts(len(sound), length, length)]
             pieces += [part for part, heard in zip(parts, sounding(parts), strict=True) if heard]
         network: Any = self.network
-        adapted, told = copy.copy(self), self.contract.training.get("column", "emotion")
+        adapted, told = copy.copy(self), self.contract.told
         adapted.offset = network.enrol(np.stack(pieces), kind == "ordinary")
         adapted.enrolled = {clip.content for clip in clips if clip.content}
         several = f"{counted(len(clips), 'recording')} {KINDS[kind].format(told)}"

@@ -98,7 +98,7 @@ def finish(
         ("note", few_speakers(table["speaker"].nunique())),
         ("split", note),
         ("epoch", f"{recorder.best.epoch + 1} ({data.split.selection})" if command == "fit" else ""),
-        ("test", f"the test clips of this run were scored {times} time{'s' if times > 1 else ''}" if times else ""),
+        ("test", f"the test clips of this run were scored {counted(times, 'time')}" if times else ""),
         ("run", str(run.folder)),
         *(("note", text) for text in data.selection.notes if command != "fit"),
     ):
